@@ -1,0 +1,1 @@
+"""The model: pure functions of architecture, hardware, parallelism and load."""

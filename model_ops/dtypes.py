@@ -1,0 +1,180 @@
+"""Number formats: how many bits a value takes, and what computes it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from model_ops.errors import DeploymentError, nearest
+
+
+class Dtype(StrEnum):
+    """A number format of weights, KV cache, activations or arithmetic."""
+
+    FP32 = "fp32"
+    TF32 = "tf32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FP8 = "fp8"
+    INT8 = "int8"
+    FP4 = "fp4"
+    NVFP4 = "nvfp4"
+    MXFP4 = "mxfp4"
+    INT4 = "int4"
+
+    @property
+    def bytes(self) -> float:
+        """Bytes of one stored value, block scales included."""
+        return _BITS[self] / 8
+
+    @property
+    def engine(self) -> "Dtype":
+        """The arithmetic format: block-scaled FP4 formats compute as FP4."""
+        return Dtype.FP4 if self in (Dtype.NVFP4, Dtype.MXFP4) else self
+
+    @classmethod
+    def of(cls, name: str) -> "Dtype":
+        """Return the format of that name, framework spellings included.
+
+        Raises
+        ------
+        DeploymentError
+            If there is no such format.
+        """
+        key = name.strip().lower().replace("torch.", "")
+        key = _SPELLINGS.get(key, key)
+        try:
+            return cls(key)
+        except ValueError:
+            raise DeploymentError(
+                f"unknown dtype '{name}'{nearest(key, [d.value for d in cls])}"
+            ) from None
+
+
+_BITS = {
+    Dtype.FP32: 32.0,
+    Dtype.TF32: 32.0,
+    Dtype.BF16: 16.0,
+    Dtype.FP16: 16.0,
+    Dtype.FP8: 8.0,
+    Dtype.INT8: 8.0,
+    Dtype.FP4: 4.0,
+    # One FP8 scale per 16 values (NVIDIA TensorRT documentation, NVFP4).
+    Dtype.NVFP4: 4.0 + 8 / 16,
+    # One E8M0 scale per 32 values (OCP Microscaling Formats v1.0, section 5).
+    Dtype.MXFP4: 4.0 + 8 / 32,
+    # One FP16 scale and one 4-bit zero per 128 values (AWQ and GPTQ, group 128).
+    Dtype.INT4: 4.0 + (16 + 4) / 128,
+}
+
+_SPELLINGS = {
+    "float32": "fp32",
+    "float": "fp32",
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "half": "fp16",
+    "float8": "fp8",
+    "fp8_e4m3": "fp8",
+    "fp8_e5m2": "fp8",
+    "float8_e4m3fn": "fp8",
+    "w8a8": "int8",
+    "w4a16": "int4",
+    "awq": "int4",
+    "gptq": "int4",
+}
+
+_SIXTEEN = (Dtype.BF16, Dtype.FP16, Dtype.TF32, Dtype.FP32)
+
+ENGINES: dict[Dtype, tuple[Dtype, ...]] = {
+    Dtype.FP4: (Dtype.FP4, Dtype.FP8, *_SIXTEEN),
+    Dtype.INT4: (Dtype.INT4, Dtype.INT8, *_SIXTEEN),
+    Dtype.FP8: (Dtype.FP8, *_SIXTEEN),
+    Dtype.INT8: (Dtype.INT8, *_SIXTEEN),
+    Dtype.BF16: _SIXTEEN,
+    Dtype.FP16: (Dtype.FP16, Dtype.BF16, Dtype.TF32, Dtype.FP32),
+    Dtype.TF32: (Dtype.TF32, Dtype.FP32),
+    Dtype.FP32: (Dtype.FP32,),
+}
+"""The arithmetic that can stand in for a format, narrowest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """The formats of a deployment's tensor classes.
+
+    Parameters
+    ----------
+    weights
+        Linear layers. Embeddings, head and norms stay in 16 bits or more, as
+        quantised checkpoints keep them.
+    kv_cache
+        Keys and values.
+    activations
+        Inputs of the linear layers; the residual stream between them stays in
+        16 bits or more.
+    """
+
+    weights: Dtype = Dtype.BF16
+    kv_cache: Dtype = Dtype.BF16
+    activations: Dtype = Dtype.BF16
+
+    @property
+    def compute(self) -> Dtype:
+        """Engine of the linear layers: the wider of weights and activations."""
+        wider = max((self.weights, self.activations), key=lambda d: (int(d.bytes), d))
+        return wider.engine
+
+    @property
+    def residual(self) -> Dtype:
+        """Format of the residual stream, the embeddings and the head."""
+        return self.activations if self.activations.bytes >= 2 else Dtype.BF16
+
+    @property
+    def attention(self) -> Dtype:
+        """Engine of attention: 16 bits, or FP8 where the KV cache is FP8 too."""
+        low = self.kv_cache is Dtype.FP8 and self.activations is Dtype.FP8
+        return Dtype.FP8 if low else self.residual
+
+    @property
+    def name(self) -> str:
+        """Short name: the preset's, or weights/activations/kv in that order."""
+        for name, preset in PRESETS.items():
+            if preset == self:
+                return name
+        return f"{self.weights}/{self.activations}/kv-{self.kv_cache}"
+
+    @classmethod
+    def of(cls, name: str) -> "Precision":
+        """Return a preset, or the precision written ``weights/activations/kv-KV``.
+
+        Raises
+        ------
+        DeploymentError
+            If the text is neither.
+        """
+        key = name.strip().lower()
+        if key in PRESETS:
+            return PRESETS[key]
+        parts = key.split("/")
+        if len(parts) == 3 and parts[2].startswith("kv-"):
+            weights, activations, kv = Dtype.of(parts[0]), Dtype.of(parts[1]), parts[2]
+            return cls(weights, Dtype.of(kv.removeprefix("kv-")), activations)
+        raise DeploymentError(
+            f"unknown precision '{name}'{nearest(key, PRESETS)} "
+            "(or write weights/activations/kv-KV, like 'fp8/fp8/kv-fp8')"
+        )
+
+
+BF16 = Precision()
+"""Sixteen bits everywhere, as most checkpoints are published."""
+
+PRESETS: dict[str, Precision] = {
+    "fp32": Precision(Dtype.FP32, Dtype.FP32, Dtype.FP32),
+    "bf16": BF16,
+    "fp16": Precision(Dtype.FP16, Dtype.FP16, Dtype.FP16),
+    "fp8": Precision(Dtype.FP8, Dtype.BF16, Dtype.FP8),
+    "fp8-kv8": Precision(Dtype.FP8, Dtype.FP8, Dtype.FP8),
+    "int8": Precision(Dtype.INT8, Dtype.BF16, Dtype.INT8),
+    "int4": Precision(Dtype.INT4, Dtype.BF16, Dtype.BF16),
+    "nvfp4": Precision(Dtype.NVFP4, Dtype.BF16, Dtype.NVFP4),
+    "mxfp4": Precision(Dtype.MXFP4, Dtype.BF16, Dtype.BF16),
+}
+"""Weights, KV cache and activations of the formats people deploy by name."""

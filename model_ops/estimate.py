@@ -1,0 +1,305 @@
+"""One deployment, or an array of them, under a load: the door to the model.
+
+Four kinds of load, as benchmarks run them: a static batch (all start together,
+none joins), a closed loop (so many users, each with one request in flight), an
+open loop (requests arrive at a rate), and offline (as many as fit, no arrivals).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+
+from model_ops.opcost import Mask, Number
+from model_ops.profiler.memory import MemoryFootprint, footprint, largest_batch
+from model_ops.profiler.work import Step, decode, prefill
+from model_ops.serving.steady_state import (
+    DEFAULT_CHUNK_TOKENS,
+    RequestShape,
+    decode_step,
+    mixed_step,
+    pipeline_slots,
+    steady_state,
+)
+from model_ops.serving.step import Replica, TimedOperator, step_time, timed_operators
+from model_ops.units import Bytes, RequestsPerSecond, Seconds
+
+_BISECTIONS = 30
+"""Halvings of the batch interval: finer than any prediction by far."""
+
+
+class LoadMode(StrEnum):
+    """How requests come."""
+
+    STATIC_BATCH = "static_batch"
+    CLOSED_LOOP = "closed_loop"
+    OPEN_LOOP = "open_loop"
+    OFFLINE = "offline"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one replica has to serve; numbers or arrays.
+
+    Parameters
+    ----------
+    shape
+        Tokens of a request.
+    mode
+        How requests come.
+    concurrency
+        Requests in flight on the replica (static batch, closed loop; for offline
+        a cap).
+    rate
+        Requests per second that arrive at the replica (open loop).
+    chunk_tokens
+        Tokens that one step may process.
+    """
+
+    shape: RequestShape
+    mode: LoadMode
+    concurrency: Number = np.inf
+    rate: RequestsPerSecond | Number = 0.0
+    chunk_tokens: Number = DEFAULT_CHUNK_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a replica does under a load, in the mean; numbers or arrays.
+
+    Parameters
+    ----------
+    shape
+        Tokens of a request.
+    ttft, tpot
+        Mean time to first token, mean time per further token.
+    rate
+        Requests finished per second.
+    batch
+        Sequences decoding, on average.
+    memory, usable_memory
+        Bytes needed on the fullest NPU, and bytes there.
+    overloaded
+        Whether more requests arrive than the replica can finish.
+    """
+
+    shape: RequestShape
+    ttft: Seconds | Number
+    tpot: Seconds | Number
+    rate: RequestsPerSecond | Number
+    batch: Number
+    memory: MemoryFootprint
+    usable_memory: Bytes | Number
+    overloaded: Mask = False
+
+    @property
+    def e2e(self) -> Seconds | Number:
+        """Mean time from arrival to the last token."""
+        return self.ttft + self.shape.decode_steps * self.tpot
+
+    @property
+    def output_tokens_per_s(self) -> Number:
+        """Tokens generated per second."""
+        return self.rate * self.shape.output_tokens
+
+    @property
+    def fits(self) -> Mask:
+        """Whether the memory suffices."""
+        return self.memory.total <= self.usable_memory
+
+
+def estimate(replica: Replica, load: Load) -> Estimate:
+    """Return what a replica does under a load.
+
+    Broadcasts over the arrays in `replica` and `load`. Never raises for a replica
+    that is too small or too slow: see `Estimate.fits` and `Estimate.overloaded`.
+    """
+    return _MODES[load.mode](replica, load)
+
+
+def most_sequences(replica: Replica, load: Load) -> Number:
+    """Return the decoding sequences that fit in the replica's memory."""
+    shape = load.shape
+    return largest_batch(
+        replica.arch,
+        replica.parallelism,
+        replica.precision,
+        usable=replica.supply.usable_memory,
+        tokens=shape.input_tokens + shape.output_tokens,
+        step_tokens=load.chunk_tokens,
+    )
+
+
+def _memory(replica: Replica, load: Load, batch: Number) -> MemoryFootprint:
+    shape = load.shape
+    return footprint(
+        replica.arch,
+        replica.parallelism,
+        replica.precision,
+        batch=np.ceil(batch),
+        tokens=shape.input_tokens + shape.output_tokens,
+        step_tokens=load.chunk_tokens,
+    )
+
+
+def _static_batch(replica: Replica, load: Load) -> Estimate:
+    shape, batch = load.shape, load.concurrency
+    slots = pipeline_slots(replica.parallelism.pp, batch)
+    each = batch / slots
+    first = step_time(replica, Step((prefill(each, shape.input_tokens),)))
+    ttft = first.latency + (slots - 1) * first.bottleneck
+    tpot = step_time(replica, decode_step(shape, batch, slots)).period(slots)
+    return Estimate(
+        shape=shape,
+        ttft=ttft,
+        tpot=tpot * (shape.decode_steps > 0),
+        rate=batch / (ttft + shape.decode_steps * tpot),
+        batch=batch,
+        memory=footprint(
+            replica.arch,
+            replica.parallelism,
+            replica.precision,
+            batch=batch - replica.parallelism.pp,
+            tokens=shape.input_tokens + shape.output_tokens,
+            step_tokens=each * shape.input_tokens,
+        ),
+        usable_memory=replica.supply.usable_memory,
+    )
+
+
+def _at_batch(replica: Replica, load: Load, batch: Number) -> Estimate:
+    state = steady_state(replica, load.shape, batch, load.chunk_tokens)
+    return Estimate(
+        shape=load.shape,
+        ttft=state.ttft,
+        tpot=state.tpot,
+        rate=state.rate,
+        batch=batch,
+        memory=_memory(replica, load, batch),
+        usable_memory=replica.supply.usable_memory,
+    )
+
+
+def _bisect(enough: Callable[[Number], Mask], most: Number) -> Number:
+    """Return the least batch up to `most` that is enough; `most` if none is."""
+    low = np.zeros_like(np.asarray(most, dtype=float))
+    high = np.asarray(most, dtype=float)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        reached = enough(middle)
+        low = np.where(reached, low, middle)
+        high = np.where(reached, middle, high)
+    return high
+
+
+def _most_decoding(replica: Replica, load: Load) -> Number:
+    """Return the batch at which memory, or the share of prompt steps, is full."""
+    most = np.maximum(most_sequences(replica, load), 1.0)
+
+    def saturated(batch: Number) -> Mask:
+        state = steady_state(replica, load.shape, batch, load.chunk_tokens)
+        return state.prefill_share >= 1.0 - 1e-6
+
+    return _bisect(saturated, most)
+
+
+def _open_loop(replica: Replica, load: Load) -> Estimate:
+    def fast_enough(batch: Number) -> Mask:
+        state = steady_state(replica, load.shape, batch, load.chunk_tokens)
+        return state.rate >= load.rate
+
+    batch = _bisect(fast_enough, _most_decoding(replica, load))
+    result = _at_batch(replica, load, batch)
+    slow = (result.rate < load.rate * (1 - 1e-6)) | ~np.isfinite(result.ttft)
+    return replace(result, overloaded=slow)
+
+
+def _closed_loop(replica: Replica, load: Load) -> Estimate:
+    """Little's law: users = (decoding) + rate x (time to first token)."""
+    users = load.concurrency
+    most = np.minimum(_most_decoding(replica, load), users)
+
+    def all_users(batch: Number) -> Mask:
+        state = steady_state(replica, load.shape, batch, load.chunk_tokens)
+        return batch + state.rate * state.ttft >= users
+
+    batch = _bisect(all_users, most)
+    result = _at_batch(replica, load, batch)
+    # Users beyond the full batch wait for a slot; Little's law says how long.
+    waited = users / result.rate - load.shape.decode_steps * result.tpot
+    finite = np.where(np.isfinite(result.ttft), result.ttft, 0.0)
+    return replace(result, ttft=np.maximum(waited, finite))
+
+
+def _offline(replica: Replica, load: Load) -> Estimate:
+    """As many as fit, all waiting from the start: TTFT is a prompt's own time."""
+    most = np.minimum(_most_decoding(replica, load), load.concurrency)
+    first = step_time(replica, Step((prefill(1.0, load.shape.input_tokens),)))
+    return replace(_at_batch(replica, load, most), ttft=first.latency)
+
+
+_MODES: dict[LoadMode, Callable[[Replica, Load], Estimate]] = {
+    LoadMode.STATIC_BATCH: _static_batch,
+    LoadMode.CLOSED_LOOP: _closed_loop,
+    LoadMode.OPEN_LOOP: _open_loop,
+    LoadMode.OFFLINE: _offline,
+}
+
+
+def bounds(operators: list[TimedOperator], replica: Replica) -> dict[str, Number]:
+    """Return the seconds of a step by what binds them.
+
+    Parameters
+    ----------
+    operators
+        A step's operators, from `timed_operators`.
+    replica
+        The replica they ran on, for its scheduling overhead.
+
+    Returns
+    -------
+    dict
+        Seconds bound by ``compute``, ``memory bandwidth``, ``network`` and
+        ``launch`` (kernel starts and scheduling); they add up to the step.
+    """
+    compute: Number = 0.0
+    memory: Number = 0.0
+    network: Number = 0.0
+    launch: Number = replica.supply.step_overhead
+    for timed in operators:
+        time, count = timed.time, timed.count
+        busy = np.maximum(time.compute, time.memory)
+        by_compute = np.asarray(time.compute >= time.memory)
+        compute = compute + count * busy * by_compute
+        memory = memory + count * busy * ~by_compute
+        network = network + count * time.network
+        launch = launch + count * time.launch
+    return {
+        "compute": compute,
+        "memory bandwidth": memory,
+        "network": network,
+        "launch": launch,
+    }
+
+
+def load_steps(replica: Replica, load: Load, batch: Number) -> tuple[Step, Step]:
+    """Return the steps that set TTFT and TPOT: one with prompt tokens, one without."""
+    shape = load.shape
+    slots = pipeline_slots(replica.parallelism.pp, batch)
+    if load.mode is LoadMode.STATIC_BATCH:
+        first = Step((prefill(batch / slots, shape.input_tokens),))
+        return first, Step((decode(batch / slots, shape.mean_context),))
+    mixed, _, _ = mixed_step(shape, batch, slots, load.chunk_tokens)
+    return mixed, decode_step(shape, batch, slots)
+
+
+def bound_by(replica: Replica, load: Load, batch: Number) -> tuple[Number, Number]:
+    """Return what binds TTFT and TPOT: names, or arrays of names."""
+    names = []
+    for step in load_steps(replica, load, batch):
+        seconds = bounds(timed_operators(replica, step), replica)
+        kinds = np.array(list(seconds))
+        parts = np.stack(np.broadcast_arrays(*seconds.values()))
+        names.append(kinds[np.argmax(parts, axis=0)])
+    return names[0], names[1]

@@ -1,0 +1,148 @@
+"""The currency between demand and supply: what an operator costs, without a clock.
+
+A profiler's operator says what it needs (`OpCost`) and of what kind it is
+(`KernelFamily`, or a collective); a platform says how long that takes. Numbers
+are Python floats for one point or numpy arrays that broadcast for a million.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from model_ops.dtypes import Dtype
+
+Number: TypeAlias = float | npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]]
+"""A scalar, or an array whose axes broadcast over deployment points."""
+
+Mask: TypeAlias = bool | np.bool_ | npt.NDArray[np.bool_]
+"""Yes or no, for one point or for each."""
+
+
+class KernelFamily(StrEnum):
+    """Kernels that share an implementation, and so an efficiency."""
+
+    GEMM = "gemm"
+    ATTENTION_PREFILL = "attention_prefill"
+    ATTENTION_DECODE = "attention_decode"
+    ELEMENTWISE = "elementwise"
+
+
+class CollectiveKind(StrEnum):
+    """What a group of NPUs does together."""
+
+    ALL_REDUCE = "all_reduce"
+    ALL_GATHER = "all_gather"
+    SEND = "send"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpCost:
+    """What an operator needs from one NPU; costs add and scale.
+
+    Parameters
+    ----------
+    flop
+        Floating-point operations (a multiply-add is two) per arithmetic engine.
+    read, written
+        Bytes that cross the NPU's memory interface.
+    link_bytes
+        Bytes that the NPU must send to others, at the least.
+    launches
+        Kernels started.
+    """
+
+    flop: Mapping[Dtype, Number] = field(default_factory=dict)
+    read: Number = 0.0
+    written: Number = 0.0
+    link_bytes: Number = 0.0
+    launches: Number = 0.0
+
+    @property
+    def bytes(self) -> Number:
+        """Bytes read and written."""
+        return self.read + self.written
+
+    @property
+    def total_flop(self) -> Number:
+        """FLOP over all engines."""
+        return sum(self.flop.values(), start=0.0)
+
+    @property
+    def intensity(self) -> Number:
+        """FLOP per byte of memory traffic."""
+        return self.total_flop / np.maximum(self.bytes, 1e-300)
+
+    def __add__(self, other: "OpCost") -> "OpCost":
+        engines = self.flop.keys() | other.flop.keys()
+        return OpCost(
+            flop={e: self.flop.get(e, 0.0) + other.flop.get(e, 0.0) for e in engines},
+            read=self.read + other.read,
+            written=self.written + other.written,
+            link_bytes=self.link_bytes + other.link_bytes,
+            launches=self.launches + other.launches,
+        )
+
+    def __mul__(self, times: Number) -> "OpCost":
+        return OpCost(
+            flop={engine: flop * times for engine, flop in self.flop.items()},
+            read=self.read * times,
+            written=self.written * times,
+            link_bytes=self.link_bytes * times,
+            launches=self.launches * times,
+        )
+
+    __rmul__ = __mul__
+
+
+class Operator(Protocol):
+    """Work of one NPU on its own arithmetic and memory."""
+
+    @property
+    def name(self) -> str:
+        """What the operator does, e.g. ``"qkv_proj"``."""
+        ...
+
+    @property
+    def family(self) -> KernelFamily:
+        """Kernels it shares its efficiency with."""
+        ...
+
+    def cost(self) -> OpCost:
+        """Return what one execution needs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """Work of a group of NPUs on their links.
+
+    Parameters
+    ----------
+    name
+        What it carries, e.g. ``"attention_all_reduce"``.
+    kind
+        The collective operation.
+    payload
+        Bytes of the whole message, as one rank holds it before or after.
+    ranks
+        NPUs of the group; for a send, the NPUs of the whole replica.
+    """
+
+    name: str
+    kind: CollectiveKind
+    payload: Number
+    ranks: Number
+
+    def cost(self) -> OpCost:
+        """Return the least bytes each rank must send; none if it is alone."""
+        others = (self.ranks - 1) / self.ranks
+        share = {
+            CollectiveKind.ALL_REDUCE: 2.0 * others,
+            CollectiveKind.ALL_GATHER: others,
+            CollectiveKind.SEND: np.minimum(self.ranks - 1, 1),
+        }[self.kind]
+        return OpCost(link_bytes=self.payload * share, launches=1.0)

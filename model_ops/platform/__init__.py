@@ -1,0 +1,1 @@
+"""What the hardware supplies: NPUs, fabrics, efficiencies. Knows no model."""

@@ -1,0 +1,94 @@
+"""An NPU as its datasheet and measurements describe it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from model_ops.dtypes import ENGINES, Dtype
+from model_ops.errors import DeploymentError
+from model_ops.platform.efficiency import Efficiency, IdealEfficiency
+from model_ops.platform.fabric import Fabric
+from model_ops.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds, Watts
+
+
+@dataclass(frozen=True)
+class Npu:
+    """One accelerator and the server and fabric it comes in.
+
+    Parameters
+    ----------
+    name
+        Catalogue name.
+    flop_per_s
+        Dense rate per arithmetic format that the NPU has.
+    memory_bandwidth, memory_capacity
+        Of the memory that holds weights and KV cache.
+    node_npus
+        NPUs in the server as bought.
+    fabric
+        Links to other NPUs, innermost first.
+    efficiency
+        Share of the rates that kernels reach.
+    link_efficiency
+        Share of the link bandwidth that collectives reach.
+    memory_usable
+        Share of the capacity that the serving framework may fill.
+    runtime_reserve
+        Bytes of it that the driver's context and communicators take.
+    step_overhead
+        Seconds of scheduling between two steps of the engine.
+    tdp
+        Thermal design power; None where the vendor does not publish it.
+    provisioned_power
+        Power with the NPU's share of host, network and cooling; None if unknown.
+    """
+
+    name: str
+    flop_per_s: Mapping[Dtype, FlopPerSecond] = field(hash=False)
+    memory_bandwidth: BytesPerSecond
+    memory_capacity: Bytes
+    node_npus: int
+    fabric: Fabric
+    efficiency: Efficiency = field(default=IdealEfficiency(), hash=False)
+    link_efficiency: float = 1.0
+    memory_usable: float = 1.0
+    runtime_reserve: Bytes = 0.0
+    step_overhead: Seconds = 0.0
+    tdp: Watts | None = None
+    provisioned_power: Watts | None = None
+
+    @property
+    def usable_memory(self) -> Bytes:
+        """Bytes left for weights, KV cache and activations."""
+        return self.memory_capacity * self.memory_usable - self.runtime_reserve
+
+    @property
+    def power(self) -> Watts | None:
+        """Watts to provision: all-in where known, else the TDP alone."""
+        return self.provisioned_power or self.tdp
+
+    def engine(self, wanted: Dtype) -> Dtype:
+        """Return the format that computes `wanted` here: itself or a wider one.
+
+        Raises
+        ------
+        DeploymentError
+            If the NPU has no rate for the format or any wider one.
+        """
+        for engine in ENGINES[wanted.engine]:
+            if engine in self.flop_per_s:
+                return engine
+        raise DeploymentError(
+            f"{self.name} cannot compute {wanted}: it has rates for "
+            + ", ".join(self.flop_per_s)
+        )
+
+    def ideal(self) -> "Npu":
+        """Return the NPU with every efficiency at one and nothing reserved."""
+        return replace(
+            self,
+            efficiency=IdealEfficiency(),
+            link_efficiency=1.0,
+            memory_usable=1.0,
+            runtime_reserve=0.0,
+            step_overhead=0.0,
+        )

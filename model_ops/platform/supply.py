@@ -1,0 +1,123 @@
+"""The rates of one NPU, or of many stacked along a leading axis.
+
+The demand of a deployment does not depend on the NPU, so one demand array of
+shape [point...] and stacked rates of shape [npu, 1...] give times of shape
+[npu, point...] by broadcasting.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from model_ops.dtypes import Dtype
+from model_ops.opcost import Number, Operator
+from model_ops.platform.efficiency import KernelEfficiency
+from model_ops.platform.fabric import UNLIMITED, Fabric, Tier
+from model_ops.platform.npu import Npu
+
+
+@dataclass(frozen=True)
+class Supply:
+    """NPUs seen as rates.
+
+    Parameters
+    ----------
+    npus
+        One NPU (rates are then scalars) or several.
+    axes
+        Number of point axes that stacked rates must broadcast over; None for
+        one NPU with scalar rates.
+    """
+
+    npus: tuple[Npu, ...]
+    axes: int | None = None
+
+    @classmethod
+    def of(cls, npu: Npu) -> "Supply":
+        """Return the rates of one NPU, as scalars."""
+        return cls((npu,))
+
+    @classmethod
+    def stack(cls, npus: Sequence[Npu], axes: int) -> "Supply":
+        """Return the rates of several NPUs, shaped [npu, 1 x axes]."""
+        return cls(tuple(npus), axes)
+
+    def _each(self, value: Callable[[Npu], Any]) -> Any:
+        if self.axes is None:
+            return value(self.npus[0])
+        values = [np.asarray(value(npu)) for npu in self.npus]
+        shape = np.broadcast_shapes(*(v.shape for v in values))
+        padded = (1,) * (self.axes - len(shape)) + shape
+        return np.stack([np.broadcast_to(v, padded) for v in values])
+
+    @cached_property
+    def memory_bandwidth(self) -> Number:
+        """Bytes per second of each NPU's memory."""
+        return self._each(lambda npu: npu.memory_bandwidth)
+
+    @cached_property
+    def usable_memory(self) -> Number:
+        """Bytes of each NPU that weights, KV cache and activations may fill."""
+        return self._each(lambda npu: npu.usable_memory)
+
+    @cached_property
+    def link_efficiency(self) -> Number:
+        """Share of link bandwidth that collectives reach."""
+        return self._each(lambda npu: npu.link_efficiency)
+
+    @cached_property
+    def step_overhead(self) -> Number:
+        """Seconds of scheduling per step."""
+        return self._each(lambda npu: npu.step_overhead)
+
+    @cached_property
+    def fabric(self) -> Fabric:
+        """The tiers; an NPU with fewer of them repeats its outermost."""
+        depth = max(len(npu.fabric.tiers) for npu in self.npus)
+        return Fabric(tuple(self._tier(level, depth) for level in range(depth)))
+
+    def _tier(self, level: int, depth: int) -> Tier:
+        def tier(npu: Npu) -> Tier:
+            own = npu.fabric.tiers
+            return own[min(level, len(own) - 1)]
+
+        def members(npu: Npu) -> Number:
+            # The inner of a repeated outermost tier must end somewhere: it holds all.
+            own = npu.fabric.tiers
+            return UNLIMITED if level >= len(own) - 1 else own[level].npus
+
+        return Tier(
+            technology=" | ".join(sorted({tier(n).technology for n in self.npus})),
+            npus=self._each(members),
+            bandwidth=self._each(lambda npu: tier(npu).bandwidth),
+            latency=self._each(lambda npu: tier(npu).latency),
+            direct=self._each(lambda npu: tier(npu).direct),
+        )
+
+    def flop_per_s(self, engine: Dtype) -> Number:
+        """Return the rate at which the NPUs compute a format, wider ones allowed.
+
+        Raises
+        ------
+        DeploymentError
+            If an NPU can compute neither it nor any wider format.
+        """
+        return self._each(lambda npu: npu.flop_per_s[npu.engine(engine)])
+
+    def kernel(self, operator: Operator, engine: Dtype | None) -> KernelEfficiency:
+        """Return how well the operator runs on each NPU; None: it has no FLOP."""
+
+        def of(npu: Npu) -> KernelEfficiency:
+            own = None if engine is None else npu.engine(engine)
+            return npu.efficiency.kernel(operator, own)
+
+        if self.axes is None:
+            return of(self.npus[0])
+        return KernelEfficiency(
+            self._each(lambda npu: of(npu).compute),
+            self._each(lambda npu: of(npu).memory),
+            self._each(lambda npu: of(npu).launch),
+        )

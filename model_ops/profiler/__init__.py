@@ -1,0 +1,1 @@
+"""What the model demands: architecture to operators to bytes. Knows no hardware."""

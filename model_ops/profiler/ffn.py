@@ -1,0 +1,80 @@
+"""Feed-forward layers: gated (SwiGLU, GeGLU) or plain (GELU, ReLU)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from model_ops.opcost import Collective, CollectiveKind, Number, Operator
+from model_ops.profiler.ops import Elementwise, Gemm
+from model_ops.profiler.work import Shard, Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseFfn:
+    """Two linear layers around an activation, or three when it is gated."""
+
+    intermediate_size: int
+    gated: bool = True
+    bias: bool = False
+
+    @property
+    def up_matrices(self) -> int:
+        """Matrices from the hidden to the intermediate size."""
+        return 2 if self.gated else 1
+
+    def parameters(self, hidden_size: int) -> int:
+        """Return the parameters of the linear layers and their biases."""
+        up = self.up_matrices * self.intermediate_size
+        biases = self.bias * (up + hidden_size)
+        return hidden_size * (up + self.intermediate_size) + biases
+
+    def weights_per_rank(self, hidden_size: int, tp: Number) -> Number:
+        """Return the weights on each rank."""
+        return hidden_size * (self.up_matrices + 1) * (self.intermediate_size / tp)
+
+    def activation_width(self, tp: Number) -> Number:
+        """Return the elements per token of the widest live pair: up and activated."""
+        return (self.up_matrices + 1) * (self.intermediate_size / tp)
+
+    def rule_broken_by(self, tp: int) -> str | None:
+        """Return why this layer cannot be split over `tp` ranks, if it cannot."""
+        if self.intermediate_size % tp:
+            return f"tp {tp} does not divide intermediate_size {self.intermediate_size}"
+        return None
+
+    def operators(self, shard: Shard, step: Step) -> Iterator[Operator | Collective]:
+        """Yield one rank's operators of the layer for a step, in order."""
+        dtype = shard.precision
+        residual = dtype.residual
+        width = self.intermediate_size / shard.tp
+        yield Gemm(
+            name="gate_up_proj" if self.gated else "up_proj",
+            m=step.tokens,
+            k=shard.hidden_size,
+            n=self.up_matrices * width,
+            weights=dtype.weights,
+            inputs=dtype.activations,
+            outputs=residual,
+            engine=dtype.compute,
+        )
+        yield Elementwise(
+            name="activation",
+            elements=step.tokens * width,
+            read=self.up_matrices * residual.bytes,
+            written=dtype.activations.bytes,
+        )
+        yield Gemm(
+            name="down_proj",
+            m=step.tokens,
+            k=width,
+            n=shard.hidden_size,
+            weights=dtype.weights,
+            inputs=dtype.activations,
+            outputs=residual,
+            engine=dtype.compute,
+        )
+
+    def all_reduce(self, shard: Shard, step: Step) -> Collective:
+        """Return the sum of the ranks' partial outputs."""
+        payload = step.tokens * (shard.hidden_size * shard.precision.residual.bytes)
+        kind = CollectiveKind.ALL_REDUCE
+        return Collective("ffn_all_reduce", kind, payload, shard.tp)

@@ -1,0 +1,83 @@
+"""From a Hugging Face ``config.json`` to a `ModelArch`.
+
+One reader per family, listed under the ``model_type`` values it reads. A field that
+the family's reader needs and the config lacks is named in the error; a
+``model_type`` nobody reads names those that are read.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from model_ops.errors import ConfigError, nearest
+from model_ops.profiler.arch import ModelArch
+from model_ops.profiler.hf_config.fields import Fields
+from model_ops.profiler.hf_config.gpt import bloom, falcon, gpt2, gpt_neox, gptj, opt
+from model_ops.profiler.hf_config.llama import llama_like, nemotron_nas
+from model_ops.profiler.hf_config.precision import checkpoint_precision
+
+Reader = Callable[[Fields], ModelArch]
+
+READERS: Mapping[str, Reader] = {
+    "llama": llama_like,
+    "mistral": llama_like,
+    "qwen2": llama_like,
+    "qwen3": llama_like,
+    "mimo": llama_like,
+    "gemma2": llama_like,
+    "gemma3": llama_like,
+    "gemma3_text": llama_like,
+    "phi3": llama_like,
+    "nemotron-nas": nemotron_nas,
+    "gpt2": gpt2,
+    "gptj": gptj,
+    "gpt_neox": gpt_neox,
+    "opt": opt,
+    "falcon": falcon,
+    "RefinedWeb": falcon,
+    "RefinedWebModel": falcon,
+    "bloom": bloom,
+}
+"""Every ``model_type`` that can be read, and its family's reader."""
+
+
+def known_model_types() -> tuple[str, ...]:
+    """Return the ``model_type`` values that can be read, sorted."""
+    return tuple(sorted(READERS))
+
+
+def read_config(config: Mapping[str, Any], name: str) -> ModelArch:
+    """Return the model that a config describes.
+
+    Parameters
+    ----------
+    config
+        The parsed ``config.json``; a multimodal one's ``text_config`` is used.
+    name
+        What to call the model in reports and errors.
+
+    Raises
+    ------
+    ConfigError
+        If the model type is unknown, or a field it needs is missing or wrong.
+    """
+    outer = config
+    text = config.get("text_config")
+    if isinstance(text, Mapping):
+        shared = ("torch_dtype", "dtype", "quantization_config", "tie_word_embeddings")
+        config = {key: outer[key] for key in shared if key in outer} | dict(text)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise ConfigError(
+            f"{name}: the config lacks model_type; known: "
+            + ", ".join(known_model_types())
+        )
+    if model_type not in READERS:
+        raise ConfigError(
+            f"{name}: unknown model_type '{model_type}'"
+            f"{nearest(model_type, READERS)} (a dense decoder with Llama's fields "
+            "can be given as model_type 'llama')"
+        )
+    fields = Fields(config, name)
+    arch = READERS[model_type](fields)
+    return replace(arch, precision=checkpoint_precision(fields))

@@ -1,0 +1,1 @@
+"""What happens over time: a profiler's demand on a platform's supply."""

@@ -1,0 +1,1 @@
+"""Statements of sizing problems, their plans, and the catalogue they draw on."""

@@ -1,0 +1,192 @@
+"""What a catalogue file must hold; each file is one item and names its source."""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from model_ops.dtypes import Dtype
+from model_ops.opcost import KernelFamily
+from model_ops.platform.efficiency import KernelEfficiency
+from model_ops.platform.fabric import UNLIMITED, Tier, Topology
+from model_ops.units import (
+    Bytes,
+    BytesPerSecond,
+    FlopPerSecond,
+    Seconds,
+    UsdPerHour,
+    Watts,
+)
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(gt=0, le=100_000)]
+Confidence = Literal["high", "medium", "low"]
+CONFIDENCES: tuple[Confidence, ...] = ("low", "medium", "high")
+"""From least to most."""
+Term = Literal[
+    "on_demand", "spot", "reserved_1y", "reserved_3y", "marketplace", "owner_tco"
+]
+
+
+class CatalogueFile(BaseModel):
+    """What every item of the catalogue says of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: Annotated[str, Field(min_length=2)]
+    aliases: tuple[str, ...] = ()
+    as_of: date
+    sources: Annotated[tuple[str, ...], Field(min_length=1)]
+    notes: str = ""
+
+
+class LinkFile(CatalogueFile):
+    """A link technology: what a hop costs on it before the first byte moves."""
+
+    latency: Annotated[Seconds, Field(gt=0, le=1e-3)]
+    topology: Topology
+
+
+class TierFile(BaseModel):
+    """One tier of an NPU's fabric, innermost first in the NPU's file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    link: str
+    npus: Annotated[Count | None, Field(description="None: no limit known")] = None
+    bandwidth: Annotated[BytesPerSecond, Field(gt=0, le=1e14)]
+
+    def tier(self, link: LinkFile) -> Tier:
+        """Return the tier with its link's latency and topology."""
+        return Tier(
+            technology=link.title,
+            npus=self.npus or UNLIMITED,
+            bandwidth=self.bandwidth,
+            latency=link.latency,
+            direct=link.topology in (Topology.SWITCH, Topology.MESH),
+        )
+
+
+class NpuFile(CatalogueFile):
+    """An NPU as its datasheet states it: dense rates, bandwidth per direction."""
+
+    vendor: str
+    year: Annotated[int, Field(ge=2015, le=2035)]
+    kind: Literal["gpu", "tpu", "asic", "cpu"]
+    confidence: Confidence
+    efficiency: Annotated[str, Field(description="an item of efficiencies/")]
+    node_npus: Annotated[Count, Field(description="NPUs in the server as bought")]
+    memory_type: str
+    memory_capacity: Annotated[Bytes, Field(ge=1e8, le=1e14)]
+    memory_bandwidth: Annotated[BytesPerSecond, Field(ge=1e9, le=1e17)]
+    flop_per_s: dict[Dtype, Annotated[FlopPerSecond, Field(ge=1e9, le=1e18)]]
+    tdp: Annotated[Watts | None, Field(description="per NPU", gt=0, le=1e5)] = None
+    provisioned_power: Annotated[
+        Watts | None,
+        Field(description="share of host, network, cooling included", gt=0, le=1e5),
+    ] = None
+    fabric: Annotated[tuple[TierFile, ...], Field(min_length=1, max_length=4)]
+
+    @field_validator("flop_per_s")
+    @classmethod
+    def _has_a_wide_rate(cls, rates: dict[Dtype, float]) -> dict[Dtype, float]:
+        if not {Dtype.FP32, Dtype.TF32, Dtype.FP16, Dtype.BF16} & set(rates):
+            raise ValueError("needs at least one of bf16, fp16, tf32 or fp32")
+        return rates
+
+    @field_validator("fabric")
+    @classmethod
+    def _grows_outwards(cls, fabric: tuple[TierFile, ...]) -> tuple[TierFile, ...]:
+        sizes = [tier.npus or float("inf") for tier in fabric]
+        if sizes != sorted(set(sizes)):
+            raise ValueError(f"tiers must grow outwards, got npus {sizes}")
+        return fabric
+
+
+class EfficiencyFile(CatalogueFile):
+    """What share of an NPU's rates its kernels reach, by kernel family."""
+
+    memory_usable: Annotated[Fraction, Field(description="share of the capacity")]
+    runtime_reserve: Annotated[Bytes, Field(description="context, communicator")]
+    link_efficiency: Fraction
+    step_overhead: Annotated[Seconds, Field(description="scheduler, per step")]
+    kernels: dict[KernelFamily, "KernelFile"]
+
+    @field_validator("kernels")
+    @classmethod
+    def _is_complete(
+        cls, kernels: dict[KernelFamily, "KernelFile"]
+    ) -> dict[KernelFamily, "KernelFile"]:
+        if missing := set(KernelFamily) - set(kernels):
+            raise ValueError(f"missing families: {', '.join(sorted(missing))}")
+        return kernels
+
+
+class KernelFile(BaseModel):
+    """Efficiencies of one kernel family; per dtype where they differ."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    compute: Fraction
+    memory: Fraction
+    launch: Annotated[Seconds, Field(le=1e-2)]
+    by_dtype: dict[Dtype, "KernelFile"] = {}
+
+    def efficiency(self) -> KernelEfficiency:
+        """Return the family's figures as the roofline takes them."""
+        return KernelEfficiency(self.compute, self.memory, self.launch)
+
+
+class PriceFile(BaseModel):
+    """The prices one provider asks, each with its own date and source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provider: Annotated[str, Field(min_length=2)]
+    notes: str = ""
+    prices: Annotated[tuple["Price", ...], Field(min_length=1)]
+
+
+class Price(BaseModel):
+    """What one NPU type costs at one provider on one term.
+
+    ``npus`` is the number of NPUs the price buys. A price per NPU (1, with
+    ``whole_instance`` false) rents any number of a node's NPUs together; a
+    whole instance is indivisible, and one smaller than the node stands alone:
+    its NPUs share no fast fabric with those of the next instance.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    npu: str
+    instance: str
+    term: Term
+    npus: Count
+    whole_instance: bool
+    usd_per_hour: Annotated[UsdPerHour, Field(gt=0, le=1e6)]
+    region: str = ""
+    statistic: str = "list"
+    as_of: str
+    confidence: Confidence
+    source: Annotated[str, Field(min_length=5)]
+    notes: str = ""
+
+
+class ModelFile(CatalogueFile):
+    """A model: its Hugging Face config and the parameter count it publishes."""
+
+    parameters: Annotated[int, Field(gt=1_000_000, le=100_000_000_000_000)]
+    config: dict[str, Any]
+
+
+KINDS: dict[str, type[BaseModel]] = {
+    "npus": NpuFile,
+    "links": LinkFile,
+    "efficiencies": EfficiencyFile,
+    "prices": PriceFile,
+    "models": ModelFile,
+}
+"""Folder of the catalogue and the schema of its files."""
+
+FOLDER = Path(__file__).parent

@@ -1,0 +1,210 @@
+"""Offers: what an NPU costs, in which portions, under the problem's price terms."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+from model_ops.errors import ProblemError
+from model_ops.platform.npu import Npu
+from problems import catalogue
+from problems.catalogue import Quote
+from problems.catalogue.schema import CONFIDENCES, Price
+from problems.problem import GivenPrice, SizingProblem
+
+GIVEN = "given"
+"""Provider of a price that the user states."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One way to rent an NPU type.
+
+    Parameters
+    ----------
+    npu
+        The NPU type.
+    provider, price
+        Who asks what, and since when.
+    """
+
+    npu: Npu
+    provider: str
+    price: Price
+
+    @property
+    def whole(self) -> bool:
+        """Whether hosts are paid whole (else NPUs are paid one by one)."""
+        return self.price.whole_instance
+
+    @property
+    def host_npus(self) -> int:
+        """NPUs of one host: the instance, or the node NPUs are rented from."""
+        return self.price.npus if self.whole else self.npu.node_npus
+
+    @property
+    def nodes_per_host(self) -> int:
+        """Servers that one host counts for; an instance may be a part of one."""
+        return max(1, round(self.host_npus / self.npu.node_npus))
+
+    @property
+    def usd_per_hour_per_npu(self) -> float:
+        """Price of one NPU when the whole portion is used."""
+        return self.price.usd_per_hour / self.price.npus
+
+    @property
+    def label(self) -> str:
+        """Provider, instance and term, for reports."""
+        return f"{self.provider} {self.price.instance}, {self.price.term}"
+
+    @property
+    def key(self) -> str:
+        """What tells this offer from the problem's others."""
+        return (
+            f"{self.npu.name}|{self.provider}|{self.price.instance}|{self.price.term}"
+        )
+
+    def admits(self, npus: int) -> bool:
+        """Return whether a replica of so many NPUs can stand on these hosts.
+
+        It stays within a host or fills hosts whole. An instance that is a part
+        of a node shares no fast fabric with the next: a replica cannot span two.
+        """
+        if npus <= self.host_npus:
+            return True
+        if self.whole and self.host_npus < self.npu.node_npus:
+            return False
+        return npus % self.host_npus == 0
+
+    def slot(self, npus: int) -> int:
+        """Return the NPUs of a host that a replica occupies.
+
+        Within a host, the next power of two, as buddy allocators give it, so that
+        replicas of any sizes pack without gaps; at most the whole host.
+        """
+        if npus >= self.host_npus:
+            return npus
+        return min(1 << (npus - 1).bit_length(), self.host_npus)
+
+    def hosts_for(self, slots: Iterable[int]) -> int:
+        """Return the hosts that replicas of these slots need, packed largest first.
+
+        First fit decreasing is optimal for sizes that divide each other (E. G.
+        Coffman, M. R. Garey and D. S. Johnson, "Bin packing with divisible item
+        sizes", Journal of Complexity 3, 1987).
+        """
+        hosts = 0
+        free: list[int] = []
+        for slot in sorted(slots, reverse=True):
+            if slot >= self.host_npus:
+                hosts += slot // self.host_npus
+                continue
+            fitting = next((i for i, room in enumerate(free) if room >= slot), None)
+            if fitting is None:
+                free.append(self.host_npus - slot)
+            else:
+                free[fitting] -= slot
+        return hosts + len(free)
+
+    def usd_per_hour(self, hosts: int, npus: int) -> float:
+        """Return the cost of so many hosts of which so many NPUs are used."""
+        if self.whole:
+            return hosts * self.price.usd_per_hour
+        return npus * self.price.usd_per_hour / self.price.npus
+
+    def billed_npus(self, hosts: int, npus: int) -> int:
+        """Return the NPUs that are paid for."""
+        return hosts * self.host_npus if self.whole else npus
+
+
+def offers(problem: SizingProblem) -> list[Offer]:
+    """Return the offers worth considering, cheapest per NPU first for each type.
+
+    For each NPU and portion the cheapest price that matches the problem's terms,
+    providers and regions; a price the user gives replaces the catalogue's.
+
+    Raises
+    ------
+    ProblemError
+        If no NPU that passes the hardware filter has a price.
+    """
+    wanted = problem.hardware.names()
+    given = {
+        catalogue.canonical("npus", price.npu): price for price in problem.prices.given
+    }
+    found: list[Offer] = []
+    for name in wanted:
+        npu = catalogue.load_npu(name)
+        if name in given:
+            found.append(Offer(npu, GIVEN, _given_price(npu, given[name])))
+        else:
+            quotes = (q for q in catalogue.load_quotes() if q.price.npu == name)
+            found.extend(_cheapest(npu, _matching(problem, quotes)))
+    if not found:
+        prices = problem.prices
+        raise ProblemError(
+            f"prices: no price for {_some(wanted)} with terms "
+            f"{', '.join(prices.terms)}, providers {', '.join(prices.providers)}, "
+            f"regions {', '.join(prices.regions)}, confidence {prices.confidence}; "
+            "widen them, or give a price of your own (prices.given)"
+        )
+    return found
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (f" or {len(names) - 3} more" if names[3:] else "")
+
+
+def _given_price(npu: Npu, price: GivenPrice) -> Price:
+    whole = price.whole_instance
+    return Price(
+        npu=npu.name,
+        instance=f"{price.npus} NPU" + ("s" if price.npus > 1 else ""),
+        term="on_demand",
+        npus=price.npus,
+        whole_instance=price.npus > 1 if whole is None else whole,
+        usd_per_hour=price.usd_per_hour,
+        as_of="as given",
+        confidence="high",
+        source="given with the problem",
+    )
+
+
+def _matching(problem: SizingProblem, quotes: Iterable[Quote]) -> Iterator[Quote]:
+    wanted = problem.prices
+    least = CONFIDENCES.index(wanted.confidence)
+    for quote in quotes:
+        price = quote.price
+        if (
+            price.term in wanted.terms
+            and CONFIDENCES.index(price.confidence) >= least
+            and _any_match(quote.provider, wanted.providers)
+            and _any_match(price.region, wanted.regions)
+        ):
+            yield quote
+
+
+def _any_match(value: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(value.lower(), pattern.lower()) for pattern in patterns)
+
+
+def _cheapest(npu: Npu, quotes: Iterable[Quote]) -> list[Offer]:
+    """Keep the cheapest offer per portion that no finer portion undercuts."""
+    per_npu = sorted(
+        (Offer(npu, quote.provider, quote.price) for quote in quotes),
+        key=lambda offer: (offer.usd_per_hour_per_npu, offer.host_npus, offer.key),
+    )
+    kept: list[Offer] = []
+    for offer in per_npu:
+        if not any(_at_least_as_good(better, offer) for better in kept):
+            kept.append(offer)
+    return kept
+
+
+def _at_least_as_good(better: Offer, offer: Offer) -> bool:
+    """Return whether `better`, no dearer per NPU, serves wherever `offer` does."""
+    if not better.whole:
+        return True
+    same_host = better.host_npus == offer.host_npus and better.whole == offer.whole
+    alone = better.host_npus < better.npu.node_npus
+    finer = offer.whole and offer.host_npus % better.host_npus == 0 and not alone
+    return same_host or finer

@@ -1,0 +1,286 @@
+"""A sizing problem: what to serve, how fast, on what, at which prices, how much."""
+
+import tomllib
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from model_ops.dtypes import Precision
+from model_ops.errors import CatalogueError, DeploymentError, ProblemError, nearest
+from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS, RequestShape
+from model_ops.units import (
+    RequestsPerSecond,
+    Seconds,
+    UsdPerHour,
+    Watts,
+)
+from problems import catalogue
+from problems.catalogue.schema import Confidence, Term
+from problems.fields import messages, read_text
+
+Tokens = Annotated[int, Field(gt=0, le=100_000_000)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Globs = Annotated[tuple[Name, ...], Field(min_length=1)]
+Metric = Literal["ttft", "tpot", "e2e"]
+Objective = Literal["cost", "npus", "power"]
+
+
+def _precision(name: str) -> str:
+    try:
+        return Precision.of(name).name
+    except DeploymentError as error:
+        raise ValueError(str(error)) from None
+
+
+PrecisionName = Annotated[str, AfterValidator(_precision)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LatencyTarget(_Part):
+    """A bound on one statistic of one latency over a class's requests."""
+
+    metric: Metric
+    statistic: Literal["mean"] = "mean"
+    at_most: Annotated[Seconds, Field(gt=0, le=86_400)]
+
+    @property
+    def label(self) -> str:
+        """The target's name in reports, e.g. ``mean TTFT``."""
+        return f"{self.statistic} {self.metric.upper()}"
+
+
+class TrafficClass(_Part):
+    """Requests that are alike, how many of them, and how fast they must be.
+
+    Give either `rate` (requests arrive at random) or `concurrency` (so many are
+    in flight at any time).
+    """
+
+    name: Name = "traffic"
+    input_tokens: Tokens
+    output_tokens: Tokens
+    rate: Annotated[RequestsPerSecond, Field(gt=0, le=1e9)] | None = None
+    concurrency: Annotated[int, Field(gt=0, le=1_000_000_000)] | None = None
+    targets: tuple[LatencyTarget, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_demand_and_distinct_targets(self) -> Self:
+        if (self.rate is None) == (self.concurrency is None):
+            raise ValueError("give either rate or concurrency, and not both")
+        kinds = [(target.metric, target.statistic) for target in self.targets]
+        if len(kinds) != len(set(kinds)):
+            raise ValueError("each latency may have one target per statistic")
+        if self.output_tokens == 1 and any(t.metric == "tpot" for t in self.targets):
+            raise ValueError("targets: TPOT needs output_tokens of at least 2")
+        return self
+
+    @property
+    def shape(self) -> RequestShape:
+        """Tokens of a request, as the model takes them."""
+        return RequestShape(float(self.input_tokens), float(self.output_tokens))
+
+
+class Hardware(_Part):
+    """Which NPUs may be used, by name, alias or glob."""
+
+    npus: Globs = ("*",)
+    exclude: tuple[Name, ...] = ()
+
+    def names(self) -> tuple[str, ...]:
+        """Return the catalogue NPUs that pass the filter.
+
+        Raises
+        ------
+        ProblemError
+            If a pattern matches nothing, or nothing passes.
+        """
+        kept = _matching("hardware.npus", self.npus)
+        kept -= _matching("hardware.exclude", self.exclude)
+        if not kept:
+            raise ProblemError("hardware: exclude leaves no NPU of those in npus")
+        return tuple(sorted(kept))
+
+
+class GivenPrice(_Part):
+    """A price of the user's own, used instead of the catalogue's for that NPU."""
+
+    npu: Name
+    usd_per_hour: Annotated[UsdPerHour, Field(gt=0, le=1e6)]
+    npus: Annotated[int, Field(gt=0, le=100_000)] = 1
+    whole_instance: bool | None = None
+
+
+class Prices(_Part):
+    """Which prices count; of those that do, the cheapest is used and named.
+
+    Prices of low confidence (blogs, single resellers) count only if asked for.
+    """
+
+    terms: Annotated[tuple[Term, ...], Field(min_length=1)] = ("on_demand",)
+    providers: Globs = ("*",)
+    regions: Globs = ("*",)
+    confidence: Confidence = "medium"
+    given: tuple[GivenPrice, ...] = ()
+
+
+class Limits(_Part):
+    """What may be used at most."""
+
+    npus: Annotated[int, Field(gt=0, le=10_000_000)] | None = None
+    npus_per_type: Mapping[str, Annotated[int, Field(ge=0, le=10_000_000)]] = {}
+    nodes: Annotated[int, Field(gt=0, le=10_000_000)] | None = None
+    usd_per_hour: Annotated[UsdPerHour, Field(gt=0, le=1e9)] | None = None
+    power: Annotated[Watts, Field(gt=0, le=1e12)] | None = None
+
+
+class SizingProblem(_Part):
+    """What to serve, how fast, on what, at which prices, and how much at most.
+
+    Parameters
+    ----------
+    model
+        Catalogue name, or path of a Hugging Face ``config.json``.
+    precisions
+        Formats that may be used; empty: the published checkpoint's own. They
+        change the model's answers, so none is ever tried unasked.
+    traffic
+        Classes of requests; each is served by replicas of its own.
+    chunk_tokens
+        Tokens that one step of the engine may process.
+    """
+
+    title: str = ""
+    model: Name
+    precisions: tuple[PrecisionName, ...] = ()
+    traffic: Annotated[tuple[TrafficClass, ...], Field(min_length=1, max_length=64)]
+    hardware: Hardware = Hardware()
+    prices: Prices = Prices()
+    limits: Limits = Limits()
+    objective: Objective = "cost"
+    chunk_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = DEFAULT_CHUNK_TOKENS
+
+    @model_validator(mode="after")
+    def _classes_are_distinct(self) -> Self:
+        given = [traffic.name for traffic in self.traffic]
+        if len(given) != len(set(given)):
+            raise ValueError("traffic: each class needs a name of its own")
+        return self
+
+    def formats(self) -> tuple[Precision, ...]:
+        """Return the precisions that may be used."""
+        if self.precisions:
+            return tuple(Precision.of(name) for name in self.precisions)
+        return (catalogue.load_model(self.model).precision,)
+
+    def checked(self) -> Self:
+        """Return the problem with its names looked up and its limits compared.
+
+        Raises
+        ------
+        ProblemError, CatalogueError, ConfigError
+            If a name is unknown, or limits contradict each other or the model.
+        """
+        arch = catalogue.load_model(self.model)
+        self.hardware.names()
+        self._check_lengths(arch.max_position_embeddings)
+        per_type = {
+            _npu("limits.npus_per_type", name): most
+            for name, most in self.limits.npus_per_type.items()
+        }
+        given = [_npu("prices.given.npu", price.npu) for price in self.prices.given]
+        if len(given) != len(set(given)):
+            raise ProblemError("prices.given: one price per NPU, please")
+        limits = self.limits.model_copy(update={"npus_per_type": per_type})
+        if limits.npus is not None and limits.nodes is not None:
+            smallest = min(
+                catalogue.npu_file(n).node_npus for n in self.hardware.names()
+            )
+            if limits.npus < smallest and limits.nodes > limits.npus:
+                raise ProblemError(
+                    f"limits: npus {limits.npus} is less than nodes {limits.nodes}"
+                )
+        return self.model_copy(update={"limits": limits})
+
+    def _check_lengths(self, longest: int | None) -> None:
+        for traffic in self.traffic:
+            total = traffic.input_tokens + traffic.output_tokens
+            if longest is not None and total > longest:
+                raise ProblemError(
+                    f"traffic.{traffic.name}: input_tokens + output_tokens = {total} "
+                    f"exceeds max_position_embeddings {longest} of {self.model}"
+                )
+
+
+def _npu(field: str, name: str) -> str:
+    try:
+        return catalogue.canonical("npus", name)
+    except CatalogueError as error:
+        raise ProblemError(f"{field}: {error}") from None
+
+
+def _matching(field: str, patterns: tuple[str, ...]) -> set[str]:
+    known = catalogue.names("npus")
+    kept: set[str] = set()
+    for pattern in patterns:
+        if any(mark in pattern for mark in "*?["):
+            found = {name for name in known if fnmatch(name, pattern.lower())}
+            if not found:
+                raise ProblemError(
+                    f"{field}: '{pattern}' matches no NPU"
+                    f"{nearest(pattern.strip('*'), known)}"
+                )
+            kept |= found
+        else:
+            kept.add(_npu(field, pattern))
+    return kept
+
+
+def problem_of(data: Mapping[str, Any], source: str) -> SizingProblem:
+    """Return the checked problem that a mapping states.
+
+    Parameters
+    ----------
+    data
+        As parsed from TOML.
+    source
+        ``"file"`` where bare numbers must not stand for quantities, else
+        ``"python"``.
+
+    Raises
+    ------
+    GenzSizeError
+        One message that names every wrong field.
+    """
+    try:
+        problem = SizingProblem.model_validate(data, context={"source": source})
+    except ValidationError as error:
+        raise ProblemError(messages(error)) from None
+    return problem.checked()
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return a problem file's content, not yet checked.
+
+    Raises
+    ------
+    ProblemError
+        If it cannot be read, or is not TOML.
+    """
+    text = read_text(path, "problem")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ProblemError(f"problem: {path} is not valid TOML: {error}") from None

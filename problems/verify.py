@@ -1,0 +1,167 @@
+"""The executable specification: whether a plan solves a problem.
+
+Everything is computed again in floats from the plan and the catalogue, clearly
+rather than quickly, and never from the solver's tables.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from model_ops.profiler.memory import footprint
+from model_ops.profiler.parallelism import rule_broken_by
+from model_ops.serving.steady_state import SteadyState
+from problems import catalogue
+from problems.offers import Offer, offers
+from problems.plan import Plan, PlannedDeployment, Purchase
+from problems.problem import LatencyTarget, SizingProblem, TrafficClass
+from problems.serve import capacity, full_state, replica_of
+
+_ROUNDING = 1e-9
+"""Relative tolerance of float sums."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A requirement that a plan breaks, and by how much."""
+
+    requirement: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.requirement}: {self.message}"
+
+
+def latency(state: SteadyState, target: LatencyTarget, traffic: TrafficClass) -> float:
+    """Return the latency that a target bounds, in seconds."""
+    if target.metric == "ttft":
+        return float(state.ttft)
+    if target.metric == "tpot":
+        return float(state.tpot)
+    return float(state.ttft + traffic.shape.decode_steps * state.tpot)
+
+
+def violations(problem: SizingProblem, plan: Plan) -> list[Violation]:
+    """Return each requirement of the problem that the plan breaks."""
+    available = {offer.key: offer for offer in offers(problem)}
+    return [
+        *_unknown(problem, plan, available),
+        *(v for d in plan.deployments for v in _deployment(problem, plan, d)),
+        *(v for t in problem.traffic for v in _demand(plan, t)),
+        *(v for p in plan.purchases for v in _purchase(plan, p, available)),
+        *_limits(problem, plan, available),
+    ]
+
+
+def _unknown(
+    problem: SizingProblem, plan: Plan, available: dict[str, Offer]
+) -> Iterator[Violation]:
+    if plan.model != problem.model:
+        yield Violation("model", f"plan is for {plan.model}, not {problem.model}")
+    bought = {purchase.offer for purchase in plan.purchases}
+    classes = {traffic.name for traffic in problem.traffic}
+    formats = {precision.name for precision in problem.formats()}
+    for deployment in plan.deployments:
+        if deployment.offer not in bought & available.keys():
+            yield Violation("hardware", f"{deployment.offer} is not bought or offered")
+        if deployment.traffic not in classes:
+            yield Violation("traffic", f"there is no class {deployment.traffic}")
+        if deployment.precision not in formats:
+            yield Violation("precision", f"{deployment.precision} is not allowed")
+
+
+def _deployment(
+    problem: SizingProblem, plan: Plan, deployment: PlannedDeployment
+) -> Iterator[Violation]:
+    arch = catalogue.load_model(plan.model)
+    name = f"{deployment.npu} tp{deployment.tp} pp{deployment.pp}"
+    if broken := rule_broken_by(arch, deployment.tp, deployment.pp):
+        yield Violation("parallelism", f"{name}: {broken}")
+    for traffic in problem.traffic:
+        if traffic.name != deployment.traffic:
+            continue
+        replica = replica_of(plan, deployment)
+        needed = footprint(
+            replica.arch,
+            replica.parallelism,
+            replica.precision,
+            batch=deployment.batch,
+            tokens=traffic.input_tokens + traffic.output_tokens,
+            step_tokens=deployment.chunk_tokens,
+        ).total
+        usable = replica.supply.usable_memory
+        if needed > usable * (1 + _ROUNDING):
+            yield Violation("memory", f"{name}: {needed:.4g} B of {usable:.4g} B")
+        state = full_state(plan, deployment, traffic)
+        for target in traffic.targets:
+            value = latency(state, target, traffic)
+            if not value <= target.at_most * (1 + _ROUNDING):
+                yield Violation(
+                    f"{traffic.name} {target.label}",
+                    f"{name}: {value:.6g} s exceeds {target.at_most:.6g} s",
+                )
+
+
+def _demand(plan: Plan, traffic: TrafficClass) -> Iterator[Violation]:
+    covered = sum(
+        deployment.replicas * capacity(plan, deployment, traffic)
+        for deployment in plan.of_class(traffic.name)
+    )
+    demand = traffic.rate if traffic.rate is not None else traffic.concurrency
+    if demand is not None and covered < demand * (1 - _ROUNDING):
+        yield Violation(f"{traffic.name} demand", f"{covered:.6g} of {demand:.6g}")
+
+
+def _purchase(
+    plan: Plan, purchase: Purchase, available: dict[str, Offer]
+) -> Iterator[Violation]:
+    offer = available.get(purchase.offer)
+    if offer is None:
+        yield Violation("hardware", f"{purchase.offer} is not offered")
+        return
+    standing = [d for d in plan.deployments if d.offer == purchase.offer]
+    slots: list[int] = []
+    for deployment in standing:
+        npus = deployment.npus_per_replica
+        if not offer.admits(npus):
+            yield Violation("hosts", f"{npus} NPUs cannot stand on {offer.label}")
+        if deployment.npus != deployment.replicas * npus:
+            yield Violation("npus", f"{deployment.npu}: {deployment.npus} are not used")
+        slots += [offer.slot(npus)] * deployment.replicas
+    hosts = offer.hosts_for(slots)
+    if hosts > purchase.hosts:
+        yield Violation("hosts", f"{purchase.hosts} of {offer.label}, {hosts} needed")
+    used = sum(deployment.npus for deployment in standing)
+    npus = offer.billed_npus(purchase.hosts, used)
+    cost = offer.usd_per_hour(purchase.hosts, used)
+    if purchase.npus != npus:
+        yield Violation("npus", f"{offer.label}: {purchase.npus} stated, {npus} paid")
+    if abs(purchase.usd_per_hour - cost) > _ROUNDING * cost:
+        yield Violation(
+            "cost", f"{offer.label}: {purchase.usd_per_hour} stated, {cost} asked"
+        )
+
+
+def _limits(
+    problem: SizingProblem, plan: Plan, available: dict[str, Offer]
+) -> Iterator[Violation]:
+    limits = problem.limits
+    per_type: Counter[str] = Counter()
+    nodes = 0
+    for purchase in plan.purchases:
+        per_type[purchase.npu] += purchase.npus
+        if purchase.offer in available:
+            nodes += purchase.hosts * available[purchase.offer].nodes_per_host
+    for name, most in limits.npus_per_type.items():
+        yield from _at_most(f"limits.npus_per_type.{name}", per_type[name], most)
+    yield from _at_most("limits.npus", plan.total_npus, limits.npus)
+    yield from _at_most("limits.nodes", nodes, limits.nodes)
+    yield from _at_most("limits.usd_per_hour", plan.usd_per_hour, limits.usd_per_hour)
+    if limits.power is not None and plan.power is None:
+        yield Violation("limits.power", "a purchased NPU has no published power")
+    yield from _at_most("limits.power", plan.power or 0.0, limits.power)
+
+
+def _at_most(requirement: str, value: float, most: float | None) -> Iterator[Violation]:
+    if most is not None and value > most * (1 + _ROUNDING):
+        yield Violation(requirement, f"{value:.6g} exceeds {most:.6g}")

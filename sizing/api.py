@@ -1,0 +1,100 @@
+"""The public function: a problem in, an answer out."""
+
+import time
+from dataclasses import dataclass, field
+
+from problems.problem import SizingProblem
+from problems.serve import Served, served
+from solver.alternatives import Binding, RunnerUp, bindings, runners_up
+from solver.explain import Explanation, explain
+from solver.model import SolveOptions
+from solver.solve import (
+    Feasible,
+    Infeasible,
+    Optimal,
+    SolveOutcome,
+    TimedOut,
+    Workspace,
+)
+
+_STATUS = {
+    Optimal: "optimal",
+    Feasible: "feasible",
+    Infeasible: "infeasible",
+    TimedOut: "timed_out",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An outcome with everything a report says of it.
+
+    Parameters
+    ----------
+    problem, outcome
+        The question, and what the solver proved.
+    served
+        Per traffic class, each deployment at its share of the demand.
+    bindings, runners_up
+        What keeps the plan from being better, and the best plans of one NPU type.
+    explanation
+        Why there is no plan, if there is none.
+    seconds
+        Wall time by phase.
+    """
+
+    problem: SizingProblem
+    outcome: SolveOutcome
+    served: dict[str, list[Served]] = field(default_factory=dict)
+    bindings: tuple[Binding, ...] = ()
+    runners_up: tuple[RunnerUp, ...] = ()
+    explanation: Explanation | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """``optimal``, ``feasible``, ``infeasible`` or ``timed_out``."""
+        return _STATUS[type(self.outcome)]
+
+
+def size(problem: SizingProblem, options: SolveOptions | None = None) -> Answer:
+    """Return the cheapest plan for a problem, proved and explained.
+
+    Parameters
+    ----------
+    problem
+        From `problems.problem.problem_of`, or built in Python.
+    options
+        Time limit, threads and seed of the search.
+
+    Raises
+    ------
+    GenzSizeError
+        If the problem names what does not exist, or contradicts itself.
+    """
+    options = options or SolveOptions()
+    start = time.perf_counter()
+    problem = problem.checked()
+    workspace = Workspace.of(problem)
+    outcome = workspace.solve(options)
+    solved = time.perf_counter()
+    seconds = dict(outcome.certificate.seconds)
+    if isinstance(outcome, Infeasible):
+        explanation = explain(workspace, options)
+        answer = Answer(problem, outcome, explanation=explanation, seconds=seconds)
+    elif isinstance(outcome, TimedOut):
+        answer = Answer(problem, outcome, seconds=seconds)
+    else:
+        plan = outcome.plan
+        answer = Answer(
+            problem,
+            outcome,
+            served={t.name: served(problem, plan, t) for t in problem.traffic},
+            bindings=tuple(bindings(workspace, plan, options)),
+            runners_up=tuple(runners_up(workspace, plan, options)),
+            seconds=seconds,
+        )
+    end = time.perf_counter()
+    seconds["explain"] = end - solved
+    seconds["total"] = end - start
+    return answer

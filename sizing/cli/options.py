@@ -1,0 +1,211 @@
+"""Options that several commands share, and how they override a problem file."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from model_ops.errors import ProblemError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_LATENCIES = ("ttft", "tpot", "e2e")
+_TRAFFIC = ("input_tokens", "output_tokens", "rate", "concurrency")
+_FIELDS = {
+    "npu": ("hardware", "npus"),
+    "exclude": ("hardware", "exclude"),
+    "term": ("prices", "terms"),
+    "provider": ("prices", "providers"),
+    "region": ("prices", "regions"),
+    "confidence": ("prices", "confidence"),
+    "max_npus": ("limits", "npus"),
+    "max_nodes": ("limits", "nodes"),
+    "budget": ("limits", "usd_per_hour"),
+    "max_power": ("limits", "power"),
+}
+
+
+def _decorate(function: F, decorators: list[Callable[[F], F]]) -> F:
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def output_options(*formats: str) -> Callable[[F], F]:
+    """Add ``--format`` and ``--output``."""
+
+    def decorate(function: F) -> F:
+        return _decorate(
+            function,
+            [
+                click.option(
+                    "--format",
+                    "format_",
+                    type=click.Choice(formats),
+                    help="How to write the result [default: by --output's ending, "
+                    "else text].",
+                ),
+                click.option(
+                    "-o",
+                    "--output",
+                    type=click.Path(path_type=Path, dir_okay=False),
+                    help="Write the result to this file.",
+                ),
+            ],
+        )
+
+    return decorate
+
+
+def chosen_format(
+    given: str | None, output: Path | None, known: Mapping[str, Any]
+) -> str:
+    """Return the format asked for, else the one that the file's ending names."""
+    if given is not None:
+        return given
+    ending = output.suffix.lstrip(".") if output is not None else ""
+    return ending if ending in known else "text"
+
+
+def problem_options(function: F) -> F:
+    """Add the options that state or override a problem."""
+    option = click.option
+    return _decorate(
+        function,
+        [
+            option("--model", help="Catalogue name, or path of a config.json."),
+            option("--input-tokens", type=int, help="Prompt tokens of a request."),
+            option("--output-tokens", type=int, help="Generated tokens of a request."),
+            option("--rate", help="Requests that arrive, e.g. '10 req/s'."),
+            option("--concurrency", type=int, help="Requests in flight, not a rate."),
+            option("--ttft", help="Mean time to first token, at most, e.g. '2 s'."),
+            option("--tpot", help="Mean time per output token, e.g. '50 ms'."),
+            option("--e2e", help="Mean time from arrival to last token."),
+            option("--npu", multiple=True, help="NPU name, alias or glob; repeatable."),
+            option("--exclude", multiple=True, help="NPU not to use; repeatable."),
+            option("--precision", multiple=True, help="Formats allowed; repeatable."),
+            option("--term", multiple=True, help="Price terms; repeatable."),
+            option("--provider", multiple=True, help="Price providers; repeatable."),
+            option("--region", multiple=True, help="Price regions; repeatable."),
+            option(
+                "--confidence",
+                type=click.Choice(["high", "medium", "low"]),
+                help="Least confidence of prices.",
+            ),
+            option(
+                "--price",
+                multiple=True,
+                metavar="NPU=PRICE",
+                help="A price of your own per NPU, e.g. 'h100=2 USD/h'; repeatable.",
+            ),
+            option("--max-npus", type=int, help="NPUs, at most."),
+            option("--max-nodes", type=int, help="Servers, at most."),
+            option(
+                "--available",
+                multiple=True,
+                metavar="NPU=N",
+                help="NPUs of a type, at most, e.g. 'h200=16'; repeatable.",
+            ),
+            option("--budget", help="Cost, at most, e.g. '100 USD/h'."),
+            option("--max-power", help="Power, at most, e.g. '40 kW'."),
+            option("--chunk-tokens", type=int, help="Tokens of one engine step."),
+            option(
+                "--minimize",
+                type=click.Choice(["cost", "npus", "power"]),
+                help="What to minimise.",
+            ),
+        ],
+    )
+
+
+def overridden(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a problem's content with the given options in place of its own.
+
+    Raises
+    ------
+    ProblemError
+        If an option of one traffic class meets a problem with several, or an
+        assignment has no ``=``.
+    """
+    problem = dict(data)
+    given = {key: value for key, value in options.items() if value not in (None, ())}
+    for key, field in (
+        ("model", "model"),
+        ("minimize", "objective"),
+        ("chunk_tokens", "chunk_tokens"),
+    ):
+        if key in given:
+            problem[field] = given[key]
+    if "precision" in given:
+        problem["precisions"] = list(given["precision"])
+    _override_traffic(problem, given)
+    _override_tables(problem, given)
+    return problem
+
+
+def _override_traffic(problem: dict[str, Any], given: Mapping[str, Any]) -> None:
+    changed = [key for key in (*_TRAFFIC, *_LATENCIES) if key in given]
+    if not changed:
+        return
+    classes = problem.get("traffic", [{}])
+    if not isinstance(classes, list) or len(classes) != 1:
+        raise ProblemError(
+            f"--{changed[0].replace('_', '-')}: the problem has several traffic "
+            "classes; change it in the file"
+        )
+    traffic = dict(classes[0])
+    for key, other in (("rate", "concurrency"), ("concurrency", "rate")):
+        if key in given and other not in given:
+            traffic.pop(other, None)
+    traffic |= {key: given[key] for key in _TRAFFIC if key in given}
+    targets = [
+        target
+        for target in traffic.get("targets", [])
+        if not isinstance(target, dict) or target.get("metric") not in given
+    ]
+    for metric in _LATENCIES:
+        if metric in given:
+            targets.append({"metric": metric, "at_most": given[metric]})
+    problem["traffic"] = [traffic | {"targets": targets}]
+
+
+def _override_tables(problem: dict[str, Any], given: Mapping[str, Any]) -> None:
+    for option, (table, field) in _FIELDS.items():
+        if option in given:
+            value = given[option]
+            plain = list(value) if isinstance(value, tuple) else value
+            _set(problem, table, field, plain)
+    if "price" in given:
+        pairs = (assignment("--price", text) for text in given["price"])
+        prices = [{"npu": npu, "usd_per_hour": price} for npu, price in pairs]
+        _set(problem, "prices", "given", prices)
+    if "available" in given:
+        counts = dict(_available(text) for text in given["available"])
+        _set(problem, "limits", "npus_per_type", counts)
+
+
+def _available(text: str) -> tuple[str, int]:
+    npu, count = assignment("--available", text)
+    if not count.isdecimal():
+        raise ProblemError(f"--available: '{count}' is not a number of NPUs")
+    return npu, int(count)
+
+
+def _set(problem: dict[str, Any], table: str, field: str, value: Any) -> None:
+    content = problem.get(table, {})
+    problem[table] = {**(content if isinstance(content, dict) else {}), field: value}
+
+
+def assignment(option: str, text: str) -> tuple[str, str]:
+    """Return the two sides of ``NAME=VALUE``.
+
+    Raises
+    ------
+    ProblemError
+        If a side is missing.
+    """
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip() or not value.strip():
+        raise ProblemError(f"{option}: '{text}' is not like NAME=VALUE")
+    return name.strip(), value.strip()

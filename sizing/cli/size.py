@@ -1,0 +1,64 @@
+"""``genz-size size``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sizing.cli import INFEASIBLE, TIMED_OUT
+from sizing.cli.options import (
+    chosen_format,
+    output_options,
+    overridden,
+    problem_options,
+)
+
+
+@click.command("size")
+@click.argument(
+    "problem_file",
+    metavar="[PROBLEM.toml]",
+    required=False,
+    type=click.Path(path_type=Path),
+)
+@problem_options
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True, max=86_400),
+    default=60.0,
+    show_default=True,
+    help="Seconds for the proof.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Threads of the proof; one is deterministic.",
+)
+@output_options("text", "json", "csv")
+def command(
+    problem_file: Path | None,
+    time_limit: float,
+    workers: int,
+    format_: str | None,
+    output: Path | None,
+    **options: Any,
+) -> int:
+    """Find the cheapest hardware that serves a model within its latency targets.
+
+    State the problem in a TOML file (`genz-size new` writes one), by options, or
+    both: an option replaces what the file says.
+    """
+    from problems.problem import problem_of, read_toml
+    from sizing.api import size
+    from sizing.files import write
+    from sizing.report import FORMATS
+    from solver.model import SolveOptions
+
+    data = read_toml(problem_file) if problem_file is not None else {}
+    problem = problem_of(overridden(data, options), source="file")
+    answer = size(problem, SolveOptions(time_limit=time_limit, workers=workers))
+    report = FORMATS[chosen_format(format_, output, FORMATS)]
+    write(report(answer), output)
+    return {"infeasible": INFEASIBLE, "timed_out": TIMED_OUT}.get(answer.status, 0)

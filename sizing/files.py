@@ -1,0 +1,38 @@
+"""Results on standard output, or whole in a file."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+
+from model_ops.errors import ProblemError
+
+
+def write(text: str, output: Path | None) -> None:
+    """Print the text, or put it in a file that is either whole or not there.
+
+    Raises
+    ------
+    ProblemError
+        If the file cannot be written.
+    """
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(output)
+    except OSError as error:
+        raise ProblemError(
+            f"--output: cannot write {output}: {error.strerror}"
+        ) from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

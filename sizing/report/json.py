@@ -1,0 +1,139 @@
+"""An answer as JSON: for programs, with every figure in SI units."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from problems.plan import Plan
+from problems.requirements import requirements
+from sizing.api import Answer
+from sizing.facts import (
+    ClassFacts,
+    Prediction,
+    class_facts,
+    memory_of,
+    provenance,
+    usd_per_million_tokens,
+    usd_per_month,
+)
+from solver.solve import Feasible, Optimal
+
+
+def as_json(answer: Answer) -> str:
+    """Return the answer as one JSON object."""
+    return json.dumps(as_dict(answer), indent=2, allow_nan=False) + "\n"
+
+
+def as_dict(answer: Answer) -> dict[str, Any]:
+    """Return the answer as plain dictionaries and lists."""
+    certificate = answer.outcome.certificate
+    common: dict[str, Any] = {
+        "status": answer.status,
+        "model": answer.problem.model,
+        "objective": answer.problem.objective,
+        "requirements": {
+            r.label: r.text(r.value) for r in requirements(answer.problem)
+        },
+        "certificate": {
+            "bound": certificate.bound,
+            "gap": certificate.gap,
+            "points_evaluated": certificate.points,
+            "candidates": certificate.candidates,
+            "candidates_after_bound": certificate.kept,
+            "integer_scaling_loss": certificate.loss,
+        },
+        "timing_s": answer.seconds,
+    }
+    if isinstance(answer.outcome, Optimal | Feasible):
+        return common | _planned(answer, answer.outcome.plan)
+    return common | _unplanned(answer)
+
+
+def _unplanned(answer: Answer) -> dict[str, Any]:
+    empty: dict[str, Any] = {
+        "cost": None,
+        "plan": [],
+        "total_npus": 0,
+        "predictions": [],
+    }
+    if answer.explanation is None:
+        return empty
+    explanation = answer.explanation
+    return empty | {
+        "explanation": {
+            "conflicts": list(explanation.conflicts),
+            "floors": [asdict(floor) for floor in explanation.floors],
+            "relaxations": [asdict(relaxed) for relaxed in explanation.relaxations],
+        }
+    }
+
+
+def _planned(answer: Answer, plan: Plan) -> dict[str, Any]:
+    facts = class_facts(answer, plan)
+    certificate = answer.outcome.certificate
+    in_usd = answer.problem.objective == "cost"
+    per_output, per_token = usd_per_million_tokens(plan, facts)
+    return {
+        "cost": {
+            "usd_per_hour": plan.usd_per_hour,
+            "bound_usd_per_hour": certificate.bound if in_usd else None,
+            "gap": certificate.gap,
+            "usd_per_month": usd_per_month(plan),
+            "usd_per_million_output_tokens": per_output,
+            "usd_per_million_tokens": per_token,
+        },
+        "plan": [d.model_dump() for d in plan.deployments],
+        "purchases": [p.model_dump() for p in plan.purchases],
+        "total_npus": plan.total_npus,
+        "power_w": plan.power,
+        "predictions": [_class(fact) for fact in facts],
+        "memory": [_memory(served) for fact in facts for served in fact.served],
+        "binding": [asdict(binding) for binding in answer.bindings],
+        "runners_up": [
+            {
+                "npu": runner.npu,
+                "usd_per_hour": runner.plan.usd_per_hour,
+                "total_npus": runner.plan.total_npus,
+                "distance": runner.distance,
+                "plan": [d.model_dump() for d in runner.plan.deployments],
+            }
+            for runner in answer.runners_up
+        ],
+        "provenance": provenance(answer, plan),
+    }
+
+
+def _class(fact: ClassFacts) -> dict[str, Any]:
+    return {
+        "traffic": fact.traffic.name,
+        "rate_req_per_s": fact.rate,
+        "output_tokens_per_s": fact.output_tokens_per_s,
+        "utilisation": [served.utilisation for served in fact.served],
+        **{f"{p.metric}_s": _prediction(p) for p in fact.predictions},
+    }
+
+
+def _prediction(prediction: Prediction) -> dict[str, Any]:
+    # The mean is all that the steady state predicts; percentiles are not known.
+    return {
+        "mean": prediction.mean,
+        "p50": None,
+        "p95": None,
+        "p99": None,
+        "low": prediction.low,
+        "high": prediction.high,
+        "target_mean": prediction.target,
+        "bound_by": prediction.bound_by,
+    }
+
+
+def _memory(served: Any) -> dict[str, Any]:
+    memory, usable = memory_of(served)
+    return {
+        "npu": served.deployment.npu,
+        "traffic": served.deployment.traffic,
+        "weights_bytes": float(memory.weights),
+        "kv_cache_bytes": float(memory.kv_cache),
+        "activations_bytes": float(memory.activations),
+        "usable_bytes": usable,
+    }

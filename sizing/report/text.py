@@ -1,0 +1,266 @@
+"""An answer as text: what to say in the meeting first, what it rests on last."""
+
+import io
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from model_ops.units import BYTE, SECOND, WATT
+from problems import catalogue
+from problems.plan import Plan, PlannedDeployment, Purchase
+from problems.requirements import requirements
+from sizing.api import Answer
+from sizing.facts import (
+    ClassFacts,
+    class_facts,
+    emulated,
+    memory_of,
+    provenance,
+    usd_per_million_tokens,
+    usd_per_month,
+)
+from solver.explain import Explanation
+from solver.solve import Feasible, Optimal
+
+WIDTH = 100
+
+
+def as_text(answer: Answer) -> str:
+    """Return the answer as readable text."""
+    console = new_console()
+    if isinstance(answer.outcome, Optimal | Feasible):
+        _plan(console, answer, answer.outcome.plan)
+    elif answer.explanation is not None:
+        _infeasible(console, answer, answer.explanation)
+    else:
+        console.print(
+            "No answer in time: no plan was found, and none was ruled out. "
+            "Give more --time-limit, or fewer NPU types with --npu."
+        )
+    return text_of(console)
+
+
+def new_console() -> Console:
+    """Return a console that collects plain text of a fixed width."""
+    return Console(
+        file=io.StringIO(), width=WIDTH, highlight=False, color_system=None, emoji=False
+    )
+
+
+def text_of(console: Console) -> str:
+    """Return what a console has collected, without spaces at line ends."""
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def plain_table(title: str, *columns: str) -> RichTable:
+    """Return an empty table in the reports' style; ``>`` aligns a column right."""
+    table = RichTable(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for column in columns:
+        if column.startswith(">"):
+            table.add_column(column[1:], justify="right", overflow="fold")
+        else:
+            table.add_column(column, overflow="fold")
+    return table
+
+
+def usd(value: float) -> str:
+    """Return dollars with a precision that fits their size."""
+    return f"{value:,.2f} USD" if value < 10_000 else f"{value:,.0f} USD"
+
+
+def _plan(console: Console, answer: Answer, plan: Plan) -> None:
+    facts = class_facts(answer, plan)
+    console.print(_sentence(answer, plan, facts))
+    console.print(_proof(answer))
+    console.print()
+    console.print(_deployments(plan))
+    console.print()
+    console.print(_predictions(facts))
+    console.print()
+    for line in (*_notes(answer, plan, facts), *emulated(plan)):
+        console.print(f"- {line}")
+    console.print()
+    if answer.runners_up:
+        console.print(_runners_up(answer))
+        console.print()
+    console.print(_provenance(answer, plan))
+    console.print()
+    console.print(_timing(answer))
+
+
+def _sentence(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> str:
+    bought = " and ".join(_bought(purchase) for purchase in plan.purchases)
+    asked = "; ".join(_asked(fact) for fact in facts)
+    per_output, _ = usd_per_million_tokens(plan, facts)
+    return (
+        f"To serve {answer.problem.model} ({asked}), rent {bought}: "
+        f"{usd(plan.usd_per_hour)} an hour, {usd(usd_per_month(plan))} a month, "
+        f"{usd(per_output)} per million generated tokens."
+    )
+
+
+def _bought(purchase: Purchase) -> str:
+    title = catalogue.npu_file(purchase.npu).title
+    what = f"{purchase.npus} {title}"
+    term = purchase.term.replace("_", "-")
+    return f"{what} ({purchase.provider} {purchase.instance}, {term})"
+
+
+def _asked(fact: ClassFacts) -> str:
+    traffic = fact.traffic
+    tokens = f"{traffic.input_tokens:,} tokens in and {traffic.output_tokens:,} out"
+    if traffic.rate is not None:
+        return f"{traffic.rate:g} requests/s of {tokens}"
+    return f"{traffic.concurrency:,} requests in flight of {tokens}"
+
+
+def _proof(answer: Answer) -> str:
+    certificate = answer.outcome.certificate
+    what = {"cost": "costs less", "npus": "uses fewer NPUs", "power": "draws less"}
+    objective = answer.problem.objective
+    if answer.status == "optimal":
+        return (
+            f"Proved optimal: of the {certificate.points:,} deployments evaluated, "
+            f"no combination that meets the targets {what[objective]}."
+        )
+    return (
+        f"Not proved optimal in the time given: a plan could be up to "
+        f"{certificate.gap:.2%} better, none can be better than that."
+    )
+
+
+def _deployments(plan: Plan) -> RichTable:
+    table = plain_table(
+        "Plan",
+        "traffic", ">replicas", "NPU", ">tp", ">pp", ">batch", "precision",
+        ">NPUs", ">nodes", ">USD/h",
+    )  # fmt: skip
+    for d in plan.deployments:
+        table.add_row(
+            d.traffic, str(d.replicas), d.npu, str(d.tp), str(d.pp), str(d.batch),
+            d.precision, str(d.npus), str(d.nodes), f"{d.usd_per_hour:,.2f}",
+        )  # fmt: skip
+    return table
+
+
+def _predictions(facts: list[ClassFacts]) -> RichTable:
+    table = plain_table(
+        "Predicted at this traffic (means; low to high is where 9 of 10 "
+        "measurements should fall)",
+        "traffic", "latency", ">predicted", ">low", ">high", ">target", "mostly",
+    )  # fmt: skip
+    for fact in facts:
+        for p in fact.predictions:
+            target = "" if p.target is None else SECOND.format(p.target)
+            values = (SECOND.format(v) for v in (p.mean, p.low, p.high))
+            name = p.metric.upper()
+            table.add_row(fact.traffic.name, name, *values, target, p.bound_by)
+    return table
+
+
+def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
+    lines = []
+    for fact in facts:
+        for served in fact.served:
+            memory, usable = memory_of(served)
+            lines.append(
+                f"{_place(served.deployment)}: {served.utilisation:.0%} busy; memory "
+                f"per NPU {BYTE.format(float(memory.total))} of {BYTE.format(usable)} "
+                f"usable (weights {BYTE.format(float(memory.weights))}, KV cache "
+                f"{BYTE.format(float(memory.kv_cache))}, activations "
+                f"{BYTE.format(float(memory.activations))})."
+            )
+    for binding in answer.bindings:
+        lines.append(
+            f"What binds {binding.where}: {binding.requirement} ({binding.reason})."
+        )
+    if plan.power is not None:
+        lines.append(f"Power to provision: {WATT.format(plan.power)}.")
+    _, per_token = usd_per_million_tokens(plan, facts)
+    lines.append(f"Cost per million tokens, prompts included: {usd(per_token)}.")
+    return lines
+
+
+def _place(deployment: PlannedDeployment) -> str:
+    return f"{deployment.npu} tp={deployment.tp} pp={deployment.pp}"
+
+
+def _runners_up(answer: Answer) -> RichTable:
+    table = plain_table(
+        "Best plans with one NPU type only",
+        "NPU", "replicas", ">NPUs", ">USD/h", ">more",
+    )  # fmt: skip
+    for runner in answer.runners_up:
+        replicas = ", ".join(
+            f"{d.replicas} x (tp={d.tp} pp={d.pp})" for d in runner.plan.deployments
+        )
+        table.add_row(
+            runner.npu,
+            replicas,
+            str(runner.plan.total_npus),
+            f"{runner.plan.usd_per_hour:,.2f}",
+            f"{runner.distance:+.1%}",
+        )
+    return table
+
+
+def _provenance(answer: Answer, plan: Plan) -> RichTable:
+    table = plain_table("Where the figures come from", "fact", "as of", "source")
+    for row in provenance(answer, plan):
+        table.add_row(row["fact"], row["as_of"], row["source"])
+    return table
+
+
+def _timing(answer: Answer) -> str:
+    certificate = answer.outcome.certificate
+    seconds = answer.seconds
+    return (
+        f"{certificate.points:,} deployment points in {seconds['candidates']:.2f} s, "
+        f"{certificate.candidates} candidates, {certificate.kept} after the bound, "
+        f"solved and verified in {seconds['solve']:.2f} s."
+    )
+
+
+def _infeasible(console: Console, answer: Answer, explanation: Explanation) -> None:
+    conflicts = explanation.conflicts
+    if conflicts == ("memory",):
+        console.print(
+            f"No plan: {answer.problem.model} does not fit in the memory of any replica "
+            "that these NPUs and prices allow."
+        )
+    elif len(conflicts) == 1:
+        console.print(
+            f"No plan: the {conflicts[0]} cannot be met by any hardware here."
+        )
+    else:
+        console.print(
+            f"No plan: {_and(conflicts)} cannot be met together; "
+            "without any one of them the others can."
+        )
+    console.print()
+    table = plain_table(
+        "The least that each could be by itself",
+        "requirement", ">asked", ">least", "possible", "where, and what binds",
+    )  # fmt: skip
+    for f in explanation.floors:
+        possible = "yes" if f.possible else "no"
+        table.add_row(f.requirement, f.wanted, f.least, possible, f.reason)
+    console.print(table)
+    console.print()
+    if explanation.relaxations:
+        table = plain_table(
+            "What to give up: any one of these alone makes a plan possible",
+            "requirement", ">asked", ">needed", ">then USD/h",
+        )  # fmt: skip
+        for relaxed in explanation.relaxations:
+            cost = f"{relaxed.usd_per_hour:,.2f}"
+            table.add_row(relaxed.requirement, relaxed.wanted, relaxed.to, cost)
+        console.print(table)
+    elif len(requirements(answer.problem)) > 1 and conflicts != ("memory",):
+        console.print("No single relaxation suffices; more than one must move.")
+
+
+def _and(words: tuple[str, ...]) -> str:
+    return ", ".join(words[:-1]) + " and " + words[-1]

@@ -1,0 +1,250 @@
+"""Deployments that could serve a problem, evaluated as arrays.
+
+For each traffic class and precision one `Table` holds every point of
+[NPU, split, batch]: what a replica would do there, whatever the targets. `select`
+then keeps, for a set of targets, the fastest batch of each [NPU, split] and, per
+offer, those that no smaller replica matches.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from model_ops.dtypes import Precision
+from model_ops.platform.npu import Npu
+from model_ops.platform.supply import Supply
+from model_ops.profiler.arch import ModelArch
+from model_ops.profiler.memory import footprint
+from model_ops.profiler.parallelism import Parallelism, rule_broken_by
+from model_ops.serving.steady_state import steady_state
+from model_ops.serving.step import Replica
+from problems import catalogue
+from problems.offers import Offer
+from problems.problem import LatencyTarget, SizingProblem, TrafficClass
+
+Floats = npt.NDArray[np.float64]
+
+LARGEST_REPLICA = 64
+"""NPUs of one replica; dense models gain nothing from more."""
+
+PIPELINE_STAGES = (1, 2, 3, 4, 6, 8, 12, 16)
+
+LARGEST_BATCH = 1024
+"""Decoding sequences of one replica (vLLM ``max_num_seqs`` on large GPUs)."""
+
+_POINTS_AT_ONCE = 40_000
+"""Points per array: small enough for the arrays to stay in the processor's cache."""
+
+
+def batch_grid() -> Floats:
+    """Return the batches tried: each up to 32, then 4 % apart."""
+    steps = np.geomspace(32, LARGEST_BATCH, 90)
+    return np.unique(np.concatenate([np.arange(1, 33), np.round(steps)])).astype(float)
+
+
+def splits(arch: ModelArch, offers: Sequence[Offer]) -> list[tuple[int, int]]:
+    """Return the (tp, pp) that the model allows and some offer admits."""
+    heads = max(
+        run.layer.mixer.num_attention_heads
+        for run in arch.runs
+        if run.layer.mixer is not None
+    )
+    degrees = [tp for tp in range(1, LARGEST_REPLICA + 1) if heads % tp == 0]
+    return [
+        (tp, pp)
+        for tp in degrees
+        for pp in PIPELINE_STAGES
+        if tp * pp <= LARGEST_REPLICA
+        and rule_broken_by(arch, tp, pp) is None
+        and any(offer.admits(tp * pp) for offer in offers)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a replica does at every point of [NPU, split, batch], for one class.
+
+    Parameters
+    ----------
+    traffic, precision
+        The class and the formats.
+    npus, splits, batches
+        The axes.
+    ttft, tpot, rate
+        Seconds and requests per second, shaped [npu, split, batch].
+    free_memory
+        Usable bytes less needed ones on the fullest NPU, same shape.
+    """
+
+    traffic: TrafficClass
+    precision: Precision
+    npus: tuple[Npu, ...]
+    splits: tuple[tuple[int, int], ...]
+    batches: Floats
+    ttft: Floats
+    tpot: Floats
+    rate: Floats
+    free_memory: Floats
+
+    @property
+    def points(self) -> int:
+        """Points evaluated."""
+        return self.rate.size
+
+    @property
+    def capacity(self) -> Floats:
+        """What a replica covers of the demand: its rate, or its batch."""
+        if self.traffic.concurrency is not None:
+            return np.broadcast_to(self.batches, self.rate.shape)
+        return self.rate
+
+    def latency(self, metric: str) -> Floats:
+        """Return a latency in seconds, shaped [npu, split, batch]."""
+        if metric == "ttft":
+            return self.ttft
+        if metric == "tpot":
+            return self.tpot
+        return self.ttft + self.traffic.shape.decode_steps * self.tpot
+
+    def feasible(self, targets: Sequence[LatencyTarget]) -> npt.NDArray[np.bool_]:
+        """Return where the memory suffices, the queue is finite and targets hold."""
+        good = (self.free_memory >= 0) & np.isfinite(self.ttft)
+        for target in targets:
+            good &= self.latency(target.metric) <= target.at_most
+        return good
+
+
+def tabulate(problem: SizingProblem, offers: Sequence[Offer]) -> list[Table]:
+    """Return a table per traffic class and precision over the offers' NPUs."""
+    arch = catalogue.load_model(problem.model)
+    npus = tuple({offer.npu.name: offer.npu for offer in offers}.values())
+    axes = splits(arch, offers)
+    return [
+        _table(arch, problem, traffic, precision, npus, axes)
+        for traffic in problem.traffic
+        for precision in problem.formats()
+    ]
+
+
+def _table(
+    arch: ModelArch,
+    problem: SizingProblem,
+    traffic: TrafficClass,
+    precision: Precision,
+    npus: tuple[Npu, ...],
+    axes: list[tuple[int, int]],
+) -> Table:
+    batches = batch_grid()
+    parallelism = Parallelism(
+        np.array([tp for tp, _ in axes], dtype=float)[:, None],
+        np.array([pp for _, pp in axes], dtype=float)[:, None],
+    )
+    needed = footprint(
+        arch,
+        parallelism,
+        precision,
+        batch=batches,
+        tokens=traffic.input_tokens + traffic.output_tokens,
+        step_tokens=problem.chunk_tokens,
+    ).total
+    parts = []
+    for some in _groups(npus, len(axes) * len(batches)):
+        supply = Supply.stack(some, axes=2)
+        replica = Replica(arch, parallelism, precision, supply)
+        state = steady_state(replica, traffic.shape, batches, problem.chunk_tokens)
+        free = np.asarray(supply.usable_memory - needed, dtype=float)
+        parts.append((state.ttft, state.tpot, state.rate, free))
+    ttft, tpot, rate, free = (
+        np.concatenate(arrays) for arrays in zip(*parts, strict=True)
+    )
+    return Table(traffic, precision, npus, tuple(axes), batches, ttft, tpot, rate, free)
+
+
+def _groups(npus: Sequence[Npu], points_each: int) -> Iterator[Sequence[Npu]]:
+    size = max(1, _POINTS_AT_ONCE // max(points_each, 1))
+    for start in range(0, len(npus), size):
+        yield npus[start : start + size]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Replicas that a plan may count.
+
+    Parameters
+    ----------
+    traffic
+        Index of the class served.
+    offer
+        Index of the offer stood on.
+    tp, pp, batch, precision
+        The deployment.
+    npus, slot
+        NPUs used, and NPUs of a host occupied.
+    capacity
+        What one replica covers of the class's demand.
+    """
+
+    traffic: int
+    offer: int
+    tp: int
+    pp: int
+    batch: int
+    precision: Precision
+    npus: int
+    slot: int
+    capacity: float
+
+
+def select(
+    tables: Sequence[Table],
+    offers: Sequence[Offer],
+    problem: SizingProblem,
+) -> list[Candidate]:
+    """Return the candidates that meet their class's targets, without dominated ones.
+
+    One is dominated if another on the same offer, for the same class, uses no
+    more NPUs and covers as much.
+    """
+    targets = {traffic.name: traffic.targets for traffic in problem.traffic}
+    index = {traffic.name: i for i, traffic in enumerate(problem.traffic)}
+    found: dict[tuple[int, int], list[Candidate]] = {}
+    for table in tables:
+        name = table.traffic.name
+        good = table.feasible(targets[name])
+        capacity = np.where(good, table.capacity, 0.0)
+        best = capacity.argmax(axis=2)
+        row = {npu.name: i for i, npu in enumerate(table.npus)}
+        for number, offer in enumerate(offers):
+            at = row[offer.npu.name]
+            for split, (tp, pp) in enumerate(table.splits):
+                where = best[at, split]
+                value = float(capacity[at, split, where])
+                npus = tp * pp
+                if value <= 0 or not offer.admits(npus):
+                    continue
+                found.setdefault((index[name], number), []).append(
+                    Candidate(
+                        traffic=index[name],
+                        offer=number,
+                        tp=tp,
+                        pp=pp,
+                        batch=int(table.batches[where]),
+                        precision=table.precision,
+                        npus=npus,
+                        slot=offer.slot(npus),
+                        capacity=value,
+                    )
+                )
+    return [kept for group in found.values() for kept in undominated(group)]
+
+
+def undominated(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates of a group that cover more than all smaller ones."""
+    ordered = sorted(candidates, key=lambda c: (c.npus, -c.capacity, c.pp, c.tp))
+    kept: list[Candidate] = []
+    for candidate in ordered:
+        if not kept or candidate.capacity > kept[-1].capacity:
+            kept.append(candidate)
+    return kept

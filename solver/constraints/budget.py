@@ -1,0 +1,15 @@
+"""The cost stays within the budget."""
+
+import math
+
+from ortools.sat.python import cp_model
+
+from solver.variables import Variables
+
+
+def budget(model: cp_model.CpModel, variables: Variables) -> None:
+    """``cost <= budget``, both in the cost's scale, the budget rounded down."""
+    most = variables.instance.limits.usd_per_hour
+    if most is not None:
+        allowed = math.floor(most * variables.scaled.usd_per * (1 + 1e-12))
+        model.add(variables.total_usd() <= allowed).with_name("limit_usd_per_hour")

@@ -1,0 +1,169 @@
+"""Why there is no plan, and what the least is that must be given up."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from problems.problem import SizingProblem
+from problems.requirements import Requirement, requirements
+from solver.floors import Floor, latency_floor, memory_floor
+from solver.model import SolveOptions
+from solver.solve import Feasible, Optimal, Workspace
+
+_DOUBLINGS = 40
+_TOLERANCE = 1e-3
+"""Relative width at which the search for a least value ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxation:
+    """One requirement moved as little as makes a plan possible.
+
+    Parameters
+    ----------
+    requirement, wanted, to
+        What moves, from where, to where.
+    usd_per_hour
+        What the cheapest plan then costs.
+    """
+
+    requirement: str
+    wanted: str
+    to: str
+    usd_per_hour: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a problem has no plan.
+
+    Parameters
+    ----------
+    conflicts
+        Requirements that cannot hold together; without any one of them the
+        others of the set can.
+    floors
+        The least of each requirement by itself.
+    relaxations
+        Single requirements whose relaxation alone suffices, cheapest first.
+    """
+
+    conflicts: tuple[str, ...]
+    floors: tuple[Floor, ...]
+    relaxations: tuple[Relaxation, ...]
+
+
+def explain(workspace: Workspace, options: SolveOptions) -> Explanation:
+    """Return why a problem whose outcome is infeasible has no plan."""
+    problem = workspace.problem
+    every = requirements(problem)
+    bare = _without(problem, every)
+    if not workspace.has_plan(bare, options):
+        return Explanation(("memory",), (memory_floor(workspace),), ())
+    relaxed = (_relaxation(workspace, requirement, options) for requirement in every)
+    return Explanation(
+        conflicts=tuple(r.label for r in minimal_conflict(workspace, every, options)),
+        floors=tuple(_floor(workspace, bare, r, options) for r in every),
+        relaxations=tuple(
+            sorted((r for r in relaxed if r), key=lambda r: r.usd_per_hour)
+        ),
+    )
+
+
+def minimal_conflict(
+    workspace: Workspace, every: Sequence[Requirement], options: SolveOptions
+) -> list[Requirement]:
+    """Return requirements that clash, of which none can be left out.
+
+    Deletion: each is dropped in turn and stays out if the rest still clash.
+    """
+    kept = list(every)
+    for requirement in every:
+        rest = [other for other in kept if other is not requirement]
+        dropped = [other for other in every if other not in rest]
+        if not workspace.has_plan(_without(workspace.problem, dropped), options):
+            kept = rest
+    return kept
+
+
+def _without(problem: SizingProblem, dropped: Sequence[Requirement]) -> SizingProblem:
+    for requirement in dropped:
+        problem = requirement.moved(problem, None)
+    return problem
+
+
+def _relaxation(
+    workspace: Workspace, requirement: Requirement, options: SolveOptions
+) -> Relaxation | None:
+    problem = workspace.problem
+    if not workspace.has_plan(requirement.moved(problem, None), options):
+        return None
+    least = _least(workspace, problem, requirement, options)
+    if least is None:
+        return None
+    to = least if requirement.unit is None else _rounded_up(least)
+    cheapest = requirement.moved(problem, to).model_copy(update={"objective": "cost"})
+    outcome = workspace.solve(options, cheapest)
+    if not isinstance(outcome, Optimal | Feasible):
+        return None
+    return Relaxation(
+        requirement.label,
+        requirement.text(requirement.value),
+        requirement.text(to),
+        outcome.plan.usd_per_hour,
+    )
+
+
+def _least(
+    workspace: Workspace,
+    problem: SizingProblem,
+    requirement: Requirement,
+    options: SolveOptions,
+) -> float | None:
+    """Return the least value of a requirement with a plan, above the one asked for."""
+
+    def enough(value: float) -> bool:
+        return workspace.has_plan(requirement.moved(problem, value), options)
+
+    whole = requirement.unit is None
+    low = high = max(requirement.value, 1.0) if whole else requirement.value
+    for _ in range(_DOUBLINGS):
+        high = 2 * high
+        if enough(high):
+            return _halved(enough, low, high, whole=whole)
+        low = high
+    return None
+
+
+def _halved(
+    enough: Callable[[float], bool], low: float, high: float, *, whole: bool
+) -> float:
+    while high - low > (1 if whole else _TOLERANCE * high):
+        middle = math.floor((low + high) / 2) if whole else (low + high) / 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def _rounded_up(value: float) -> float:
+    """Round up to two significant digits: a number to say in a meeting."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(value / step * (1 - 1e-9)) * step
+
+
+def _floor(
+    workspace: Workspace,
+    bare: SizingProblem,
+    requirement: Requirement,
+    options: SolveOptions,
+) -> Floor:
+    """Return a requirement's least value with every other one dropped."""
+    if requirement.target is not None:
+        return latency_floor(workspace, requirement, *requirement.target)
+    wanted = requirement.text(requirement.value)
+    alone = requirement.moved(bare, requirement.value)
+    if workspace.has_plan(alone, options):
+        return Floor(requirement.label, wanted, wanted, True, "enough by itself")
+    least = _least(workspace, bare, requirement, options)
+    text = "nothing" if least is None else requirement.text(least)
+    reason = "to carry the demand, however slowly"
+    return Floor(requirement.label, wanted, text, False, reason)

@@ -1,0 +1,36 @@
+"""What the solver chooses from: candidates, offers, demands and limits."""
+
+from dataclasses import dataclass
+
+from problems.offers import Offer
+from problems.problem import Limits, Objective
+from solver.candidates import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A choice of integer replica counts.
+
+    Parameters
+    ----------
+    candidates, offers
+        What may be counted, and what it stands on.
+    demand
+        Per traffic class, in the unit of the candidates' capacity.
+    limits, objective
+        What may be used at most, and what is minimised.
+    """
+
+    candidates: tuple[Candidate, ...]
+    offers: tuple[Offer, ...]
+    demand: tuple[float, ...]
+    limits: Limits
+    objective: Objective
+
+    def unit_cost(self, offer: Offer) -> float:
+        """Return the objective's value per NPU of an offer, its hosts full."""
+        if self.objective == "cost":
+            return offer.usd_per_hour_per_npu
+        if self.objective == "power":
+            return offer.npu.power or 0.0
+        return 1.0

@@ -1,0 +1,86 @@
+"""Fewer candidates before the proof: those that no cheapest plan can use.
+
+With rho_t the least cost per capacity of class t, any plan costs at least
+``sum_t demand_t * rho_t``, and a plan that uses candidate i at least
+
+    ``c_i + max(0, demand - capacity_i) * rho + (the other classes' bound)``.
+
+A candidate whose bound exceeds the cost of a known plan is in no cheaper one.
+"""
+
+import math
+from dataclasses import replace
+
+from solver.candidates import Candidate
+from solver.instance import Instance
+
+_SLACK = 1e-9
+
+
+def pruned(instance: Instance) -> Instance:
+    """Return the instance without the candidates that no optimal plan can use.
+
+    Limits forbid plans, so the known plan is counted only if it keeps them; the
+    bound needs no limits to hold.
+    """
+    limits = instance.limits
+    if limits.model_dump(exclude_defaults=True):
+        return instance
+    classes = range(len(instance.demand))
+    per_capacity = [_least(instance, traffic) for traffic in classes]
+    bound = [w * r for w, r in zip(instance.demand, per_capacity, strict=True)]
+    known = sum(
+        min(_alone(instance, c) for c in instance.candidates if c.traffic == traffic)
+        for traffic in classes
+    )
+    kept = []
+    for candidate in instance.candidates:
+        wanted = instance.demand[candidate.traffic]
+        rest = max(0.0, wanted - candidate.capacity) * per_capacity[candidate.traffic]
+        others = sum(bound) - bound[candidate.traffic]
+        least = _cost(instance, candidate) + rest + others
+        if least <= known * (1 + _SLACK):
+            kept.append(candidate)
+    return _without_unused_offers(replace(instance, candidates=tuple(kept)))
+
+
+def _cost(instance: Instance, candidate: Candidate) -> float:
+    """Return what one replica costs at the least: its NPUs in full hosts."""
+    return candidate.npus * instance.unit_cost(instance.offers[candidate.offer])
+
+
+def _least(instance: Instance, traffic: int) -> float:
+    return min(
+        _cost(instance, c) / c.capacity
+        for c in instance.candidates
+        if c.traffic == traffic
+    )
+
+
+def _alone(instance: Instance, candidate: Candidate) -> float:
+    """Return the cost of covering the class with this candidate only."""
+    offer = instance.offers[candidate.offer]
+    replicas = math.ceil(instance.demand[candidate.traffic] / candidate.capacity)
+    hosts = offer.host_npus
+    if candidate.slot >= hosts:
+        paid = replicas * candidate.slot
+    elif offer.whole:
+        paid = math.ceil(replicas / (hosts // candidate.slot)) * hosts
+    else:
+        paid = replicas * candidate.npus
+    if not offer.whole:
+        paid = replicas * candidate.npus
+    return paid * instance.unit_cost(offer)
+
+
+def _without_unused_offers(instance: Instance) -> Instance:
+    used = sorted({candidate.offer for candidate in instance.candidates})
+    number = {old: new for new, old in enumerate(used)}
+    return replace(
+        instance,
+        offers=tuple(instance.offers[old] for old in used),
+        candidates=tuple(
+            replace(candidate, offer=number[candidate.offer])
+            for candidate in instance.candidates
+        ),
+    )

@@ -1,0 +1,102 @@
+"""The only place where floats become integers.
+
+Demands round up, capacities and limits round down, costs round up: a plan that
+holds in integers holds in floats. Each scale is the largest power of ten that
+keeps every sum below CP-SAT's range; what rounding loses is measured.
+"""
+
+import math
+from dataclasses import dataclass
+
+from model_ops.errors import SolverError
+from solver.instance import Instance
+
+RANGE = 2**53
+"""Sums stay below this; CP-SAT's own limit is 2**63, and this leaves it room."""
+
+_FINEST = 6
+"""Decimal digits at most: micro-dollars, milliwatts, millionths of a request."""
+
+LARGEST_LOSS = 1e-3
+"""Relative loss of a capacity by rounding beyond which a problem is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """An instance's numbers as integers.
+
+    Parameters
+    ----------
+    capacity, demand
+        Per candidate and per class, in the class's own scale.
+    usd, usd_per
+        Price of one portion (host or NPU) per offer, and the scale.
+    watts
+        Power of one NPU per offer; 0 where unknown.
+    most
+        Replicas of each candidate that could ever be needed.
+    loss
+        Largest relative loss of a capacity by rounding down.
+    """
+
+    capacity: tuple[int, ...]
+    demand: tuple[int, ...]
+    usd: tuple[int, ...]
+    usd_per: float
+    watts: tuple[int, ...]
+    most: tuple[int, ...]
+    loss: float
+
+
+def scale(instance: Instance) -> Scaled:
+    """Return the instance in integers.
+
+    Raises
+    ------
+    SolverError
+        If no scale keeps the sums in range with a loss below `LARGEST_LOSS`.
+    """
+    capacity = [0] * len(instance.candidates)
+    demand: list[int] = []
+    loss = 0.0
+    for traffic, wanted in enumerate(instance.demand):
+        of_class = [
+            (i, c) for i, c in enumerate(instance.candidates) if c.traffic == traffic
+        ]
+        largest = sum(c.capacity * math.ceil(wanted / c.capacity) for _, c in of_class)
+        per = _scale_for(max(largest, wanted))
+        demand.append(math.ceil(wanted * per * (1 - 1e-12)))
+        for i, candidate in of_class:
+            exact = candidate.capacity * per
+            capacity[i] = math.floor(exact * (1 + 1e-12))
+            loss = max(loss, 1 - capacity[i] / exact)
+    if loss > LARGEST_LOSS:
+        raise SolverError(
+            f"traffic: rounding would lose {loss:.2%} of a replica's capacity; "
+            "the demand is too many times one replica's"
+        )
+    most = tuple(
+        math.ceil(demand[c.traffic] / max(capacity[i], 1))
+        for i, c in enumerate(instance.candidates)
+    )
+    npus = sum(n * c.npus for n, c in zip(most, instance.candidates, strict=True))
+    dearest = max((o.price.usd_per_hour for o in instance.offers), default=1.0)
+    usd_per = _scale_for(dearest * max(npus, 1))
+    return Scaled(
+        capacity=tuple(capacity),
+        demand=tuple(demand),
+        usd=tuple(_ceil(o.price.usd_per_hour * usd_per) for o in instance.offers),
+        usd_per=usd_per,
+        watts=tuple(_ceil(o.npu.power or 0.0) for o in instance.offers),
+        most=most,
+        loss=loss,
+    )
+
+
+def _scale_for(largest: float) -> float:
+    digits = math.floor(math.log10(RANGE / max(largest, 1e-12)))
+    return float(10.0 ** min(digits, _FINEST))
+
+
+def _ceil(value: float) -> int:
+    return math.ceil(value * (1 - 1e-12))

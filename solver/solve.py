@@ -1,0 +1,277 @@
+"""From a problem to a typed outcome; every plan in it has passed the verifier."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from model_ops.errors import SolverError
+from problems.offers import Offer, offers
+from problems.plan import Plan, PlannedDeployment, Purchase
+from problems.problem import SizingProblem
+from problems.verify import violations
+from solver.candidates import Candidate, Table, select, tabulate
+from solver.instance import Instance
+from solver.model import Choice, SolveOptions, choose, is_possible
+from solver.prune import pruned
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What stands behind an outcome.
+
+    Parameters
+    ----------
+    bound, gap
+        What no plan can undercut, in the objective's unit, and the relative
+        distance of the plan from it.
+    points, candidates, kept
+        Deployment points evaluated, candidates left by targets and dominance,
+        and those left by the bound.
+    loss
+        Largest relative loss of a capacity by scaling to integers.
+    seconds
+        Wall time by phase.
+    """
+
+    bound: float = 0.0
+    gap: float = 0.0
+    points: int = 0
+    candidates: int = 0
+    kept: int = 0
+    loss: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Optimal:
+    """A plan, and the proof that none is better."""
+
+    plan: Plan
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Feasible:
+    """A plan, and how much better another might be."""
+
+    plan: Plan
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Infeasible:
+    """No plan meets every requirement."""
+
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """No plan was found in time, and none was ruled out."""
+
+    certificate: Certificate
+
+
+_DEFAULT_OPTIONS = SolveOptions()
+
+SolveOutcome: TypeAlias = Optimal | Feasible | Infeasible | TimedOut
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A problem's offers and tables, evaluated once and solved many times.
+
+    Tables do not depend on targets or limits, so a changed problem over the same
+    hardware, traffic and prices reuses them.
+    """
+
+    problem: SizingProblem
+    offers: tuple[Offer, ...]
+    tables: tuple[Table, ...]
+    seconds: float
+
+    @classmethod
+    def of(cls, problem: SizingProblem) -> "Workspace":
+        """Evaluate every deployment point of a problem.
+
+        Raises
+        ------
+        GenzSizeError
+            If the problem names no usable hardware or price.
+        """
+        start = time.perf_counter()
+        available = offers(problem)
+        tables = tabulate(problem, available)
+        elapsed = time.perf_counter() - start
+        return cls(problem, tuple(available), tuple(tables), elapsed)
+
+    def instance(self, problem: SizingProblem) -> Instance:
+        """Return the choice that a problem over these tables leaves the solver."""
+        candidates = select(self.tables, self.offers, problem)
+        demand = tuple(float(t.rate or t.concurrency or 0) for t in problem.traffic)
+        if problem.objective == "power" or problem.limits.power is not None:
+            power = [offer.npu.power for offer in self.offers]
+            candidates = [c for c in candidates if power[c.offer] is not None]
+        return Instance(
+            tuple(candidates), self.offers, demand, problem.limits, problem.objective
+        )
+
+    def solve(
+        self,
+        options: SolveOptions = _DEFAULT_OPTIONS,
+        problem: SizingProblem | None = None,
+    ) -> SolveOutcome:
+        """Return the outcome of the problem, or of one with other targets or limits.
+
+        Raises
+        ------
+        SolverError
+            If the plan does not pass the verifier, which is a fault of ours.
+        """
+        problem = problem or self.problem
+        return self.solve_instance(problem, self.instance(problem), options)
+
+    def solve_instance(
+        self, problem: SizingProblem, full: Instance, options: SolveOptions
+    ) -> SolveOutcome:
+        """Return the outcome of a problem whose choice is a given instance."""
+        start = time.perf_counter()
+        found = Certificate(
+            points=sum(table.points for table in self.tables),
+            candidates=len(full.candidates),
+        )
+        served = {candidate.traffic for candidate in full.candidates}
+        if len(served) < len(problem.traffic):
+            return Infeasible(replace(found, seconds=self._seconds(start)))
+        instance = pruned(full)
+        choice = choose(instance, options)
+        certificate = replace(
+            found,
+            bound=choice.bound,
+            kept=len(instance.candidates),
+            loss=choice.loss,
+            seconds=self._seconds(start),
+        )
+        if choice.status == "infeasible":
+            return Infeasible(certificate)
+        if choice.status == "timed_out":
+            return TimedOut(certificate)
+        plan = plan_of(problem, instance, choice)
+        check(problem, plan)
+        return _outcome(problem, plan, choice, certificate)
+
+    def has_plan(
+        self, problem: SizingProblem, options: SolveOptions = _DEFAULT_OPTIONS
+    ) -> bool:
+        """Return whether a problem over these tables has any plan."""
+        instance = self.instance(problem)
+        if {c.traffic for c in instance.candidates} != set(range(len(problem.traffic))):
+            return False
+        limited = bool(problem.limits.model_dump(exclude_defaults=True))
+        return not limited or is_possible(instance, options)
+
+    def _seconds(self, start: float) -> dict[str, float]:
+        return {"candidates": self.seconds, "solve": time.perf_counter() - start}
+
+
+def check(problem: SizingProblem, plan: Plan) -> None:
+    """Raise `SolverError` if a plan does not solve the problem."""
+    broken = violations(problem, plan)
+    if broken:
+        raise SolverError(
+            "the plan does not pass verification; please report this: "
+            + "; ".join(str(violation) for violation in broken)
+        )
+
+
+def objective_value(problem: SizingProblem, plan: Plan) -> float:
+    """Return what the problem minimises, in USD/h, NPUs or W."""
+    if problem.objective == "cost":
+        return plan.usd_per_hour
+    if problem.objective == "npus":
+        return float(plan.total_npus)
+    return plan.power or 0.0
+
+
+def _outcome(
+    problem: SizingProblem, plan: Plan, choice: Choice, certificate: Certificate
+) -> SolveOutcome:
+    value = objective_value(problem, plan)
+    bound = min(choice.bound, value)
+    gap = 0.0 if choice.status == "optimal" else (value - bound) / value
+    if choice.status == "optimal":
+        bound = value
+    proved = replace(certificate, bound=bound, gap=gap)
+    return (Optimal if choice.status == "optimal" else Feasible)(plan, proved)
+
+
+def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
+    """Return the plan that a choice of counts describes."""
+    chosen = [
+        (candidate, count)
+        for candidate, count in zip(instance.candidates, choice.replicas, strict=True)
+        if count
+    ]
+    deployments: list[PlannedDeployment] = []
+    purchases: list[Purchase] = []
+    for number in sorted({candidate.offer for candidate, _ in chosen}):
+        offer = instance.offers[number]
+        standing = [(c, count) for c, count in chosen if c.offer == number]
+        purchase = _purchase(offer, standing)
+        purchases.append(purchase)
+        deployments += _deployments(problem, offer, standing, purchase)
+    order = {traffic.name: i for i, traffic in enumerate(problem.traffic)}
+    deployments.sort(key=lambda d: (order[d.traffic], -d.npus))
+    return Plan(
+        model=problem.model, deployments=tuple(deployments), purchases=tuple(purchases)
+    )
+
+
+def _purchase(offer: Offer, standing: Sequence[tuple[Candidate, int]]) -> Purchase:
+    slots = [c.slot for c, count in standing for _ in range(count)]
+    hosts = offer.hosts_for(slots)
+    used = sum(c.npus * count for c, count in standing)
+    npus = offer.billed_npus(hosts, used)
+    power = offer.npu.power
+    return Purchase(
+        offer=offer.key,
+        npu=offer.npu.name,
+        provider=offer.provider,
+        instance=offer.price.instance,
+        term=offer.price.term,
+        region=offer.price.region,
+        source=offer.price.source,
+        as_of=offer.price.as_of,
+        hosts=hosts,
+        npus=npus,
+        usd_per_hour=offer.usd_per_hour(hosts, used),
+        power=None if power is None else power * npus,
+    )
+
+
+def _deployments(
+    problem: SizingProblem,
+    offer: Offer,
+    standing: Sequence[tuple[Candidate, int]],
+    purchase: Purchase,
+) -> list[PlannedDeployment]:
+    """Split a purchase's cost over its deployments by the room they take."""
+    room = sum(c.slot * count for c, count in standing)
+    return [
+        PlannedDeployment(
+            traffic=problem.traffic[candidate.traffic].name,
+            npu=offer.npu.name,
+            tp=candidate.tp,
+            pp=candidate.pp,
+            batch=candidate.batch,
+            chunk_tokens=problem.chunk_tokens,
+            precision=candidate.precision.name,
+            replicas=count,
+            npus=candidate.npus * count,
+            nodes=offer.hosts_for([candidate.slot] * count) * offer.nodes_per_host,
+            usd_per_hour=purchase.usd_per_hour * candidate.slot * count / room,
+            offer=offer.key,
+        )
+        for candidate, count in standing
+    ]
