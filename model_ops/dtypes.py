@@ -142,6 +142,18 @@ class Precision:
         return f"{self.weights}/{self.activations}/kv-{self.kv_cache}"
 
     @classmethod
+    def serving(cls, weights: Dtype, kv_cache: Dtype) -> "Precision":
+        """Return the precision in which such weights are usually served.
+
+        FP8, INT8 and NVFP4 checkpoints quantise the inputs of their linear layers
+        too; INT4 and MXFP4 ones keep them in 16 bits.
+        """
+        if weights.bytes >= 2:
+            return cls(weights, kv_cache, weights)
+        both = weights in (Dtype.FP8, Dtype.INT8, Dtype.NVFP4)
+        return cls(weights, kv_cache, weights if both else Dtype.BF16)
+
+    @classmethod
     def of(cls, name: str) -> "Precision":
         """Return a preset, or the precision written ``weights/activations/kv-KV``.
 

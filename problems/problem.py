@@ -87,6 +87,12 @@ class TrafficClass(_Part):
             raise ValueError("targets: TPOT needs output_tokens of at least 2")
         return self
 
+    def demand(self, headroom: float) -> float:
+        """Return what capacity must cover: rate or concurrency, and headroom."""
+        stated = self.rate if self.rate is not None else self.concurrency
+        assert stated is not None
+        return stated / (1.0 - headroom)
+
     @property
     def shape(self) -> RequestShape:
         """Tokens of a request, as the model takes them."""
@@ -160,6 +166,9 @@ class SizingProblem(_Part):
         Classes of requests; each is served by replicas of its own.
     chunk_tokens
         Tokens that one step of the engine may process.
+    headroom
+        Share of the capacity to keep free for bursts and failures; targets are on
+        means of steady traffic, which say nothing of either.
     """
 
     title: str = ""
@@ -171,6 +180,7 @@ class SizingProblem(_Part):
     limits: Limits = Limits()
     objective: Objective = "cost"
     chunk_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = DEFAULT_CHUNK_TOKENS
+    headroom: Annotated[float, Field(ge=0, le=0.95)] = 0.0
 
     @model_validator(mode="after")
     def _classes_are_distinct(self) -> Self:

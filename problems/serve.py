@@ -80,8 +80,7 @@ def served(problem: SizingProblem, plan: Plan, traffic: TrafficClass) -> list[Se
     deployments = plan.of_class(traffic.name)
     each = [capacity(plan, deployment, traffic) for deployment in deployments]
     total = sum(d.replicas * c for d, c in zip(deployments, each, strict=True))
-    demand = traffic.rate if traffic.rate is not None else traffic.concurrency
-    assert demand is not None
+    demand = traffic.demand(headroom=0.0)
     results = []
     for deployment, most in zip(deployments, each, strict=True):
         share = demand * most / total

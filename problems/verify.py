@@ -47,7 +47,7 @@ def violations(problem: SizingProblem, plan: Plan) -> list[Violation]:
     return [
         *_unknown(problem, plan, available),
         *(v for d in plan.deployments for v in _deployment(problem, plan, d)),
-        *(v for t in problem.traffic for v in _demand(plan, t)),
+        *(v for t in problem.traffic for v in _demand(plan, t, problem.headroom)),
         *(v for p in plan.purchases for v in _purchase(plan, p, available)),
         *_limits(problem, plan, available),
     ]
@@ -102,13 +102,13 @@ def _deployment(
                 )
 
 
-def _demand(plan: Plan, traffic: TrafficClass) -> Iterator[Violation]:
+def _demand(plan: Plan, traffic: TrafficClass, headroom: float) -> Iterator[Violation]:
     covered = sum(
         deployment.replicas * capacity(plan, deployment, traffic)
         for deployment in plan.of_class(traffic.name)
     )
-    demand = traffic.rate if traffic.rate is not None else traffic.concurrency
-    if demand is not None and covered < demand * (1 - _ROUNDING):
+    demand = traffic.demand(headroom)
+    if covered < demand * (1 - _ROUNDING):
         yield Violation(f"{traffic.name} demand", f"{covered:.6g} of {demand:.6g}")
 
 

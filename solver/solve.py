@@ -109,7 +109,7 @@ class Workspace:
     def instance(self, problem: SizingProblem) -> Instance:
         """Return the choice that a problem over these tables leaves the solver."""
         candidates = select(self.tables, self.offers, problem)
-        demand = tuple(float(t.rate or t.concurrency or 0) for t in problem.traffic)
+        demand = tuple(t.demand(problem.headroom) for t in problem.traffic)
         if problem.objective == "power" or problem.limits.power is not None:
             power = [offer.npu.power for offer in self.offers]
             candidates = [c for c in candidates if power[c.offer] is not None]

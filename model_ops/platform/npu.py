@@ -9,6 +9,10 @@ from model_ops.platform.efficiency import Efficiency, IdealEfficiency
 from model_ops.platform.fabric import Fabric
 from model_ops.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds, Watts
 
+PROVISIONED_PER_TDP = 2.17
+"""All-in power over TDP where it is not published: the median of the nine parts with
+both (1.75 to 2.47; SemiAnalysis InferenceX, 2026-04-03, kW provisioned per GPU)."""
+
 
 @dataclass(frozen=True)
 class Npu:
@@ -63,8 +67,10 @@ class Npu:
 
     @property
     def power(self) -> Watts | None:
-        """Watts to provision: all-in where known, else the TDP alone."""
-        return self.provisioned_power or self.tdp
+        """Watts to provision, host, network and cooling included; None if unknown."""
+        if self.provisioned_power is not None or self.tdp is None:
+            return self.provisioned_power
+        return self.tdp * PROVISIONED_PER_TDP
 
     def engine(self, wanted: Dtype) -> Dtype:
         """Return the format that computes `wanted` here: itself or a wider one.

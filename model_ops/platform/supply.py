@@ -8,7 +8,6 @@ shape [point...] and stacked rates of shape [npu, 1...] give times of shape
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -45,7 +44,7 @@ class Supply:
         """Return the rates of several NPUs, shaped [npu, 1 x axes]."""
         return cls(tuple(npus), axes)
 
-    def _each(self, value: Callable[[Npu], Any]) -> Any:
+    def _each(self, value: Callable[[Npu], Number]) -> Number:
         if self.axes is None:
             return value(self.npus[0])
         values = [np.asarray(value(npu)) for npu in self.npus]
@@ -94,7 +93,7 @@ class Supply:
             npus=self._each(members),
             bandwidth=self._each(lambda npu: tier(npu).bandwidth),
             latency=self._each(lambda npu: tier(npu).latency),
-            direct=self._each(lambda npu: tier(npu).direct),
+            direct=np.asarray(self._each(lambda n: float(tier(n).direct)), dtype=bool),
         )
 
     def flop_per_s(self, engine: Dtype) -> Number:

@@ -22,7 +22,6 @@ from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.hf_config import read_config
 from problems.catalogue.schema import (
     FOLDER,
-    CatalogueFile,
     EfficiencyFile,
     LinkFile,
     ModelFile,
@@ -199,9 +198,6 @@ def load_quotes() -> tuple[Quote, ...]:
     )
 
 
-def describe(kind: str, name: str) -> CatalogueFile | PriceFile:
-    """Return an item's file, for display."""
-    loaders = {"npus": npu_file, "models": model_file}
-    if kind in loaders:
-        return loaders[kind](name)
-    return _load(kind, name, PriceFile)
+def raw(kind: str, name: str) -> Mapping[str, Any]:
+    """Return an item as its file states it; `name` may be an alias."""
+    return _parsed(FOLDER / kind / f"{canonical(kind, name)}.toml")

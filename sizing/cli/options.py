@@ -32,6 +32,16 @@ def _decorate(function: F, decorators: list[Callable[[F], F]]) -> F:
     return function
 
 
+def output_only(function: F) -> F:
+    """Add ``--output``."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write the result to this file.",
+    )(function)
+
+
 def output_options(*formats: str) -> Callable[[F], F]:
     """Add ``--format`` and ``--output``."""
 
@@ -46,12 +56,7 @@ def output_options(*formats: str) -> Callable[[F], F]:
                     help="How to write the result [default: by --output's ending, "
                     "else text].",
                 ),
-                click.option(
-                    "-o",
-                    "--output",
-                    type=click.Path(path_type=Path, dir_okay=False),
-                    help="Write the result to this file.",
-                ),
+                output_only,
             ],
         )
 
@@ -110,6 +115,7 @@ def problem_options(function: F) -> F:
             option("--budget", help="Cost, at most, e.g. '100 USD/h'."),
             option("--max-power", help="Power, at most, e.g. '40 kW'."),
             option("--chunk-tokens", type=int, help="Tokens of one engine step."),
+            option("--headroom", type=float, help="Share of capacity to keep free."),
             option(
                 "--minimize",
                 type=click.Choice(["cost", "npus", "power"]),
@@ -134,6 +140,7 @@ def overridden(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
         ("model", "model"),
         ("minimize", "objective"),
         ("chunk_tokens", "chunk_tokens"),
+        ("headroom", "headroom"),
     ):
         if key in given:
             problem[field] = given[key]

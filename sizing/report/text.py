@@ -227,8 +227,8 @@ def _infeasible(console: Console, answer: Answer, explanation: Explanation) -> N
     conflicts = explanation.conflicts
     if conflicts == ("memory",):
         console.print(
-            f"No plan: {answer.problem.model} does not fit in the memory of any replica "
-            "that these NPUs and prices allow."
+            f"No plan: {answer.problem.model} does not fit in the memory of any "
+            "replica that these NPUs and prices allow."
         )
     elif len(conflicts) == 1:
         console.print(

@@ -1,0 +1,330 @@
+"""Many deployment points from a table: rows that are alike go through as arrays."""
+
+import csv
+import io
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model_ops.accuracy import interval
+from model_ops.dtypes import Dtype, Precision
+from model_ops.errors import DeploymentError, GenzSizeError, ProblemError, nearest
+from model_ops.estimate import Estimate, Load, LoadMode, bound_by, estimate
+from model_ops.platform.supply import Supply
+from model_ops.profiler.parallelism import Parallelism, check_parallelism
+from model_ops.serving.steady_state import RequestShape
+from model_ops.serving.step import Replica
+from problems import catalogue
+from problems.fields import read_text
+
+INPUTS = (
+    "model",
+    "npu",
+    "num_npus",
+    "tp",
+    "pp",
+    "ep",
+    "dp",
+    "weight_dtype",
+    "kv_dtype",
+    "framework",
+    "input_tokens",
+    "output_tokens",
+    "concurrency",
+    "request_rate",
+    "mode",
+)
+LATENCIES = ("ttft", "tpot", "e2e")
+OUTPUTS = (
+    *(f"{metric}_ms" for metric in LATENCIES),
+    "output_tok_s",
+    *(f"{metric}_p99_ms" for metric in ("ttft", "tpot")),
+    *(f"{m}_ms_{side}" for m in LATENCIES for side in ("low", "high")),
+    "output_tok_s_low",
+    "output_tok_s_high",
+    "memory_gb",
+    "bound_by",
+    "error",
+)
+LARGEST_TABLE = 200_000_000
+_LARGEST_COUNT = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One row, read: what is deployed and what it has to serve."""
+
+    model: str
+    npu: str
+    precision: Precision
+    mode: LoadMode
+    tp: int
+    pp: int
+    dp: int
+    input_tokens: int
+    output_tokens: int
+    concurrency: float
+    rate: float
+
+    @property
+    def group(self) -> tuple[str, str, Precision, LoadMode]:
+        """What rows of one array share."""
+        return self.model, self.npu, self.precision, self.mode
+
+
+def read_points(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a points table.
+
+    Raises
+    ------
+    ProblemError
+        If it cannot be read, or lacks the columns that no row can do without.
+    """
+    text = read_text(path, "--points", LARGEST_TABLE)
+    reader = csv.DictReader(io.StringIO(text))
+    columns = reader.fieldnames or ()
+    for column in ("model", "npu", "input_tokens", "output_tokens"):
+        if column not in columns:
+            raise ProblemError(f"--points: {path} lacks the column '{column}'")
+    for column in columns:
+        if column not in INPUTS and column not in OUTPUTS:
+            raise ProblemError(
+                f"--points: unknown column '{column}'{nearest(column, INPUTS)}"
+            )
+    return [{key: value or "" for key, value in row.items() if key} for row in reader]
+
+
+def write_points(rows: Iterable[Mapping[str, str]]) -> str:
+    """Return rows as CSV, inputs first."""
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text,
+        (*INPUTS, *OUTPUTS),
+        restval="",
+        extrasaction="ignore",
+        lineterminator="\n",
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def evaluate(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the rows with their predictions, or with why there is none."""
+    groups: dict[Any, list[tuple[int, Point]]] = defaultdict(list)
+    results = [dict(row) for row in rows]
+    for number, row in enumerate(rows):
+        try:
+            point = read_point(row)
+        except GenzSizeError as error:
+            results[number]["error"] = str(error)
+        else:
+            groups[point.group].append((number, point))
+    for members in groups.values():
+        numbers = [number for number, _ in members]
+        for number, cells in zip(
+            numbers, _predict([p for _, p in members]), strict=True
+        ):
+            results[number].update(cells)
+    return results
+
+
+def read_point(row: Mapping[str, str]) -> Point:
+    """Return the deployment and load that a row states.
+
+    Blank cells take their default: one replica, tensor parallel over all its NPUs,
+    the checkpoint's formats, and the mode that the given load implies.
+
+    Raises
+    ------
+    GenzSizeError
+        If a cell is missing, wrong, or contradicts another.
+    """
+    model = row.get("model", "").strip()
+    arch = catalogue.load_model(model)
+    npu = catalogue.canonical("npus", row.get("npu", ""))
+    tp, pp, dp = _degrees(row)
+    check_parallelism(arch, tp, pp)
+    weights = row.get("weight_dtype", "").strip()
+    kv_cache = row.get("kv_dtype", "").strip()
+    precision = arch.precision
+    if weights or kv_cache:
+        stored = Dtype.of(weights) if weights else precision.weights
+        kept = Dtype.of(kv_cache) if kv_cache else precision.kv_cache
+        precision = Precision.serving(stored, kept)
+    npu_spec = catalogue.load_npu(npu)
+    npu_spec.engine(precision.compute)
+    concurrency = _number(row, "concurrency")
+    rate = _number(row, "request_rate")
+    return Point(
+        model=model,
+        npu=npu,
+        precision=precision,
+        mode=_mode(row, concurrency, rate),
+        tp=tp,
+        pp=pp,
+        dp=dp,
+        input_tokens=_count(row, "input_tokens"),
+        output_tokens=_count(row, "output_tokens"),
+        concurrency=concurrency,
+        rate=rate,
+    )
+
+
+def _degrees(row: Mapping[str, str]) -> tuple[int, int, int]:
+    pp, dp = _count(row, "pp", 1), _count(row, "dp", 1)
+    if _count(row, "ep", 1) != 1:
+        raise DeploymentError("ep: a dense model has no experts to spread; leave it 1")
+    npus = _count(row, "num_npus", 0)
+    if npus and npus % (pp * dp):
+        raise DeploymentError(f"num_npus: {npus} is no multiple of pp {pp} x dp {dp}")
+    tp = _count(row, "tp", npus // (pp * dp) if npus else 1)
+    if npus and npus != tp * pp * dp:
+        # Replicas that the table does not name fill the NPUs it does.
+        if row.get("dp", "").strip() or npus % (tp * pp):
+            raise DeploymentError(
+                f"num_npus: {npus} is not tp {tp} x pp {pp} x dp {dp}"
+            )
+        dp = npus // (tp * pp)
+    return tp, pp, dp
+
+
+def _mode(row: Mapping[str, str], concurrency: float, rate: float) -> LoadMode:
+    text = row.get("mode", "").strip().lower()
+    if text:
+        try:
+            mode = LoadMode(text)
+        except ValueError:
+            known = [m.value for m in LoadMode]
+            raise ProblemError(
+                f"mode: unknown '{text}'{nearest(text, known)}"
+            ) from None
+    elif math.isfinite(rate):
+        mode = LoadMode.OPEN_LOOP
+    elif math.isfinite(concurrency):
+        mode = LoadMode.CLOSED_LOOP
+    else:
+        mode = LoadMode.OFFLINE
+    if mode is LoadMode.OPEN_LOOP and not math.isfinite(rate):
+        raise ProblemError("request_rate: an open loop needs it")
+    needs_users = mode in (LoadMode.STATIC_BATCH, LoadMode.CLOSED_LOOP)
+    if needs_users and not math.isfinite(concurrency):
+        raise ProblemError(f"concurrency: {mode.value} needs it")
+    return mode
+
+
+def _number(row: Mapping[str, str], column: str) -> float:
+    """Return a positive number; infinity where the cell is blank."""
+    text = row.get(column, "").strip()
+    if not text:
+        return math.inf
+    try:
+        value = float(text)
+    except ValueError:
+        raise ProblemError(f"{column}: '{text}' is not a number") from None
+    if value == math.inf:
+        return value
+    if not 0 < value <= 1e9:
+        raise ProblemError(f"{column}: {text} must be above 0 and at most 1e9")
+    return value
+
+
+def _count(row: Mapping[str, str], column: str, default: int | None = None) -> int:
+    text = row.get(column, "").strip()
+    if not text:
+        if default is None:
+            raise ProblemError(f"{column}: required, but blank")
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        raise ProblemError(f"{column}: '{text}' is not a whole number") from None
+    if not 1 <= value <= _LARGEST_COUNT or value != int(value):
+        raise ProblemError(
+            f"{column}: {text} must be a whole number from 1 to {_LARGEST_COUNT}"
+        )
+    return int(value)
+
+
+def _predict(points: list[Point]) -> list[dict[str, str]]:
+    """Return the output cells of points that share model, NPU, precision and mode."""
+
+    def column(name: str) -> Any:
+        return np.array([getattr(point, name) for point in points], dtype=float)
+
+    first = points[0]
+    replica = Replica(
+        arch=catalogue.load_model(first.model),
+        parallelism=Parallelism(column("tp"), column("pp")),
+        precision=first.precision,
+        supply=Supply.of(catalogue.load_npu(first.npu)),
+    )
+    replicas = column("dp")
+    load = Load(
+        shape=RequestShape(column("input_tokens"), column("output_tokens")),
+        mode=first.mode,
+        concurrency=column("concurrency") / replicas,
+        rate=column("rate") / replicas,
+    )
+    result = estimate(replica, load)
+    ttft_bound, tpot_bound = bound_by(replica, load, result.batch)
+    arrays: dict[str, Any] = {
+        "ttft": result.ttft,
+        "tpot": result.tpot,
+        "e2e": result.e2e,
+        "output_tok_s": result.output_tokens_per_s * replicas,
+        "memory": np.broadcast_to(result.memory.total, replicas.shape),
+    }
+    answers = _errors(result)
+    cells = []
+    for i, error in enumerate(answers):
+        if error:
+            cells.append({"error": error})
+            continue
+        values = {name: float(array[i]) for name, array in arrays.items()}
+        bound = str((tpot_bound if points[i].output_tokens > 1 else ttft_bound)[i])
+        cells.append(_cells(values) | {"bound_by": bound})
+    return cells
+
+
+def _errors(result: Estimate) -> list[str]:
+    fits = np.broadcast_to(result.fits, np.shape(result.ttft))
+    overloaded = np.broadcast_to(result.overloaded, fits.shape)
+    needed = np.broadcast_to(result.memory.total, fits.shape)
+    errors = []
+    for fit, over, bytes_, rate in zip(
+        fits, overloaded, needed, np.broadcast_to(result.rate, fits.shape), strict=True
+    ):
+        if not fit:
+            usable = float(np.max(result.usable_memory))
+            errors.append(
+                f"memory: needs {bytes_ / 1e9:.1f} GB per NPU, "
+                f"{usable / 1e9:.1f} GB are usable"
+            )
+        elif over:
+            errors.append(f"request_rate: a replica finishes at most {rate:.3g} req/s")
+        else:
+            errors.append("")
+    return errors
+
+
+def _cells(values: Mapping[str, float]) -> dict[str, str]:
+    cells = {}
+    for metric in LATENCIES:
+        seconds = values[metric]
+        low, high = interval(metric, seconds)
+        cells[f"{metric}_ms"] = f"{seconds * 1e3:.6g}"
+        cells[f"{metric}_ms_low"] = f"{low * 1e3:.6g}"
+        cells[f"{metric}_ms_high"] = f"{high * 1e3:.6g}"
+    low, high = interval("rate", values["output_tok_s"])
+    return cells | {
+        "output_tok_s": f"{values['output_tok_s']:.6g}",
+        "output_tok_s_low": f"{low:.6g}",
+        "output_tok_s_high": f"{high:.6g}",
+        "memory_gb": f"{values['memory'] / 1e9:.6g}",
+    }

@@ -1,0 +1,204 @@
+"""One deployment's prediction as text and JSON, operator by operator."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from model_ops.accuracy import interval
+from model_ops.estimate import Estimate, Load, bounds, load_steps
+from model_ops.serving.step import Replica, TimedOperator, timed_operators
+from model_ops.units import BYTE, FLOP, SECOND
+from sizing.report.text import new_console, plain_table, text_of
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An estimate with what it was made from."""
+
+    title: str
+    replica: Replica
+    load: Load
+    replicas: int
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorRow:
+    """Operators of one name in one step, added up.
+
+    Parameters
+    ----------
+    name, count
+        Operator, and how often the step runs it.
+    flop, bytes, link_bytes
+        FLOP, memory traffic and least network traffic of one NPU.
+    seconds, share
+        Time, and its share of the step.
+    bound
+        What most of it is spent on.
+    """
+
+    name: str
+    count: float
+    flop: float
+    bytes: float
+    link_bytes: float
+    seconds: float
+    share: float
+    bound: str
+
+
+def breakdown(
+    replica: Replica, operators: Sequence[TimedOperator]
+) -> list[OperatorRow]:
+    """Return a step's operators by name, in the order in which they run.
+
+    The scheduler's time between steps is a row of its own.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    for timed in operators:
+        count = float(timed.count)
+        if count == 0:
+            continue
+        cost, time = timed.operator.cost(), timed.time
+        row = rows.setdefault(
+            timed.operator.name,
+            dict.fromkeys(
+                ("count", "flop", "bytes", "link_bytes", "seconds", *_BOUNDS), 0.0
+            ),
+        )
+        row["count"] += count
+        row["flop"] += count * float(cost.total_flop)
+        row["bytes"] += count * float(cost.bytes)
+        row["link_bytes"] += count * float(cost.link_bytes)
+        row["seconds"] += count * float(time.total)
+        for bound in _BOUNDS:
+            row[bound] += count * float(getattr(time, bound))
+    overhead = float(replica.supply.step_overhead)
+    whole = sum(row["seconds"] for row in rows.values()) + overhead
+    found = [_row(name, row, whole) for name, row in rows.items() if row["seconds"]]
+    if overhead:
+        share = overhead / whole
+        found.append(OperatorRow("scheduler", 1, 0, 0, 0, overhead, share, "launch"))
+    return found
+
+
+_BOUNDS = ("compute", "memory", "network", "launch")
+
+
+def _row(name: str, row: dict[str, float], whole: float) -> OperatorRow:
+    return OperatorRow(
+        name=name,
+        count=row["count"],
+        flop=row["flop"],
+        bytes=row["bytes"],
+        link_bytes=row["link_bytes"],
+        seconds=row["seconds"],
+        share=row["seconds"] / whole,
+        bound=max(_BOUNDS, key=lambda bound: row[bound]),
+    )
+
+
+def steps(prediction: Prediction) -> dict[str, list[TimedOperator]]:
+    """Return the timed operators of the steps that set TTFT and TPOT."""
+    replica, load = prediction.replica, prediction.load
+    first, further = load_steps(replica, load, prediction.estimate.batch)
+    return {
+        "prompt step": timed_operators(replica, first),
+        "decode step": timed_operators(replica, further),
+    }
+
+
+def as_text(prediction: Prediction) -> str:
+    """Return the prediction as readable text."""
+    console = new_console()
+    estimate = prediction.estimate
+    console.print(prediction.title)
+    console.print()
+    table = plain_table("Predicted means", "figure", ">predicted", ">low", ">high")
+    for metric in ("ttft", "tpot", "e2e"):
+        value = float(getattr(estimate, metric))
+        low, high = interval(metric, value)
+        cells = (SECOND.format(v) for v in (value, low, high))
+        table.add_row(metric.upper(), *cells)
+    for name, each in (
+        ("requests/s", estimate.rate),
+        ("output tokens/s", estimate.output_tokens_per_s),
+    ):
+        value = float(each) * prediction.replicas
+        low, high = interval("rate", value)
+        table.add_row(name, *(f"{v:,.4g}" for v in (value, low, high)))
+    console.print(table)
+    console.print()
+    memory = estimate.memory
+    console.print(
+        f"Batch {float(estimate.batch):.4g} decoding sequences per replica. Memory per "
+        f"NPU: {BYTE.format(float(memory.total))} of "
+        f"{BYTE.format(float(estimate.usable_memory))} usable (weights "
+        f"{BYTE.format(float(memory.weights))}, KV cache "
+        f"{BYTE.format(float(memory.kv_cache))}, activations "
+        f"{BYTE.format(float(memory.activations))})."
+    )
+    for name, operators in steps(prediction).items():
+        console.print()
+        console.print(_breakdown_table(name, prediction.replica, operators))
+    return text_of(console)
+
+
+def _breakdown_table(
+    name: str, replica: Replica, operators: list[TimedOperator]
+) -> Any:
+    rows = breakdown(replica, operators)
+    whole = sum(row.seconds for row in rows)
+    table = plain_table(
+        f"One {name}, {SECOND.format(whole)}, per NPU",
+        "operator", ">runs", ">FLOP", ">bytes", ">time", ">share", "mostly",
+    )  # fmt: skip
+    for row in rows:
+        moved = row.bytes or row.link_bytes
+        table.add_row(
+            row.name,
+            f"{row.count:.0f}",
+            FLOP.format(row.flop) if row.flop else "",
+            BYTE.format(moved),
+            SECOND.format(row.seconds),
+            f"{row.share:.1%}",
+            row.bound,
+        )
+    return table
+
+
+def as_json(prediction: Prediction) -> str:
+    """Return the prediction as one JSON object in SI units."""
+    estimate, replica = prediction.estimate, prediction.replica
+    result: dict[str, Any] = {}
+    for metric in ("ttft", "tpot", "e2e"):
+        value = float(getattr(estimate, metric))
+        low, high = interval(metric, value)
+        result[f"{metric}_s"] = {"mean": value, "low": low, "high": high}
+    result["requests_per_s"] = float(estimate.rate) * prediction.replicas
+    tokens = float(estimate.output_tokens_per_s)
+    result["output_tokens_per_s"] = tokens * prediction.replicas
+    result["batch"] = float(estimate.batch)
+    result["memory_bytes"] = {
+        "weights": float(estimate.memory.weights),
+        "kv_cache": float(estimate.memory.kv_cache),
+        "activations": float(estimate.memory.activations),
+        "total": float(estimate.memory.total),
+        "usable": float(estimate.usable_memory),
+    }
+    result["steps"] = {
+        name: {
+            "bound_s": {k: float(v) for k, v in bounds(operators, replica).items()},
+            "operators": [
+                {field: getattr(row, field) for field in OperatorRow.__slots__}
+                for row in breakdown(replica, operators)
+            ],
+        }
+        for name, operators in steps(prediction).items()
+    }
+    return json.dumps(result, indent=2, allow_nan=False) + "\n"
+
+
+FORMATS = {"text": as_text, "json": as_json}

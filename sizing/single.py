@@ -1,0 +1,135 @@
+"""One deployment under one load, from options."""
+
+import math
+
+from model_ops.dtypes import Precision
+from model_ops.errors import DeploymentError, ProblemError, UnitError
+from model_ops.estimate import Load, LoadMode, estimate
+from model_ops.platform.supply import Supply
+from model_ops.profiler.parallelism import Parallelism, check_parallelism
+from model_ops.serving.steady_state import RequestShape
+from model_ops.serving.step import Replica
+from model_ops.units import BYTE, REQUEST_PER_SECOND
+from problems import catalogue
+from sizing.report.estimate import Prediction
+
+_MOST_TOKENS = 100_000_000
+
+
+def predict(  # noqa: PLR0913 - one parameter per option of the command
+    *,
+    model: str | None,
+    npu: str | None,
+    tp: int | None,
+    pp: int,
+    replicas: int,
+    precision: str | None,
+    input_tokens: int | None,
+    output_tokens: int | None,
+    concurrency: int | None,
+    rate: str | None,
+    mode: str | None,
+    chunk_tokens: int,
+    ideal: bool,
+) -> Prediction:
+    """Return the prediction for one deployment.
+
+    Raises
+    ------
+    GenzSizeError
+        If something is missing, unknown or contradictory, the model does not fit,
+        or more requests arrive than the replicas can finish.
+    """
+    arch = catalogue.load_model(_required("--model", model))
+    chip = catalogue.load_npu(_required("--npu", npu))
+    degree = tp or 1
+    check_parallelism(arch, degree, pp)
+    formats = Precision.of(precision) if precision else arch.precision
+    chip.engine(formats.compute)
+    replica = Replica(
+        arch,
+        Parallelism(degree, pp),
+        formats,
+        Supply.of(chip.ideal() if ideal else chip),
+    )
+    shape = RequestShape(
+        float(_tokens("--input-tokens", input_tokens)),
+        float(_tokens("--output-tokens", output_tokens)),
+    )
+    load = _load(shape, mode, concurrency, rate, replicas, chunk_tokens)
+    result = estimate(replica, load)
+    if not result.fits:
+        raise DeploymentError(
+            f"{model} does not fit on {npu} with tp={degree} pp={pp}: it needs "
+            f"{BYTE.format(float(result.memory.total))} per NPU, "
+            f"{BYTE.format(float(result.usable_memory))} are usable"
+        )
+    if result.overloaded:
+        raise DeploymentError(
+            f"--rate: {replicas} replicas finish at most "
+            f"{float(result.rate) * replicas:.3g} req/s; give more --replicas"
+        )
+    where = f"{replicas} x ({chip.name} tp={degree} pp={pp})"
+    title = (
+        f"{arch.name} in {formats.name} on {where}, "
+        f"{load.mode.value.replace('_', ' ')}, "
+        f"{shape.input_tokens:,.0f} tokens in and {shape.output_tokens:,.0f} out"
+    )
+    return Prediction(title, replica, load, replicas, result)
+
+
+def _required(option: str, value: str | None) -> str:
+    if not value:
+        raise ProblemError(f"{option}: required, but missing")
+    return value
+
+
+def _tokens(option: str, value: int | None) -> int:
+    if value is None:
+        raise ProblemError(f"{option}: required, but missing")
+    if not 0 < value <= _MOST_TOKENS:
+        raise ProblemError(f"{option}: {value} must be from 1 to {_MOST_TOKENS:,}")
+    return value
+
+
+def _load(
+    shape: RequestShape,
+    mode: str | None,
+    concurrency: int | None,
+    rate: str | None,
+    replicas: int,
+    chunk_tokens: int,
+) -> Load:
+    if rate is not None and concurrency is not None:
+        raise ProblemError("--rate: give either --rate or --concurrency, not both")
+    if concurrency is not None and concurrency < 1:
+        raise ProblemError(f"--concurrency: {concurrency} must be at least 1")
+    implied = (
+        LoadMode.OPEN_LOOP
+        if rate is not None
+        else LoadMode.CLOSED_LOOP
+        if concurrency is not None
+        else LoadMode.OFFLINE
+    )
+    kind = LoadMode(mode) if mode else implied
+    if kind is LoadMode.OPEN_LOOP and rate is None:
+        raise ProblemError("--rate: an open loop needs it")
+    if kind in (LoadMode.CLOSED_LOOP, LoadMode.STATIC_BATCH) and concurrency is None:
+        raise ProblemError(f"--concurrency: {kind.value} needs it")
+    return Load(
+        shape,
+        kind,
+        concurrency=math.inf if concurrency is None else concurrency / replicas,
+        rate=0.0 if rate is None else _rate(rate) / replicas,
+        chunk_tokens=chunk_tokens,
+    )
+
+
+def _rate(text: str) -> float:
+    try:
+        value = REQUEST_PER_SECOND.parse(text)
+    except UnitError as error:
+        raise ProblemError(f"--rate: {error}") from None
+    if value == 0:
+        raise ProblemError("--rate: must be above 0")
+    return value
