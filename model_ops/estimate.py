@@ -8,8 +8,10 @@ open loop (requests arrive at a rate), and offline (as many as fit, no arrivals)
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from model_ops.opcost import Mask, Number
 from model_ops.profiler.memory import MemoryFootprint, footprint, largest_batch
@@ -294,12 +296,16 @@ def load_steps(replica: Replica, load: Load, batch: Number) -> tuple[Step, Step]
     return mixed, decode_step(shape, batch, slots)
 
 
-def bound_by(replica: Replica, load: Load, batch: Number) -> tuple[Number, Number]:
-    """Return what binds TTFT and TPOT: names, or arrays of names."""
+Names: TypeAlias = npt.NDArray[np.str_]
+"""Words, shaped as the points."""
+
+
+def bound_by(replica: Replica, load: Load, batch: Number) -> tuple[Names, Names]:
+    """Return what binds TTFT and TPOT at each point."""
     names = []
     for step in load_steps(replica, load, batch):
         seconds = bounds(timed_operators(replica, step), replica)
         kinds = np.array(list(seconds))
         parts = np.stack(np.broadcast_arrays(*seconds.values()))
-        names.append(kinds[np.argmax(parts, axis=0)])
+        names.append(np.asarray(kinds[np.argmax(parts, axis=0)]))
     return names[0], names[1]

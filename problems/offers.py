@@ -1,6 +1,7 @@
 """Offers: what an NPU costs, in which portions, under the problem's price terms."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
@@ -85,25 +86,30 @@ class Offer:
             return npus
         return min(1 << (npus - 1).bit_length(), self.host_npus)
 
-    def hosts_for(self, slots: Iterable[int]) -> int:
-        """Return the hosts that replicas of these slots need, packed largest first.
+    def hosts_for(self, slots: Mapping[int, int]) -> int:
+        """Return the hosts that replicas need, packed largest first.
 
         First fit decreasing is optimal for sizes that divide each other (E. G.
         Coffman, M. R. Garey and D. S. Johnson, "Bin packing with divisible item
         sizes", Journal of Complexity 3, 1987).
+
+        Parameters
+        ----------
+        slots
+            How many replicas take each size of slot.
         """
         hosts = 0
-        free: list[int] = []
-        for slot in sorted(slots, reverse=True):
+        free: Counter[int] = Counter()
+        for slot, count in sorted(slots.items(), reverse=True):
             if slot >= self.host_npus:
-                hosts += slot // self.host_npus
+                hosts += slot // self.host_npus * count
                 continue
-            fitting = next((i for i, room in enumerate(free) if room >= slot), None)
-            if fitting is None:
-                free.append(self.host_npus - slot)
-            else:
-                free[fitting] -= slot
-        return hosts + len(free)
+            for room in [room for room in free if room >= slot]:
+                count = _fill(free, room, slot, count, free[room])
+            opened = -(-count // (self.host_npus // slot))
+            hosts += opened
+            _fill(free, self.host_npus, slot, count, opened)
+        return hosts
 
     def usd_per_hour(self, hosts: int, npus: int) -> float:
         """Return the cost of so many hosts of which so many NPUs are used."""
@@ -114,6 +120,21 @@ class Offer:
     def billed_npus(self, hosts: int, npus: int) -> int:
         """Return the NPUs that are paid for."""
         return hosts * self.host_npus if self.whole else npus
+
+
+def _fill(free: Counter[int], room: int, slot: int, count: int, hosts: int) -> int:
+    """Put up to `count` slots on `hosts` hosts of equal room; return those left.
+
+    `free` counts hosts by the room left on them, and is updated.
+    """
+    each = room // slot
+    placed = min(count, each * hosts)
+    full, rest = divmod(placed, each)
+    free[room] = hosts - full - (rest > 0)
+    free[room - each * slot] += full
+    if rest:
+        free[room - rest * slot] += 1
+    return count - placed
 
 
 def offers(problem: SizingProblem) -> list[Offer]:

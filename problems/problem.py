@@ -1,5 +1,6 @@
 """A sizing problem: what to serve, how fast, on what, at which prices, how much."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -92,6 +93,13 @@ class TrafficClass(_Part):
         stated = self.rate if self.rate is not None else self.concurrency
         assert stated is not None
         return stated / (1.0 - headroom)
+
+    def scaled(self, share: float) -> Self:
+        """Return the class with a share of its demand, at least one request."""
+        if self.rate is not None:
+            return self.model_copy(update={"rate": self.rate * share})
+        users = max(1, math.floor((self.concurrency or 1) * share))
+        return self.model_copy(update={"concurrency": users})
 
     @property
     def shape(self) -> RequestShape:

@@ -120,14 +120,14 @@ def _purchase(
         yield Violation("hardware", f"{purchase.offer} is not offered")
         return
     standing = [d for d in plan.deployments if d.offer == purchase.offer]
-    slots: list[int] = []
+    slots: Counter[int] = Counter()
     for deployment in standing:
         npus = deployment.npus_per_replica
         if not offer.admits(npus):
             yield Violation("hosts", f"{npus} NPUs cannot stand on {offer.label}")
         if deployment.npus != deployment.replicas * npus:
             yield Violation("npus", f"{deployment.npu}: {deployment.npus} are not used")
-        slots += [offer.slot(npus)] * deployment.replicas
+        slots[offer.slot(npus)] += deployment.replicas
     hosts = offer.hosts_for(slots)
     if hosts > purchase.hosts:
         yield Violation("hosts", f"{purchase.hosts} of {offer.label}, {hosts} needed")

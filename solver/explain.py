@@ -11,6 +11,7 @@ from solver.model import SolveOptions
 from solver.solve import Feasible, Optimal, Workspace
 
 _DOUBLINGS = 40
+_HALVINGS = 10
 _TOLERANCE = 1e-3
 """Relative width at which the search for a least value ends."""
 
@@ -60,7 +61,8 @@ def explain(workspace: Workspace, options: SolveOptions) -> Explanation:
     bare = _without(problem, every)
     if not workspace.has_plan(bare, options):
         return Explanation(("memory",), (memory_floor(workspace),), ())
-    relaxed = (_relaxation(workspace, requirement, options) for requirement in every)
+    relaxed = [_relaxation(workspace, requirement, options) for requirement in every]
+    relaxed.append(_less_traffic(workspace, options))
     return Explanation(
         conflicts=tuple(r.label for r in minimal_conflict(workspace, every, options)),
         floors=tuple(_floor(workspace, bare, r, options) for r in every),
@@ -112,6 +114,28 @@ def _relaxation(
         requirement.text(to),
         outcome.plan.usd_per_hour,
     )
+
+
+def _less_traffic(workspace: Workspace, options: SolveOptions) -> Relaxation | None:
+    """Return the share of the traffic that the limits leave room for."""
+    problem = workspace.problem
+
+    def scaled(share: float) -> SizingProblem:
+        classes = tuple(traffic.scaled(share) for traffic in problem.traffic)
+        return problem.model_copy(update={"traffic": classes})
+
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        possible = workspace.has_plan(scaled(middle), options)
+        low, high = (middle, high) if possible else (low, middle)
+    if low == 0.0:
+        return None
+    cheapest = scaled(low).model_copy(update={"objective": "cost"})
+    outcome = workspace.solve(options, cheapest)
+    if not isinstance(outcome, Optimal | Feasible):
+        return None
+    return Relaxation("traffic", "100 %", f"{low:.1%}", outcome.plan.usd_per_hour)
 
 
 def _least(

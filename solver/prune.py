@@ -61,16 +61,10 @@ def _alone(instance: Instance, candidate: Candidate) -> float:
     """Return the cost of covering the class with this candidate only."""
     offer = instance.offers[candidate.offer]
     replicas = math.ceil(instance.demand[candidate.traffic] / candidate.capacity)
-    hosts = offer.host_npus
-    if candidate.slot >= hosts:
-        paid = replicas * candidate.slot
-    elif offer.whole:
-        paid = math.ceil(replicas / (hosts // candidate.slot)) * hosts
-    else:
-        paid = replicas * candidate.npus
-    if not offer.whole:
-        paid = replicas * candidate.npus
-    return paid * instance.unit_cost(offer)
+    hosts = offer.hosts_for({candidate.slot: replicas})
+    return offer.billed_npus(hosts, replicas * candidate.npus) * instance.unit_cost(
+        offer
+    )
 
 
 def _without_unused_offers(instance: Instance) -> Instance:
