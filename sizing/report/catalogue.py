@@ -129,7 +129,7 @@ def _flat(prefix: str, content: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 def as_text(rows: Rows) -> str:
     """Return rows as a table."""
     console = new_console()
-    table = plain_table("", *rows[0])
+    table = plain_table(*rows[0])
     for row in rows:
         table.add_row(*row.values())
     console.print(table)

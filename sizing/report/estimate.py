@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.table import Table as RichTable
+
 from model_ops.accuracy import interval
 from model_ops.estimate import Estimate, Load, bounds, load_steps
 from model_ops.serving.step import Replica, TimedOperator, timed_operators
 from model_ops.units import BYTE, FLOP, SECOND
-from sizing.report.text import new_console, plain_table, text_of
+from sizing.report.text import new_console, plain_table, section, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,7 @@ def as_text(prediction: Prediction) -> str:
     console = new_console()
     estimate = prediction.estimate
     console.print(prediction.title)
-    console.print()
-    table = plain_table("Predicted means", "figure", ">predicted", ">low", ">high")
+    table = plain_table("figure", ">predicted", ">low", ">high")
     for metric in ("ttft", "tpot", "e2e"):
         value = float(getattr(estimate, metric))
         low, high = interval(metric, value)
@@ -129,7 +130,8 @@ def as_text(prediction: Prediction) -> str:
         value = float(each) * prediction.replicas
         low, high = interval("rate", value)
         table.add_row(name, *(f"{v:,.4g}" for v in (value, low, high)))
-    console.print(table)
+    title = "Predicted means; 9 of 10 measurements should lie from low to high"
+    section(console, title, table)
     console.print()
     memory = estimate.memory
     console.print(
@@ -141,20 +143,16 @@ def as_text(prediction: Prediction) -> str:
         f"{BYTE.format(float(memory.activations))})."
     )
     for name, operators in steps(prediction).items():
-        console.print()
-        console.print(_breakdown_table(name, prediction.replica, operators))
+        rows = breakdown(prediction.replica, operators)
+        whole = SECOND.format(sum(row.seconds for row in rows))
+        section(console, f"One {name}: {whole} per NPU", _breakdown_table(rows))
     return text_of(console)
 
 
-def _breakdown_table(
-    name: str, replica: Replica, operators: list[TimedOperator]
-) -> Any:
-    rows = breakdown(replica, operators)
-    whole = sum(row.seconds for row in rows)
+def _breakdown_table(rows: Sequence[OperatorRow]) -> RichTable:
     table = plain_table(
-        f"One {name}, {SECOND.format(whole)}, per NPU",
-        "operator", ">runs", ">FLOP", ">bytes", ">time", ">share", "mostly",
-    )  # fmt: skip
+        "operator", ">runs", ">FLOP", ">bytes", ">time", ">share", "mostly"
+    )
     for row in rows:
         moved = row.bytes or row.link_bytes
         table.add_row(

@@ -54,15 +54,22 @@ def text_of(console: Console) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def plain_table(title: str, *columns: str) -> RichTable:
+def plain_table(*columns: str) -> RichTable:
     """Return an empty table in the reports' style; ``>`` aligns a column right."""
-    table = RichTable(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = RichTable(box=None, padding=(0, 2, 0, 0))
     for column in columns:
         if column.startswith(">"):
             table.add_column(column[1:], justify="right", overflow="fold")
         else:
             table.add_column(column, overflow="fold")
     return table
+
+
+def section(console: Console, title: str, table: RichTable) -> None:
+    """Print a table under its title, after a blank line."""
+    console.print()
+    console.print(title)
+    console.print(table)
 
 
 def usd(value: float) -> str:
@@ -74,18 +81,20 @@ def _plan(console: Console, answer: Answer, plan: Plan) -> None:
     facts = class_facts(answer, plan)
     console.print(_sentence(answer, plan, facts))
     console.print(_proof(answer))
-    console.print()
-    console.print(_deployments(plan))
-    console.print()
-    console.print(_predictions(facts))
+    section(console, "The plan", _deployments(plan))
+    section(
+        console,
+        "Predicted means at this traffic; 9 of 10 measurements should lie from low "
+        "to high",
+        _predictions(facts),
+    )
     console.print()
     for line in (*_notes(answer, plan, facts), *emulated(plan)):
         console.print(f"- {line}")
-    console.print()
     if answer.runners_up:
-        console.print(_runners_up(answer))
-        console.print()
-    console.print(_provenance(answer, plan))
+        title = "The best plans with one NPU type only"
+        section(console, title, _runners_up(answer))
+    section(console, "Where the figures come from", _provenance(answer, plan))
     console.print()
     console.print(_timing(answer))
 
@@ -133,7 +142,6 @@ def _proof(answer: Answer) -> str:
 
 def _deployments(plan: Plan) -> RichTable:
     table = plain_table(
-        "Plan",
         "traffic", ">replicas", "NPU", ">tp", ">pp", ">batch", "precision",
         ">NPUs", ">nodes", ">USD/h",
     )  # fmt: skip
@@ -147,8 +155,6 @@ def _deployments(plan: Plan) -> RichTable:
 
 def _predictions(facts: list[ClassFacts]) -> RichTable:
     table = plain_table(
-        "Predicted at this traffic (means; low to high is where 9 of 10 "
-        "measurements should fall)",
         "traffic", "latency", ">predicted", ">low", ">high", ">target", "mostly",
     )  # fmt: skip
     for fact in facts:
@@ -189,7 +195,6 @@ def _place(deployment: PlannedDeployment) -> str:
 
 def _runners_up(answer: Answer) -> RichTable:
     table = plain_table(
-        "Best plans with one NPU type only",
         "NPU", "replicas", ">NPUs", ">USD/h", ">more",
     )  # fmt: skip
     for runner in answer.runners_up:
@@ -207,7 +212,7 @@ def _runners_up(answer: Answer) -> RichTable:
 
 
 def _provenance(answer: Answer, plan: Plan) -> RichTable:
-    table = plain_table("Where the figures come from", "fact", "as of", "source")
+    table = plain_table("fact", "as of", "source")
     for row in provenance(answer, plan):
         table.add_row(row["fact"], row["as_of"], row["source"])
     return table
@@ -231,35 +236,37 @@ def _infeasible(console: Console, answer: Answer, explanation: Explanation) -> N
             "replica that these NPUs and prices allow."
         )
     elif len(conflicts) == 1:
-        console.print(
-            f"No plan: the {conflicts[0]} cannot be met by any hardware here."
-        )
+        console.print(f"No plan: {_alone(answer, conflicts[0])}.")
     else:
         console.print(
             f"No plan: {_and(conflicts)} cannot be met together; "
             "without any one of them the others can."
         )
-    console.print()
     table = plain_table(
-        "The least that each could be by itself",
-        "requirement", ">asked", ">least", "possible", "where, and what binds",
-    )  # fmt: skip
+        "requirement", ">asked", ">least", "possible", "where, and what binds"
+    )
     for f in explanation.floors:
         possible = "yes" if f.possible else "no"
         table.add_row(f.requirement, f.wanted, f.least, possible, f.reason)
-    console.print(table)
-    console.print()
+    section(console, "The least that each could be by itself", table)
     if explanation.relaxations:
-        table = plain_table(
-            "What to give up: any one of these alone makes a plan possible",
-            "requirement", ">asked", ">needed", ">then USD/h",
-        )  # fmt: skip
+        table = plain_table("requirement", ">asked", ">needed", ">then USD/h")
         for relaxed in explanation.relaxations:
             cost = f"{relaxed.usd_per_hour:,.2f}"
             table.add_row(relaxed.requirement, relaxed.wanted, relaxed.to, cost)
-        console.print(table)
+        title = "What to give up: any one of these alone makes a plan possible"
+        section(console, title, table)
     elif len(requirements(answer.problem)) > 1 and conflicts != ("memory",):
         console.print("No single relaxation suffices; more than one must move.")
+
+
+def _alone(answer: Answer, label: str) -> str:
+    """Return why a requirement cannot be met even by itself."""
+    (broken,) = (r for r in requirements(answer.problem) if r.label == label)
+    asked = f"{label} of {broken.text(broken.value)}"
+    if broken.target is not None:
+        return f"no hardware that these filters allow reaches a {asked}"
+    return f"the {asked} is too small for this traffic, whatever the targets"
 
 
 def _and(words: tuple[str, ...]) -> str:
