@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from model_ops.opcost import Collective, CollectiveKind, Number, Operator
-from model_ops.profiler.ops import AttentionCore, Elementwise, Gemm
+from model_ops.opcost import Collective, Number, Operator
+from model_ops.profiler.ops import AttentionCore, Elementwise, linear
 from model_ops.profiler.work import Shard, Step
 
 
@@ -36,6 +37,8 @@ class Attention:
     qk_norm: bool = False
     rotary: bool = True
     sliding_window: int | None = None
+
+    name: ClassVar[str] = "attention"
 
     def parameters(self, hidden_size: int) -> int:
         """Return the parameters of the four projections, biases and norms."""
@@ -82,32 +85,23 @@ class Attention:
     def operators(self, shard: Shard, step: Step) -> Iterator[Operator | Collective]:
         """Yield one rank's operators of the layer for a step, in order."""
         dtype = shard.precision
-        residual = dtype.residual
         heads = self.num_attention_heads / shard.tp
         kv_heads = self.kv_heads_per_rank(shard.tp)
         width = heads * self.head_dim
         kv_width = kv_heads * self.head_dim
-        yield Gemm(
-            name="qkv_proj",
-            m=step.tokens,
-            k=shard.hidden_size,
-            n=width + 2 * kv_width,
-            weights=dtype.weights,
-            inputs=dtype.activations,
-            outputs=residual,
-            engine=dtype.compute,
-        )
+        hidden = shard.hidden_size
+        yield linear("qkv_proj", shard, step, k=hidden, n=width + 2 * kv_width)
         if self.rotary or self.qk_norm:
             yield Elementwise(
                 name="rotary",
                 elements=step.tokens * (width + kv_width),
-                read=residual.bytes,
-                written=residual.bytes,
+                read=dtype.residual.bytes,
+                written=dtype.residual.bytes,
             )
         yield Elementwise(
             name="kv_cache_write",
             elements=step.tokens * (2 * kv_width),
-            read=residual.bytes,
+            read=dtype.residual.bytes,
             written=dtype.kv_cache.bytes,
         )
         for segment in step.segments:
@@ -122,22 +116,7 @@ class Attention:
                 head_dim=self.head_dim,
                 window=self.sliding_window,
                 kv_cache=dtype.kv_cache,
-                outputs=residual,
+                outputs=dtype.residual,
                 engine=dtype.attention,
             )
-        yield Gemm(
-            name="o_proj",
-            m=step.tokens,
-            k=width,
-            n=shard.hidden_size,
-            weights=dtype.weights,
-            inputs=dtype.activations,
-            outputs=residual,
-            engine=dtype.compute,
-        )
-
-    def all_reduce(self, shard: Shard, step: Step) -> Collective:
-        """Return the sum of the ranks' partial outputs."""
-        payload = step.tokens * (shard.hidden_size * shard.precision.residual.bytes)
-        kind = CollectiveKind.ALL_REDUCE
-        return Collective("attention_all_reduce", kind, payload, shard.tp)
+        yield linear("o_proj", shard, step, k=width, n=hidden)

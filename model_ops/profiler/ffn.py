@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
-from model_ops.opcost import Collective, CollectiveKind, Number, Operator
-from model_ops.profiler.ops import Elementwise, Gemm
+from model_ops.opcost import Collective, Number, Operator
+from model_ops.profiler.ops import Elementwise, linear
 from model_ops.profiler.work import Shard, Step
 
 
@@ -15,6 +16,8 @@ class DenseFfn:
     intermediate_size: int
     gated: bool = True
     bias: bool = False
+
+    name: ClassVar[str] = "ffn"
 
     @property
     def up_matrices(self) -> int:
@@ -44,37 +47,14 @@ class DenseFfn:
     def operators(self, shard: Shard, step: Step) -> Iterator[Operator | Collective]:
         """Yield one rank's operators of the layer for a step, in order."""
         dtype = shard.precision
-        residual = dtype.residual
         width = self.intermediate_size / shard.tp
-        yield Gemm(
-            name="gate_up_proj" if self.gated else "up_proj",
-            m=step.tokens,
-            k=shard.hidden_size,
-            n=self.up_matrices * width,
-            weights=dtype.weights,
-            inputs=dtype.activations,
-            outputs=residual,
-            engine=dtype.compute,
-        )
+        hidden, up = shard.hidden_size, self.up_matrices
+        first = "gate_up_proj" if self.gated else "up_proj"
+        yield linear(first, shard, step, k=hidden, n=up * width)
         yield Elementwise(
             name="activation",
             elements=step.tokens * width,
-            read=self.up_matrices * residual.bytes,
+            read=up * dtype.residual.bytes,
             written=dtype.activations.bytes,
         )
-        yield Gemm(
-            name="down_proj",
-            m=step.tokens,
-            k=width,
-            n=shard.hidden_size,
-            weights=dtype.weights,
-            inputs=dtype.activations,
-            outputs=residual,
-            engine=dtype.compute,
-        )
-
-    def all_reduce(self, shard: Shard, step: Step) -> Collective:
-        """Return the sum of the ranks' partial outputs."""
-        payload = step.tokens * (shard.hidden_size * shard.precision.residual.bytes)
-        kind = CollectiveKind.ALL_REDUCE
-        return Collective("ffn_all_reduce", kind, payload, shard.tp)
+        yield linear("down_proj", shard, step, k=width, n=hidden)

@@ -20,6 +20,7 @@ def layer_operators(
     """
     residual = shard.precision.residual.bytes
     stream = step.tokens * shard.hidden_size
+    payload = stream * residual
     leading = len(layer.halves) if not layer.parallel_residual else 1
     for position, half in enumerate(layer.halves):
         if position < leading:
@@ -31,7 +32,9 @@ def layer_operators(
             )
         yield from half.operators(shard, step)
         if not layer.parallel_residual or position == len(layer.halves) - 1:
-            yield half.all_reduce(shard, step)
+            # The ranks' partial outputs are summed.
+            name = f"{half.name}_all_reduce"
+            yield Collective(name, CollectiveKind.ALL_REDUCE, payload, shard.tp)
     for _ in range(layer.norms - leading):
         yield Elementwise(name="norm", elements=stream, read=residual, written=residual)
 

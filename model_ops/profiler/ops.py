@@ -11,6 +11,7 @@ import numpy as np
 
 from model_ops.dtypes import Dtype
 from model_ops.opcost import KernelFamily, Number, OpCost
+from model_ops.profiler.work import Shard, Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,21 @@ class Gemm:
             written=self.m * (self.n * self.outputs.bytes),
             launches=1.0,
         )
+
+
+def linear(name: str, shard: Shard, step: Step, *, k: Number, n: Number) -> Gemm:
+    """Return a linear layer of the model on a step's tokens, in the shard's formats."""
+    dtype = shard.precision
+    return Gemm(
+        name=name,
+        m=step.tokens,
+        k=k,
+        n=n,
+        weights=dtype.weights,
+        inputs=dtype.activations,
+        outputs=dtype.residual,
+        engine=dtype.compute,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,7 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
-    except Exception as error:
+    except Exception as error:  # the last edge: a user never meets a traceback
         message = f"internal error, please report it: {type(error).__name__}: {error}"
         _failed(arguments, error, message)
         return 1

@@ -6,17 +6,19 @@ from model_ops.profiler.hf_config.fields import Fields
 from model_ops.profiler.hf_config.shared import attention, decoder
 
 
+def _renamed(fields: Fields) -> Fields:
+    """Return GPT-2's short names under the usual ones."""
+    usual = {
+        "hidden_size": fields.count("n_embd"),
+        "num_attention_heads": fields.count("n_head"),
+        "max_position_embeddings": fields.count("n_positions"),
+    }
+    return Fields({**fields.values, **usual}, fields.name)
+
+
 def gpt2(fields: Fields) -> ModelArch:
     """LayerNorm, learned positions, plain feed-forward, biases everywhere."""
-    renamed = Fields(
-        {
-            **fields.values,
-            "hidden_size": fields.count("n_embd"),
-            "num_attention_heads": fields.count("n_head"),
-            "max_position_embeddings": fields.count("n_positions"),
-        },
-        fields.name,
-    )
+    renamed = _renamed(fields)
     hidden = renamed.count("hidden_size")
     layer = Layer(
         mixer=attention(renamed, qkv_bias=True, output_bias=True, rotary=False),
@@ -37,15 +39,7 @@ def gpt2(fields: Fields) -> ModelArch:
 
 def gptj(fields: Fields) -> ModelArch:
     """Attention and feed-forward in parallel behind one LayerNorm; head with bias."""
-    renamed = Fields(
-        {
-            **fields.values,
-            "hidden_size": fields.count("n_embd"),
-            "num_attention_heads": fields.count("n_head"),
-            "max_position_embeddings": fields.count("n_positions"),
-        },
-        fields.name,
-    )
+    renamed = _renamed(fields)
     hidden = renamed.count("hidden_size")
     layer = Layer(
         mixer=attention(renamed),
