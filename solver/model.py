@@ -104,13 +104,15 @@ def _break_ties(
     counts: Counts,
 ) -> Counts:
     held = expression(variables, variables.instance.objective)
+    spent = solver.wall_time
     for tie_break in tie_breaks(model, variables):
         model.add(held <= round(solver.objective_value)).with_name("hold")
         _hint(model, variables, counts)
         model.minimize(tie_break)
-        solver = _solver(options)
+        solver = _solver(options, spent)
         if _status(solver, model) != "optimal":
             break
+        spent += solver.wall_time
         counts = _counts(solver, variables)
         held = tie_break
     return counts
@@ -132,11 +134,13 @@ def _counts(solver: cp_model.CpSolver, variables: Variables) -> Counts:
     )
 
 
-def _solver(options: SolveOptions) -> cp_model.CpSolver:
+def _solver(options: SolveOptions, spent: float = 0.0) -> cp_model.CpSolver:
     solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = options.time_limit
+    solver.parameters.max_time_in_seconds = max(options.time_limit - spent, 0.0)
     solver.parameters.num_workers = options.workers
     solver.parameters.random_seed = options.seed
+    # A covering problem is proved by its linear relaxation, all of it.
+    solver.parameters.linearization_level = 2
     return solver
 
 

@@ -35,11 +35,11 @@ def good_problem() -> SizingProblem:
                     "name": "chat",
                     "input_tokens": 1000,
                     "output_tokens": 200,
-                    "rate": "20 req/s",
+                    "rate": "50 req/s",
                     "targets": [
-                        {"metric": "ttft", "at_most": "200 ms"},
-                        {"metric": "tpot", "at_most": "20 ms"},
-                        {"metric": "e2e", "at_most": "4 s"},
+                        {"metric": "ttft", "at_most": "30 ms"},
+                        {"metric": "tpot", "at_most": "10 ms"},
+                        {"metric": "e2e", "at_most": "2 s"},
                     ],
                 },
                 {
