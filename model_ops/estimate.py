@@ -14,7 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from model_ops.opcost import Mask, Number
-from model_ops.profiler.memory import MemoryFootprint, footprint, largest_batch
+from model_ops.profiler.memory import (
+    MemoryFootprint,
+    footprint,
+    largest_batch,
+    lockstep_footprint,
+)
 from model_ops.profiler.work import Step, decode, prefill
 from model_ops.serving.steady_state import (
     DEFAULT_CHUNK_TOKENS,
@@ -128,7 +133,8 @@ def most_sequences(replica: Replica, load: Load) -> Number:
         replica.parallelism,
         replica.precision,
         usable=replica.supply.usable_memory,
-        tokens=shape.input_tokens + shape.output_tokens,
+        input_tokens=shape.input_tokens,
+        output_tokens=shape.output_tokens,
         step_tokens=load.chunk_tokens,
     )
 
@@ -140,7 +146,8 @@ def _memory(replica: Replica, load: Load, batch: Number) -> MemoryFootprint:
         replica.parallelism,
         replica.precision,
         batch=np.ceil(batch),
-        tokens=shape.input_tokens + shape.output_tokens,
+        input_tokens=shape.input_tokens,
+        output_tokens=shape.output_tokens,
         step_tokens=load.chunk_tokens,
     )
 
@@ -158,13 +165,13 @@ def _static_batch(replica: Replica, load: Load) -> Estimate:
         tpot=tpot * (shape.decode_steps > 0),
         rate=batch / (ttft + shape.decode_steps * tpot),
         batch=batch,
-        memory=footprint(
+        memory=lockstep_footprint(
             replica.arch,
             replica.parallelism,
             replica.precision,
-            batch=batch - replica.parallelism.pp,
-            tokens=shape.input_tokens + shape.output_tokens,
-            step_tokens=each * shape.input_tokens,
+            batch=batch,
+            input_tokens=shape.input_tokens,
+            output_tokens=shape.output_tokens,
         ),
         usable_memory=replica.supply.usable_memory,
     )

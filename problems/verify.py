@@ -86,7 +86,8 @@ def _deployment(
             replica.parallelism,
             replica.precision,
             batch=deployment.batch,
-            tokens=traffic.input_tokens + traffic.output_tokens,
+            input_tokens=traffic.input_tokens,
+            output_tokens=traffic.output_tokens,
             step_tokens=deployment.chunk_tokens,
         ).total
         usable = replica.supply.usable_memory

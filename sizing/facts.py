@@ -84,7 +84,7 @@ def _class_facts(plan: Plan, traffic: TrafficClass, each: list[Served]) -> Class
     predictions = []
     for metric, bound in bounds.items():
         value = mean(metric)
-        low, high = interval(metric, value)
+        low, high = (float(v) for v in interval(metric, value, largest.load.mode))
         predictions.append(
             Prediction(metric, value, low, high, targets.get(metric), str(bound))
         )

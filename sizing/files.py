@@ -22,14 +22,21 @@ def write(text: str, output: Path | None) -> None:
         return
     try:
         handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    except OSError as error:
+        raise _unwritable(output, error) from None
+    scratch = Path(name)
+    try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             file.write(text)
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(output)
+        scratch.chmod(0o666 & ~_umask())
+        scratch.replace(output)
     except OSError as error:
-        raise ProblemError(
-            f"--output: cannot write {output}: {error.strerror}"
-        ) from None
+        scratch.unlink(missing_ok=True)
+        raise _unwritable(output, error) from None
+
+
+def _unwritable(output: Path, error: OSError) -> ProblemError:
+    return ProblemError(f"--output: cannot write {output}: {error.strerror}")
 
 
 def _umask() -> int:

@@ -288,7 +288,7 @@ def _predict(points: list[Point]) -> list[dict[str, str]]:
             continue
         values = {name: float(array[i]) for name, array in arrays.items()}
         bound = str((tpot_bound if points[i].output_tokens > 1 else ttft_bound)[i])
-        cells.append(_cells(values) | {"bound_by": bound})
+        cells.append(_cells(values, first.mode) | {"bound_by": bound})
     return cells
 
 
@@ -313,15 +313,15 @@ def _errors(result: Estimate) -> list[str]:
     return errors
 
 
-def _cells(values: Mapping[str, float]) -> dict[str, str]:
+def _cells(values: Mapping[str, float], mode: LoadMode) -> dict[str, str]:
     cells = {}
     for metric in LATENCIES:
         seconds = values[metric]
-        low, high = interval(metric, seconds)
+        low, high = interval(metric, seconds, mode)
         cells[f"{metric}_ms"] = f"{seconds * 1e3:.6g}"
         cells[f"{metric}_ms_low"] = f"{low * 1e3:.6g}"
         cells[f"{metric}_ms_high"] = f"{high * 1e3:.6g}"
-    low, high = interval("rate", values["output_tok_s"])
+    low, high = interval("rate", values["output_tok_s"], mode)
     return cells | {
         "output_tok_s": f"{values['output_tok_s']:.6g}",
         "output_tok_s_low": f"{low:.6g}",

@@ -146,7 +146,8 @@ def _table(
         parallelism,
         precision,
         batch=batches,
-        tokens=traffic.input_tokens + traffic.output_tokens,
+        input_tokens=traffic.input_tokens,
+        output_tokens=traffic.output_tokens,
         step_tokens=problem.chunk_tokens,
     ).total
     parts = []

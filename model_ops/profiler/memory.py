@@ -1,5 +1,6 @@
 """Bytes that a deployment needs on its fullest NPU."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,16 +97,74 @@ def activation_bytes(
     return stream + logits
 
 
+@dataclass(frozen=True, slots=True)
+class CacheDemand:
+    """What decoding sequences keep in the KV cache, in bytes on the fullest NPU.
+
+    Sequences are at random points of their answer, so N of them keep N times the
+    mean, give or take sqrt(N) standard deviations; never more than N full ones.
+
+    Parameters
+    ----------
+    prompt, mean, full
+        A sequence with its prompt only, half its answer, all of it.
+    """
+
+    prompt: Bytes | Number
+    mean: Bytes | Number
+    full: Bytes | Number
+
+    @property
+    def deviation(self) -> Bytes | Number:
+        """Standard deviation of one sequence: uniform from prompt to full."""
+        return (self.full - self.prompt) / math.sqrt(12)
+
+    def of(self, batch: Number) -> Bytes | Number:
+        """Return what `batch` sequences keep, exceeded one time in fifty."""
+        spread = batch * self.mean + _DEVIATIONS * np.sqrt(batch) * self.deviation
+        return np.minimum(spread, batch * self.full)
+
+    def most(self, room: Bytes | Number) -> Number:
+        """Return the sequences that `room` bytes hold: the inverse of `of`."""
+        left = np.maximum(room, 0.0)
+        spread = _DEVIATIONS * self.deviation
+        root = np.sqrt(spread**2 + 4 * self.mean * left)
+        return np.maximum(((root - spread) / (2 * self.mean)) ** 2, left / self.full)
+
+
+_DEVIATIONS = 2.0
+"""A normal variable exceeds its mean by more one time in 44."""
+
+
+def cache_demand(
+    arch: ModelArch,
+    parallelism: Parallelism,
+    precision: Precision,
+    *,
+    input_tokens: Number,
+    output_tokens: Number,
+) -> CacheDemand:
+    """Return what a sequence of the given prompt and answer keeps."""
+    lengths = (
+        input_tokens,
+        input_tokens + output_tokens / 2,
+        input_tokens + output_tokens,
+    )
+    each = (kv_bytes_per_sequence(arch, parallelism, precision, n) for n in lengths)
+    return CacheDemand(*each)
+
+
 def footprint(
     arch: ModelArch,
     parallelism: Parallelism,
     precision: Precision,
     *,
     batch: Number,
-    tokens: Number,
+    input_tokens: Number,
+    output_tokens: Number,
     step_tokens: Number,
 ) -> MemoryFootprint:
-    """Return what a replica needs on its fullest NPU.
+    """Return what a replica needs on its fullest NPU in continuous batching.
 
     Parameters
     ----------
@@ -114,20 +173,46 @@ def footprint(
     batch
         Decoding sequences over all stages; every stage holds its layers' cache
         of all of them, and of one prompt in prefill per stage.
-    tokens
-        Tokens of a finished sequence: nothing is preempted even if all sequences
-        end together.
+    input_tokens, output_tokens
+        Tokens of a sequence's prompt and answer.
     step_tokens
         Tokens that one step may process.
     """
-    each = kv_bytes_per_sequence(arch, parallelism, precision, tokens)
-    held = batch + parallelism.pp
-    sampled = batch / parallelism.pp + 1
+    cache = cache_demand(
+        arch,
+        parallelism,
+        precision,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+    )
     return MemoryFootprint(
         weights=weight_bytes(arch, parallelism, precision),
-        kv_cache=held * each,
+        kv_cache=cache.of(batch) + parallelism.pp * cache.prompt,
         activations=activation_bytes(
-            arch, parallelism, precision, step_tokens, sampled
+            arch, parallelism, precision, step_tokens, batch / parallelism.pp + 1
+        ),
+    )
+
+
+def lockstep_footprint(
+    arch: ModelArch,
+    parallelism: Parallelism,
+    precision: Precision,
+    *,
+    batch: Number,
+    input_tokens: Number,
+    output_tokens: Number,
+) -> MemoryFootprint:
+    """Return what a replica needs for a batch that starts and ends together."""
+    full = kv_bytes_per_sequence(
+        arch, parallelism, precision, input_tokens + output_tokens
+    )
+    together = np.maximum(batch / parallelism.pp, 1.0)
+    return MemoryFootprint(
+        weights=weight_bytes(arch, parallelism, precision),
+        kv_cache=batch * full,
+        activations=activation_bytes(
+            arch, parallelism, precision, together * input_tokens, together
         ),
     )
 
@@ -138,17 +223,28 @@ def largest_batch(
     precision: Precision,
     *,
     usable: Bytes | Number,
-    tokens: Number,
+    input_tokens: Number,
+    output_tokens: Number,
     step_tokens: Number,
 ) -> Number:
     """Return the most decoding sequences that fit in `usable` bytes per NPU.
 
-    Zero or less where not even the weights and one prompt fit.
+    Zero where not even the weights and one prompt fit.
     """
-    empty = footprint(
-        arch, parallelism, precision, batch=0, tokens=tokens, step_tokens=step_tokens
-    )
-    one = footprint(
-        arch, parallelism, precision, batch=1, tokens=tokens, step_tokens=step_tokens
-    )
-    return np.floor((usable - empty.total) / (one.total - empty.total))
+    lengths = {"input_tokens": input_tokens, "output_tokens": output_tokens}
+
+    def at(batch: float) -> MemoryFootprint:
+        return footprint(
+            arch,
+            parallelism,
+            precision,
+            batch=batch,
+            step_tokens=step_tokens,
+            **lengths,
+        )
+
+    # Each sequence adds its cache and, linearly, its row of logits.
+    logits = at(1.0).activations - at(0.0).activations
+    cache = cache_demand(arch, parallelism, precision, **lengths)
+    grown = CacheDemand(cache.prompt + logits, cache.mean + logits, cache.full + logits)
+    return np.floor(grown.most(usable - at(0.0).total))

@@ -120,15 +120,15 @@ def as_text(prediction: Prediction) -> str:
     table = plain_table("figure", ">predicted", ">low", ">high")
     for metric in ("ttft", "tpot", "e2e"):
         value = float(getattr(estimate, metric))
-        low, high = interval(metric, value)
-        cells = (SECOND.format(v) for v in (value, low, high))
+        low, high = interval(metric, value, prediction.load.mode)
+        cells = (SECOND.format(float(v)) for v in (value, low, high))
         table.add_row(metric.upper(), *cells)
     for name, each in (
         ("requests/s", estimate.rate),
         ("output tokens/s", estimate.output_tokens_per_s),
     ):
         value = float(each) * prediction.replicas
-        low, high = interval("rate", value)
+        low, high = interval("rate", value, prediction.load.mode)
         table.add_row(name, *(f"{v:,.4g}" for v in (value, low, high)))
     title = "Predicted means; 9 of 10 measurements should lie from low to high"
     section(console, title, table)
@@ -173,8 +173,12 @@ def as_json(prediction: Prediction) -> str:
     result: dict[str, Any] = {}
     for metric in ("ttft", "tpot", "e2e"):
         value = float(getattr(estimate, metric))
-        low, high = interval(metric, value)
-        result[f"{metric}_s"] = {"mean": value, "low": low, "high": high}
+        low, high = interval(metric, value, prediction.load.mode)
+        result[f"{metric}_s"] = {
+            "mean": value,
+            "low": float(low),
+            "high": float(high),
+        }
     result["requests_per_s"] = float(estimate.rate) * prediction.replicas
     tokens = float(estimate.output_tokens_per_s)
     result["output_tokens_per_s"] = tokens * prediction.replicas

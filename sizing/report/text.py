@@ -182,6 +182,11 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
         lines.append(
             f"What binds {binding.where}: {binding.requirement} ({binding.reason})."
         )
+    free = answer.problem.headroom
+    lines.append(
+        f"Targets are on means of steady traffic; {free:.0%} of the capacity is kept "
+        "free for bursts and failures (headroom)."
+    )
     if plan.power is not None:
         lines.append(f"Power to provision: {WATT.format(plan.power)}.")
     _, per_token = usd_per_million_tokens(plan, facts)

@@ -1,0 +1,94 @@
+from dataclasses import replace
+
+import pytest
+
+from model_ops.dtypes import Dtype
+from model_ops.errors import DeploymentError
+from model_ops.opcost import KernelFamily
+from model_ops.platform.efficiency import (
+    IDEAL_KERNEL,
+    ConstantEfficiency,
+    KernelEfficiency,
+)
+from model_ops.platform.npu import PROVISIONED_PER_TDP, Npu
+from model_ops.profiler.ops import Elementwise
+
+
+def test_usable_memory(toy_npu: Npu) -> None:
+    npu = replace(
+        toy_npu, memory_capacity=1000.0, memory_usable=0.9, runtime_reserve=50.0
+    )
+    assert npu.usable_memory == 1000 * 0.9 - 50
+    assert toy_npu.usable_memory == toy_npu.memory_capacity
+
+
+@pytest.mark.parametrize(
+    ("tdp", "provisioned", "power"),
+    [
+        (None, None, None),
+        (700.0, None, 700 * PROVISIONED_PER_TDP),
+        (700.0, 1400.0, 1400.0),
+        (None, 1400.0, 1400.0),
+    ],
+)
+def test_power(
+    toy_npu: Npu, tdp: float | None, provisioned: float | None, power: float | None
+) -> None:
+    npu = replace(toy_npu, tdp=tdp, provisioned_power=provisioned)
+    assert npu.power == power
+
+
+@pytest.mark.parametrize(
+    ("has", "wanted", "engine"),
+    [
+        ([Dtype.BF16], Dtype.BF16, Dtype.BF16),
+        ([Dtype.BF16, Dtype.FP8], Dtype.FP8, Dtype.FP8),
+        ([Dtype.BF16], Dtype.FP8, Dtype.BF16),  # widened
+        ([Dtype.BF16, Dtype.FP8], Dtype.NVFP4, Dtype.FP8),
+        ([Dtype.BF16, Dtype.FP4, Dtype.FP8], Dtype.MXFP4, Dtype.FP4),
+        ([Dtype.BF16, Dtype.FP8], Dtype.INT8, Dtype.BF16),  # FP8 is no INT8
+        ([Dtype.BF16, Dtype.INT8], Dtype.INT4, Dtype.INT8),
+        ([Dtype.FP16], Dtype.BF16, Dtype.FP16),
+        ([Dtype.TF32, Dtype.FP32], Dtype.FP16, Dtype.TF32),
+        ([Dtype.FP32], Dtype.FP4, Dtype.FP32),
+    ],
+)
+def test_engine(
+    toy_npu: Npu, has: list[Dtype], wanted: Dtype, engine: Dtype
+) -> None:
+    npu = replace(toy_npu, flop_per_s=dict.fromkeys(has, 1e12))
+    assert npu.engine(wanted) is engine
+
+
+def test_an_npu_without_a_wide_enough_engine_says_what_it_has(toy_npu: Npu) -> None:
+    npu = replace(toy_npu, flop_per_s={Dtype.FP8: 1e12, Dtype.BF16: 1e12})
+    with pytest.raises(DeploymentError, match="^toy cannot compute fp32: .*fp8, bf16$"):
+        npu.engine(Dtype.FP32)
+
+
+def test_ideal_npu_keeps_its_rates_and_loses_its_losses(toy_npu: Npu) -> None:
+    lossy = replace(
+        toy_npu,
+        efficiency=ConstantEfficiency(
+            dict.fromkeys(KernelFamily, KernelEfficiency(0.5, 0.5, 1e-6)), {}
+        ),
+        link_efficiency=0.5,
+        memory_usable=0.5,
+        runtime_reserve=5.0,
+        step_overhead=1.0,
+    )
+    ideal = lossy.ideal()
+    assert ideal == replace(toy_npu, step_overhead=0.0)
+    assert ideal.usable_memory == toy_npu.memory_capacity
+    operator = Elementwise(name="e", elements=1, read=1.0, written=1.0)
+    assert ideal.efficiency.kernel(operator, Dtype.BF16) == IDEAL_KERNEL
+
+
+def test_constant_efficiency_prefers_the_engines_own_figures() -> None:
+    usual, special = KernelEfficiency(0.8, 0.7, 1e-6), KernelEfficiency(0.5, 0.6, 2e-6)
+    family = KernelFamily.ELEMENTWISE
+    efficiency = ConstantEfficiency({family: usual}, {(family, Dtype.FP8): special})
+    operator = Elementwise(name="e", elements=1, read=1.0, written=1.0)
+    assert efficiency.kernel(operator, Dtype.FP8) == special
+    assert efficiency.kernel(operator, Dtype.BF16) == usual
+    assert efficiency.kernel(operator, None) == usual

@@ -1,0 +1,391 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from model_ops.accuracy import interval
+from model_ops.dtypes import Dtype
+from model_ops.estimate import (
+    Estimate,
+    Load,
+    LoadMode,
+    bound_by,
+    bounds,
+    estimate,
+    load_steps,
+    most_sequences,
+)
+from model_ops.platform.fabric import Fabric
+from model_ops.platform.npu import Npu
+from model_ops.platform.supply import Supply
+from model_ops.profiler.arch import ModelArch
+from model_ops.profiler.memory import footprint, largest_batch
+from model_ops.profiler.parallelism import Parallelism
+from model_ops.profiler.work import Step, decode, prefill
+from model_ops.serving.steady_state import RequestShape, steady_state
+from model_ops.serving.step import Replica, step_time, timed_operators
+
+hypothesis = pytest.importorskip("hypothesis")
+st = hypothesis.strategies
+settings = hypothesis.settings(derandomize=True, deadline=None, max_examples=40)
+
+STATIC, CLOSED = LoadMode.STATIC_BATCH, LoadMode.CLOSED_LOOP
+OPEN, OFFLINE = LoadMode.OPEN_LOOP, LoadMode.OFFLINE
+ENDLESS = 1e40
+SHAPE = RequestShape(input_tokens=100, output_tokens=41)
+CHUNK = 256  # a step of 2048 tokens alone would fill the toy NPU
+
+
+def load(mode: LoadMode, shape: RequestShape = SHAPE, **changes: object) -> Load:
+    return Load(shape, mode, **({"chunk_tokens": CHUNK} | changes))
+
+
+def split(replica: Replica, tp: int, pp: int) -> Replica:
+    return replace(replica, parallelism=Parallelism(tp, pp))
+
+
+def on(replica: Replica, **rates: object) -> Replica:
+    (npu,) = replica.supply.npus
+    return replace(replica, supply=Supply.of(replace(npu, **rates)))
+
+
+# ---- what an estimate says ----
+
+
+def test_derived_figures(toy_replica: Replica) -> None:
+    found = estimate(toy_replica, load(CLOSED, concurrency=4))
+    assert found.e2e == found.ttft + 40 * found.tpot
+    assert found.output_tokens_per_s == 41 * found.rate
+    assert found.usable_memory == 1e6
+
+
+def test_it_fits_when_the_memory_suffices(toy_replica: Replica) -> None:
+    task = load(STATIC, concurrency=4)
+    needed = estimate(toy_replica, task).memory.total
+    for capacity, fits in ((needed, True), (needed - 1, False)):
+        found = estimate(on(toy_replica, memory_capacity=capacity), task)
+        assert found.fits == fits
+
+
+def test_most_sequences_are_those_of_a_finished_request(toy_replica: Replica) -> None:
+    expected = largest_batch(
+        toy_replica.arch,
+        toy_replica.parallelism,
+        toy_replica.precision,
+        usable=1e6,
+        tokens=100 + 41,
+        step_tokens=CHUNK,
+    )
+    assert most_sequences(toy_replica, load(OFFLINE)) == expected
+    assert 10 < expected < 20
+
+
+# ---- static batch ----
+
+
+def test_static_batch_by_hand(toy_replica: Replica) -> None:
+    batch = 8
+    found = estimate(toy_replica, load(STATIC, concurrency=batch))
+    first = step_time(toy_replica, Step((prefill(batch, 100),))).latency
+    each = step_time(toy_replica, Step((decode(batch, 100 + 41 / 2),))).latency
+    assert found.ttft == pytest.approx(first)
+    assert found.tpot == pytest.approx(each)
+    assert found.rate == pytest.approx(batch / (first + 40 * each))
+    assert found.batch == batch
+    assert not found.overloaded
+    # All of the batch is in one step; nobody waits with a prompt of his own.
+    assert found.memory == footprint(
+        toy_replica.arch,
+        toy_replica.parallelism,
+        toy_replica.precision,
+        batch=batch - 1,
+        tokens=141,
+        step_tokens=batch * 100,
+    )
+
+
+def test_static_batch_on_a_pipeline_by_hand(toy_replica: Replica) -> None:
+    batch, pp = 6, 3
+    replica = split(toy_replica, 1, pp)
+    found = estimate(replica, load(STATIC, concurrency=batch))
+    each = batch / pp
+    first = step_time(replica, Step((prefill(each, 100),)))
+    steady = step_time(replica, Step((decode(each, 100 + 41 / 2),)))
+    # The last micro-batch starts two bottlenecks after the first.
+    assert found.ttft == pytest.approx(first.latency + 2 * first.bottleneck)
+    assert found.tpot == pytest.approx(max(steady.latency, 3 * steady.bottleneck))
+
+
+def test_static_batch_of_one_token_answers(toy_replica: Replica) -> None:
+    found = estimate(toy_replica, load(STATIC, RequestShape(100, 1), concurrency=4))
+    assert found.tpot == 0
+    assert found.rate == pytest.approx(4 / found.ttft)
+
+
+# ---- open loop ----
+
+
+def capacity(replica: Replica) -> float:
+    return float(estimate(replica, load(OFFLINE)).rate)
+
+
+@settings
+@hypothesis.given(
+    st.floats(0.001, 0.99), st.sampled_from([(1, 1), (2, 1), (1, 3), (4, 6)])
+)
+def test_open_loop_finishes_what_arrives(
+    toy_replica: Replica, share: float, layout: tuple[int, int]
+) -> None:
+    replica = split(toy_replica, *layout)
+    asked = share * capacity(replica)
+    found = estimate(replica, load(OPEN, rate=asked))
+    assert not found.overloaded
+    assert found.rate == pytest.approx(asked, rel=1e-4)
+    # The batch holds what arrives for as long as it decodes.
+    assert found.batch == pytest.approx(found.rate * 40 * found.tpot, rel=1e-4)
+    assert found.ttft < np.inf
+    assert found.memory.total <= found.usable_memory
+
+
+def test_open_loop_says_when_more_arrives_than_can_be_finished(
+    toy_replica: Replica,
+) -> None:
+    limit = capacity(toy_replica)
+    found = estimate(toy_replica, load(OPEN, rate=np.array([0.98, 1.02, 100]) * limit))
+    assert found.overloaded.tolist() == [False, True, True]
+    assert found.rate[2] == pytest.approx(limit, rel=1e-4)
+
+
+@settings
+@hypothesis.given(st.floats(0.01, 0.9), st.floats(1.01, 10))
+def test_open_loop_is_slower_at_higher_rates_and_faster_on_faster_hardware(
+    toy_replica: Replica, toy_npu: Npu, share: float, factor: float
+) -> None:
+    asked = share * capacity(toy_replica)
+    usual = estimate(toy_replica, load(OPEN, rate=asked))
+    busier = estimate(toy_replica, load(OPEN, rate=min(1, factor) * asked * 1.05))
+    assert busier.ttft > usual.ttft
+    assert busier.tpot >= usual.tpot * (1 - 1e-6)
+    tiers = toy_npu.fabric.tiers
+    faster = on(
+        toy_replica,
+        flop_per_s={d: rate * factor for d, rate in toy_npu.flop_per_s.items()},
+        memory_bandwidth=toy_npu.memory_bandwidth * factor,
+        step_overhead=toy_npu.step_overhead / factor,
+        fabric=Fabric(
+            tuple(
+                replace(t, bandwidth=t.bandwidth * factor, latency=t.latency / factor)
+                for t in tiers
+            )
+        ),
+    )
+    quick = estimate(faster, load(OPEN, rate=asked))
+    assert quick.ttft < usual.ttft
+    assert quick.tpot < usual.tpot
+    assert quick.batch < usual.batch
+
+
+# ---- closed loop ----
+
+
+@settings
+@hypothesis.given(
+    st.integers(1, 60),
+    st.integers(1, 400),
+    st.integers(10, 200),
+    st.sampled_from([(1, 1), (2, 1), (1, 3), (4, 6)]),
+)
+def test_closed_loop_obeys_littles_law(
+    toy_replica: Replica,
+    users: int,
+    prompt: int,
+    answer: int,
+    layout: tuple[int, int],
+) -> None:
+    replica = split(toy_replica, *layout)
+    task = load(CLOSED, RequestShape(prompt, answer), concurrency=users)
+    found = estimate(replica, task)
+    assert found.batch + found.rate * found.ttft == pytest.approx(users, rel=1e-3)
+    assert users == pytest.approx(found.rate * found.e2e, rel=1e-3)
+    assert found.batch <= max(1, most_sequences(replica, task))
+
+
+def test_more_users_are_served_no_slower_until_the_batch_is_full_then_wait(
+    toy_replica: Replica,
+) -> None:
+    users = np.array([1, 2, 4, 8, 16, 32, 64, 128])
+    found = estimate(toy_replica, load(CLOSED, concurrency=users))
+    assert np.all(np.diff(found.rate) >= -1e-6 * found.rate[1:])
+    assert np.all(np.diff(found.ttft) > 0)
+    assert np.all(np.diff(found.tpot) >= -1e-6 * found.tpot[1:])
+    full = most_sequences(toy_replica, load(CLOSED))
+    assert found.batch[-1] == pytest.approx(full)
+    assert found.rate[-1] == pytest.approx(found.rate[-2])
+    # The users beyond the full batch wait for as long as it takes to serve them.
+    more = 128 - 64
+    assert found.ttft[-1] - found.ttft[-2] == pytest.approx(more / found.rate[-1])
+
+
+# ---- offline ----
+
+
+def test_offline_fills_the_memory(toy_replica: Replica) -> None:
+    found = estimate(toy_replica, load(OFFLINE))
+    full = most_sequences(toy_replica, load(OFFLINE))
+    assert found.batch == pytest.approx(full)
+    state = steady_state(toy_replica, SHAPE, full, CHUNK)
+    assert found.rate == pytest.approx(state.rate)
+    assert found.tpot == pytest.approx(state.tpot)
+    alone = step_time(toy_replica, Step((prefill(1, 100),))).latency
+    assert found.ttft == pytest.approx(alone)
+    assert found.fits
+
+
+def test_offline_can_be_capped(toy_replica: Replica) -> None:
+    found = estimate(toy_replica, load(OFFLINE, concurrency=3))
+    assert found.batch == 3
+    assert found.rate == pytest.approx(
+        steady_state(toy_replica, SHAPE, 3, CHUNK).rate, rel=1e-6
+    )
+
+
+def test_a_model_that_does_not_fit_is_said_not_raised(toy_replica: Replica) -> None:
+    tiny = on(toy_replica, memory_capacity=1e3)
+    for mode in LoadMode:
+        found = estimate(tiny, load(mode, concurrency=4, rate=1.0))
+        assert not found.fits
+        assert found.memory.total > 1e3
+
+
+# ---- arrays ----
+
+FIELDS = ("ttft", "tpot", "rate", "batch", "usable_memory", "overloaded", "fits", "e2e")
+
+
+def assert_equal_at(
+    together: Estimate, shape: tuple[int, ...], at: tuple[int, ...], one: Estimate
+) -> None:
+    for name in FIELDS:
+        found = np.broadcast_to(getattr(together, name), shape)[at]
+        assert found == pytest.approx(getattr(one, name), rel=1e-9), name
+    for name in ("weights", "kv_cache", "activations", "total"):
+        found = np.broadcast_to(getattr(together.memory, name), shape)[at]
+        assert found == pytest.approx(getattr(one.memory, name), rel=1e-9), name
+
+
+@pytest.mark.parametrize("mode", list(LoadMode))
+def test_arrays_and_stacked_supplies_equal_scalars(
+    toy_arch: ModelArch, toy_replica: Replica, toy_npu: Npu, mode: LoadMode
+) -> None:
+    npus = (
+        toy_npu,
+        replace(toy_npu, memory_bandwidth=3e10, memory_capacity=2e6, node_npus=2),
+    )
+    tp, pp = np.array([1, 2, 4]), np.array([1, 3, 6])
+    users = np.array([1.0, 5.0, 200.0])
+    together = estimate(
+        Replica(
+            toy_arch,
+            Parallelism(tp[:, None], pp[:, None]),
+            toy_replica.precision,
+            Supply.stack(npus, 2),
+        ),
+        load(mode, concurrency=users, rate=users * 100),
+    )
+    shape = (len(npus), len(tp), len(users))
+    for chip, layout, point in np.ndindex(shape):
+        replica = replace(
+            split(toy_replica, int(tp[layout]), int(pp[layout])),
+            supply=Supply.of(npus[chip]),
+        )
+        count = float(users[point])
+        one = estimate(replica, load(mode, concurrency=count, rate=count * 100))
+        assert_equal_at(together, shape, (chip, layout, point), one)
+
+
+@pytest.mark.parametrize("mode", list(LoadMode))
+def test_arrays_of_shapes_equal_scalars(toy_replica: Replica, mode: LoadMode) -> None:
+    prompts, answers = np.array([[10], [100], [700]]), np.array([2, 50])
+    task = {"concurrency": 6.0, "rate": 900.0}
+    together = estimate(
+        toy_replica, load(mode, RequestShape(prompts, answers), **task)
+    )
+    for row, column in np.ndindex(3, 2):
+        shape = RequestShape(int(prompts[row, 0]), int(answers[column]))
+        one = estimate(toy_replica, load(mode, shape, **task))
+        assert_equal_at(together, (3, 2), (row, column), one)
+
+
+# ---- what binds ----
+
+
+@settings
+@hypothesis.given(
+    st.integers(1, 300),
+    st.integers(1, 60),
+    st.sampled_from([(1, 1), (2, 1), (4, 3), (1, 6)]),
+)
+def test_bounds_add_up_to_the_step(
+    toy_replica: Replica, prompt: int, batch: int, layout: tuple[int, int]
+) -> None:
+    replica = split(toy_replica, *layout)
+    step = Step((prefill(1, prompt), decode(batch, prompt)))
+    seconds = bounds(timed_operators(replica, step), replica)
+    expected = step_time(replica, step).latency
+    assert sum(seconds.values()) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("scarce", "layout"),
+    [
+        ("compute", (1, 1)),
+        ("memory bandwidth", (1, 1)),
+        ("network", (2, 1)),
+        ("launch", (1, 1)),
+    ],
+)
+def test_what_is_scarce_binds(
+    toy_replica: Replica, toy_npu: Npu, scarce: str, layout: tuple[int, int]
+) -> None:
+    rates = {
+        "compute": {"flop_per_s": dict.fromkeys(Dtype, 1e6)},
+        "memory bandwidth": {"memory_bandwidth": 1e6},
+        "network": {
+            "fabric": Fabric(
+                tuple(replace(t, bandwidth=1e3) for t in toy_npu.fabric.tiers)
+            )
+        },
+        "launch": {"step_overhead": 1e3},
+    }[scarce]
+    replica = split(on(toy_replica, **rates), *layout)
+    for mode in LoadMode:
+        ttft, tpot = bound_by(replica, load(mode), 4.0)
+        assert str(ttft) == str(tpot) == scarce
+
+
+def test_bounds_of_arrays_name_each_point(toy_replica: Replica) -> None:
+    slow = replace(toy_replica.supply.npus[0], flop_per_s={Dtype.BF16: 1e6})
+    supply = Supply.stack([toy_replica.supply.npus[0], slow], 1)
+    replica = replace(toy_replica, supply=supply)
+    ttft, tpot = bound_by(replica, load(CLOSED), np.array([1.0, 8.0]))
+    assert ttft.shape == tpot.shape == (2, 2)
+    assert set(ttft[1]) == set(tpot[1]) == {"compute"}
+    assert "compute" not in set(tpot[0])
+
+
+def test_steps_behind_ttft_and_tpot(toy_replica: Replica) -> None:
+    context = 100 + 41 / 2
+    first, rest = load_steps(toy_replica, load(STATIC), 4)
+    assert first == Step((prefill(4, 100),))
+    assert rest == Step((decode(4, context),))
+    for mode in (OPEN, CLOSED, OFFLINE):
+        mixed, rest = load_steps(toy_replica, load(mode), 4)
+        assert mixed == Step((prefill(1, 100, 0), decode(4, context)))
+        assert rest == Step((decode(4, context),))
+
+
+@pytest.mark.parametrize("metric", ["ttft", "tpot", "e2e", "rate"])
+def test_intervals_hold_the_prediction_in_their_middle(metric: str) -> None:
+    low, high = interval(metric, 0.5)
+    assert low < 0.5 < high
+    assert low * high == pytest.approx(0.5**2)

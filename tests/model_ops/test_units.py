@@ -1,0 +1,264 @@
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+import model_ops
+from model_ops import units
+from model_ops.errors import GenzSizeError, UnitError
+from model_ops.units import (
+    BYTE,
+    BYTE_PER_SECOND,
+    FLOP,
+    FLOP_PER_SECOND,
+    REQUEST_PER_SECOND,
+    SECOND,
+    USD_PER_HOUR,
+    WATT,
+    Bytes,
+    Unit,
+)
+
+ALL_UNITS = [unit for unit in vars(units).values() if isinstance(unit, Unit)]
+MINUTES_PER_HOUR, HOURS_PER_DAY, DAYS_PER_YEAR, MONTHS = 60, 24, 365, 12
+
+
+@pytest.mark.parametrize(
+    ("unit", "text", "value"),
+    [
+        (BYTE, "141 GB", 141e9),
+        (BYTE, "141 GiB", 141 * 2**30),
+        (BYTE, "1 KiB", 2**10),
+        (BYTE, "3TiB", 3 * 2**40),
+        (BYTE, "0 B", 0),
+        (BYTE, "  7  B ", 7),
+        (BYTE, "1_000 kB", 1e6),
+        (BYTE, "1.5e3 MB", 1.5e9),
+        (BYTE_PER_SECOND, "4.8 TB/s", 4.8e12),
+        (FLOP_PER_SECOND, "989 TFLOP/s", 989e12),
+        (FLOP_PER_SECOND, "1979 TOP/s", 1979e12),
+        (FLOP, "2 TFLOP", 2e12),
+        (SECOND, "50 ms", 0.05),
+        (SECOND, "3 us", 3e-6),
+        (SECOND, "3 µs", 3e-6),
+        (SECOND, "2 h", 2 * MINUTES_PER_HOUR * 60),
+        (WATT, "1.2 kW", 1200),
+        (REQUEST_PER_SECOND, "10 req/s", 10),
+        (REQUEST_PER_SECOND, "30 requests/min", 30 / 60),
+        (REQUEST_PER_SECOND, "86400 req/day", 1),
+        (USD_PER_HOUR, "55.04 USD/h", 55.04),
+        (USD_PER_HOUR, "24 USD/day", 24 / HOURS_PER_DAY),
+        (USD_PER_HOUR, "1 MUSD/year", 1e6 / (HOURS_PER_DAY * DAYS_PER_YEAR)),
+        (USD_PER_HOUR, "1 kUSD/month", 1e3 * MONTHS / (HOURS_PER_DAY * DAYS_PER_YEAR)),
+    ],
+)
+def test_parse(unit: Unit, text: str, value: float) -> None:
+    assert unit.parse(text) == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("unit", "text", "said"),
+    [
+        (BYTE, "141", "has no unit"),
+        (BYTE, "141 GB/s", "not a quantity in B;"),
+        (BYTE_PER_SECOND, "141 GB", "not a quantity in B/s;"),
+        (BYTE, "141 gb", "not a quantity in B;"),  # case tells mega from milli
+        (BYTE, "GB", "is not a quantity;"),
+        (BYTE, "", "is not a quantity;"),
+        (BYTE, "nan GB", "is not a quantity;"),
+        (BYTE, "inf GB", "is not a quantity;"),
+        (BYTE, "1e999 GB", "must be a finite quantity"),
+        (BYTE, "-1 GB", "zero or more"),
+        (BYTE, "1 2 GB", "not a quantity in B;"),
+        (SECOND, "5 m", "not a quantity in s;"),  # minutes or metres?
+        (USD_PER_HOUR, "5 EUR/h", "not a quantity in USD/h;"),
+    ],
+)
+def test_parse_refuses(unit: Unit, text: str, said: str) -> None:
+    with pytest.raises(UnitError) as caught:
+        unit.parse(text)
+    assert said in str(caught.value)
+    assert f"'{text}'" in str(caught.value)
+    assert isinstance(caught.value, GenzSizeError)
+
+
+@pytest.mark.parametrize("unit", ALL_UNITS, ids=lambda unit: unit.base)
+def test_every_unit_reads_its_own_example_and_names_it_in_errors(unit: Unit) -> None:
+    assert unit.parse(unit.example) > 0
+    with pytest.raises(UnitError, match="write it like '") as caught:
+        unit.parse("5 parsec")
+    assert unit.example in str(caught.value)
+
+
+@pytest.mark.parametrize("unit", ALL_UNITS, ids=lambda unit: unit.base)
+def test_shown_units_are_accepted_and_grow(unit: Unit) -> None:
+    scales = [unit.parse(f"1 {shown}") for shown in unit.shown]
+    assert scales == sorted(set(scales))
+    assert unit.scales[unit.base] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "text"),
+    [
+        (BYTE, 141e9, "141 GB"),
+        (BYTE, 0, "0 B"),
+        (BYTE, 1e3, "1 kB"),
+        (BYTE, 999, "999 B"),
+        (BYTE, 999.6, "1 kB"),  # not "1e+03 B"
+        (BYTE, 12_345e12, "12,345 TB"),
+        (BYTE_PER_SECOND, 4.8e12, "4.8 TB/s"),
+        (SECOND, 0.05, "50 ms"),
+        (SECOND, 90, "1.5 min"),
+        (SECOND, 1.2345e-6, "1.23 us"),
+        (WATT, 1234, "1.23 kW"),
+        (USD_PER_HOUR, 55.04, "55 USD/h"),
+        (REQUEST_PER_SECOND, 1234.4, "1,234 req/s"),
+    ],
+)
+def test_format(unit: Unit, value: float, text: str) -> None:
+    assert unit.format(value) == text
+
+
+def test_format_takes_digits() -> None:
+    assert USD_PER_HOUR.format(55.04, digits=4) == "55.04 USD/h"
+
+
+@pytest.mark.parametrize("unit", ALL_UNITS, ids=lambda unit: unit.base)
+def test_round_trip(unit: Unit) -> None:
+    hypothesis = pytest.importorskip("hypothesis")
+    numbers = hypothesis.strategies.floats(
+        unit.scales[unit.shown[0]] * 1e-3, unit.scales[unit.shown[-1]] * 999
+    )
+
+    @hypothesis.settings(derandomize=True, deadline=None)
+    @hypothesis.given(numbers, hypothesis.strategies.integers(3, 12))
+    def formatted_then_parsed(value: float, digits: int) -> None:
+        # Files write no thousands separators; reports do, in the largest unit.
+        text = unit.format(value, digits).replace(",", "")
+        assert unit.parse(text) == pytest.approx(value, rel=5.1 * 10.0**-digits)
+
+    formatted_then_parsed()
+
+
+def test_pydantic_reads_text_anywhere_and_bare_numbers_outside_files() -> None:
+    quantity = TypeAdapter(Bytes)
+    file = {"source": "file"}
+    assert quantity.validate_python("141 GB") == 141e9
+    assert quantity.validate_python("141 GB", context=file) == 141e9
+    assert quantity.validate_python(141) == 141.0
+    with pytest.raises(ValidationError, match="'141' has no unit"):
+        quantity.validate_python(141, context=file)
+
+
+@pytest.mark.parametrize("value", [True, None, [], -1, float("nan"), float("inf")])
+def test_pydantic_refuses(value: object) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Bytes).validate_python(value)
+
+
+# ---- every float field of the model says its unit or is known to have none ----
+
+DIMENSIONLESS = {
+    # Counts, which may be fractional in the mean or arrays over deployments.
+    "AttentionCore.context",
+    "AttentionCore.heads",
+    "AttentionCore.kv_heads",
+    "AttentionCore.queries",
+    "AttentionCore.sequences",
+    "Collective.ranks",
+    "Elementwise.elements",
+    "Estimate.batch",
+    "Gemm.k",
+    "Gemm.m",
+    "Gemm.n",
+    "Load.chunk_tokens",
+    "Load.concurrency",
+    "OpCost.launches",
+    "Parallelism.pp",
+    "Parallelism.tp",
+    "RequestShape.input_tokens",
+    "RequestShape.output_tokens",
+    "Segment.context",
+    "Segment.queries",
+    "Segment.sequences",
+    "Shard.tp",
+    "Tier.npus",
+    "TimedOperator.count",
+    # Shares.
+    "KernelEfficiency.compute",
+    "KernelEfficiency.memory",
+    "Npu.link_efficiency",
+    "Npu.memory_usable",
+    "SteadyState.prefill_share",
+    # What one of each text is in the base unit.
+    "Unit.scales",
+}
+
+UNIT_IN_THE_DOCSTRING = {
+    # Declared as a bare Number although each is bytes, seconds or FLOP.
+    "AlphaBeta.latency",
+    "AlphaBeta.per_byte",
+    "Collective.payload",
+    "Elementwise.read",
+    "Elementwise.written",
+    "KernelEfficiency.launch",
+    "OpCost.flop",
+    "OpCost.link_bytes",
+    "OpCost.read",
+    "OpCost.written",
+}
+"""A new field may not join these: give it an alias of `model_ops.units`."""
+
+
+def _dataclasses() -> Iterator[type]:
+    for found in pkgutil.walk_packages(model_ops.__path__, "model_ops."):
+        module = importlib.import_module(found.name)
+        for item in vars(module).values():
+            here = getattr(item, "__module__", None) == found.name
+            if here and isinstance(item, type) and dataclasses.is_dataclass(item):
+                yield item
+
+
+def _holds_float(hint: Any) -> bool:
+    return hint is float or any(_holds_float(part) for part in get_args(hint))
+
+
+def _has_unit(hint: Any) -> bool:
+    marks = getattr(hint, "__metadata__", ())
+    return any(isinstance(mark, Unit) for mark in marks) or any(
+        _has_unit(part) for part in get_args(hint)
+    )
+
+
+def _float_fields() -> dict[str, Any]:
+    return {
+        f"{owner.__name__}.{name}": hint
+        for owner in _dataclasses()
+        for name, hint in get_type_hints(owner, include_extras=True).items()
+        if _holds_float(hint)
+    }
+
+
+def test_every_float_field_names_its_unit_or_is_dimensionless() -> None:
+    unnamed = {name for name, hint in _float_fields().items() if not _has_unit(hint)}
+    assert unnamed - DIMENSIONLESS - UNIT_IN_THE_DOCSTRING == set()
+
+
+def test_no_field_with_a_unit_is_called_dimensionless() -> None:
+    fields = _float_fields()
+    assert set(fields) >= DIMENSIONLESS  # none is stale
+    assert [name for name in DIMENSIONLESS if _has_unit(fields[name])] == []
+
+
+def test_the_reflection_sees_fields_of_every_kind() -> None:
+    fields = _float_fields()
+    assert _has_unit(fields["Npu.memory_capacity"])
+    assert _has_unit(fields["Npu.tdp"])  # Watts | None
+    assert _has_unit(fields["Npu.flop_per_s"])  # Mapping[Dtype, FlopPerSecond]
+    assert _has_unit(fields["Estimate.ttft"])  # Seconds | Number
+    assert not _has_unit(fields["Npu.link_efficiency"])
+    assert "Npu.node_npus" not in fields

@@ -1,0 +1,30 @@
+"""Every example is a complete problem that has a proved plan."""
+
+import pytest
+
+from problems.examples import example_names, example_path, example_text
+from problems.problem import problem_of, read_toml
+from problems.verify import violations
+from solver.model import SolveOptions
+from solver.solve import Optimal, Workspace
+
+EXAMPLES = example_names()
+
+
+def test_there_are_examples_with_titles() -> None:
+    assert len(EXAMPLES) >= 5
+    assert all(len(title) > 10 for title in EXAMPLES.values())
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_explains_itself(name: str) -> None:
+    assert example_text(name).startswith("# ")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_has_a_proved_plan(name: str) -> None:
+    problem = problem_of(read_toml(example_path(name)), "file")
+    outcome = Workspace.of(problem).solve(SolveOptions(workers=1, seed=0))
+    assert isinstance(outcome, Optimal)
+    assert outcome.certificate.gap == 0
+    assert violations(problem, outcome.plan) == []

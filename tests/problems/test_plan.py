@@ -1,0 +1,58 @@
+"""Plans: sums over purchases, and the way to JSON and back."""
+
+import pytest
+from pydantic import ValidationError
+
+from problems.plan import Plan
+
+
+def test_json_round_trip(good_plan: Plan) -> None:
+    assert Plan.model_validate_json(good_plan.model_dump_json()) == good_plan
+
+
+def test_sums_are_those_of_the_purchases(good_plan: Plan) -> None:
+    assert good_plan.usd_per_hour == pytest.approx(16 + 2)
+    assert good_plan.total_npus == 8 + 2
+    assert good_plan.power == pytest.approx(8 * 1730 + 2 * 350 * 2.17)
+
+
+def test_power_is_unknown_where_one_npus_is(good_plan: Plan) -> None:
+    first, second = good_plan.purchases
+    unknown = first.model_copy(update={"power": None})
+    plan = good_plan.model_copy(update={"purchases": (unknown, second)})
+    assert plan.power is None
+
+
+def test_deployments_of_a_class(good_plan: Plan) -> None:
+    chat, users = good_plan.deployments
+    assert good_plan.of_class("chat") == (chat,)
+    assert good_plan.of_class("users") == (users,)
+    assert good_plan.of_class("none") == ()
+
+
+def test_npus_of_a_replica(good_plan: Plan) -> None:
+    split = good_plan.deployments[0].model_copy(update={"tp": 4, "pp": 3})
+    assert split.npus_per_replica == 12
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"replicas": 0},
+        {"tp": 0},
+        {"batch": -1},
+        {"mode": "disaggregated"},
+        {"usd_per_hour": -1.0},
+        {"surprise": 1},
+    ],
+)
+def test_nonsense_is_refused(good_plan: Plan, change: dict[str, object]) -> None:
+    data = good_plan.model_dump()
+    data["deployments"] = [data["deployments"][0] | change]
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        Plan.model_validate(data)
+
+
+def test_plan_of_nothing_is_refused(good_plan: Plan) -> None:
+    with pytest.raises(ValidationError, match="deployments"):
+        Plan.model_validate(good_plan.model_dump() | {"deployments": []})

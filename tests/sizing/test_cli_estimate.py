@@ -1,0 +1,281 @@
+"""`genz-size estimate`: one deployment by options, or a table of them."""
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sizing.points import INPUTS, OUTPUTS
+
+Genz = Callable[..., Any]
+
+DEPLOYMENT = ("--model", "llama-3.1-8b", "--npu", "h100-sxm")
+TOKENS = ("--input-tokens", "1000", "--output-tokens", "200")
+MODES = {
+    "open_loop": ("--rate", "4 req/s"),
+    "closed_loop": ("--concurrency", "16"),
+    "static_batch": ("--concurrency", "16", "--mode", "static_batch"),
+    "offline": ("--mode", "offline"),
+}
+
+
+def estimated(genz: Genz, *options: object) -> Any:
+    ran = genz("estimate", *DEPLOYMENT, *TOKENS, *options, "--format", "json")
+    assert ran.err == ""
+    assert ran.code == 0
+    return ran.json
+
+
+def evaluated(genz: Genz, path: Path, text: str) -> list[dict[str, str]]:
+    path.write_text(text, encoding="utf-8")
+    ran = genz("estimate", "--points", path)
+    assert ran.err == ""
+    assert ran.code == 0
+    return list(csv.DictReader(io.StringIO(ran.out)))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "points.csv"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_json(genz: Genz, mode: str) -> None:
+    answer = estimated(genz, *MODES[mode])
+    for metric in ("ttft_s", "tpot_s", "e2e_s"):
+        assert 0 < answer[metric]["low"] < answer[metric]["mean"]
+        assert answer[metric]["mean"] < answer[metric]["high"]
+    assert answer["output_tokens_per_s"] == pytest.approx(
+        200 * answer["requests_per_s"]
+    )
+    memory = answer["memory_bytes"]
+    parts = ("weights", "kv_cache", "activations")
+    assert memory["total"] == pytest.approx(sum(memory[part] for part in parts))
+    assert memory["total"] <= memory["usable"]
+
+
+@pytest.mark.parametrize("tp", [1, 4])
+def test_breakdown_shares_sum_to_one(genz: Genz, tp: int) -> None:
+    answer = estimated(genz, "--tp", tp, "--rate", "4 req/s")
+    assert set(answer["steps"]) == {"prompt step", "decode step"}
+    for step in answer["steps"].values():
+        shares = [operator["share"] for operator in step["operators"]]
+        assert sum(shares) == pytest.approx(1)
+        assert all(share > 0 for share in shares)
+        assert all(operator["seconds"] > 0 for operator in step["operators"])
+    decode = answer["steps"]["decode step"]["operators"]
+    seconds = sum(operator["seconds"] for operator in decode)
+    assert seconds <= answer["tpot_s"]["mean"] * (1 + 1e-9)
+    reduces = [operator for operator in decode if operator["link_bytes"]]
+    assert bool(reduces) == (tp > 1)
+
+
+def test_text(genz: Genz) -> None:
+    ran = genz("estimate", *DEPLOYMENT, *TOKENS, "--rate", "4 req/s")
+    assert (ran.code, ran.err) == (0, "")
+    first = ran.out.splitlines()[0]
+    assert first.startswith("llama-3.1-8b in bf16 on 1 x (h100-sxm tp=1 pp=1)")
+    for word in ("TTFT", "TPOT", "E2E", "output tokens/s", "usable", "decode step"):
+        assert word in ran.out
+
+
+def test_rate_is_what_arrives(genz: Genz) -> None:
+    answer = estimated(genz, "--rate", "4 req/s", "--replicas", 2)
+    assert answer["requests_per_s"] == pytest.approx(4)
+
+
+def test_ideal_kernels_are_faster(genz: Genz) -> None:
+    real, ideal = (
+        estimated(genz, "--concurrency", 1, *extra) for extra in ((), ("--ideal",))
+    )
+    assert ideal["tpot_s"]["mean"] < real["tpot_s"]["mean"]
+
+
+def test_twice_the_replicas_at_twice_the_load_are_as_fast(genz: Genz) -> None:
+    one = estimated(genz, "--concurrency", 16)
+    two = estimated(genz, "--concurrency", 32, "--replicas", 2)
+    assert two["tpot_s"]["mean"] == pytest.approx(one["tpot_s"]["mean"])
+    assert two["output_tokens_per_s"] == pytest.approx(2 * one["output_tokens_per_s"])
+
+
+def test_output_file(genz: Genz, tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    ran = genz("estimate", *DEPLOYMENT, *TOKENS, "-o", path)
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    assert path.read_text(encoding="utf-8").startswith("{")
+
+
+HEADER = "model,npu,input_tokens,output_tokens,concurrency,request_rate,mode\n"
+PLACE = "llama-3.1-8b,h100-sxm,1000,200"
+
+
+def test_points_keep_rows_order_and_columns(genz: Genz, path: Path) -> None:
+    rows = evaluated(
+        genz,
+        path,
+        "npu,model,tp,input_tokens,output_tokens,concurrency\n"
+        "h100-sxm,llama-3.1-8b,1,1000,200,4\n"
+        "l40s,mistral-7b,1,300,50,2\n"
+        "h100-sxm,llama-3.1-8b,2,1000,200,4\n"
+        "h100-sxm,llama-3.1-8b,1,500,100,4\n",
+    )
+    assert list(rows[0]) == [*INPUTS, *OUTPUTS]
+    assert [row["npu"] for row in rows] == ["h100-sxm", "l40s", "h100-sxm", "h100-sxm"]
+    assert [row["tp"] for row in rows] == ["1", "1", "2", "1"]
+    assert [row["input_tokens"] for row in rows] == ["1000", "300", "1000", "500"]
+    for row in rows:
+        assert row["error"] == ""
+        assert row["bound_by"]
+        assert row["ttft_p99_ms"] == row["tpot_p99_ms"] == "", "predicts means alone"
+        for metric in ("ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s"):
+            assert float(row[f"{metric}_low"]) < float(row[metric])
+            assert float(row[metric]) < float(row[f"{metric}_high"])
+
+
+def test_an_error_in_one_row_leaves_the_others(genz: Genz, path: Path) -> None:
+    rows = evaluated(
+        genz,
+        path,
+        HEADER
+        + f"{PLACE},4,,\n"
+        + f"{PLACE.replace('8b', '9b')},4,,\n"
+        + f"{PLACE.replace('h100-sxm', 'h101-sxm')},4,,\n"
+        + f"{PLACE.replace('1000', '0')},4,,\n"
+        + f"{PLACE.replace('1000', 'many')},4,,\n"
+        + f"{PLACE.replace('1000', '')},4,,\n"
+        + f"{PLACE.replace('8b', '405b')},4,,\n"
+        + f"{PLACE},,1000,\n"
+        + f"{PLACE},,,closed\n"
+        + f"{PLACE},,,static_batch\n"
+        + f"{PLACE},nan,,\n"
+        + f"{PLACE},-3,,\n"
+        + f"{PLACE.replace('1000', '200000')},4,,\n"
+        + f"{PLACE},4,,\n",
+    )
+    words = [
+        "",
+        "'llama-3.1-8b'",
+        "'h100-sxm'",
+        "input_tokens",
+        "'many'",
+        "input_tokens",
+        "memory",
+        "request_rate",
+        "'closed_loop'",
+        "concurrency",
+        "concurrency",
+        "concurrency",
+        "max_position_embeddings",
+        "",
+    ]
+    for row, word in zip(rows, words, strict=True):
+        assert word in row["error"]
+        assert bool(row["error"]) == bool(word), row["error"]
+        assert bool(row["tpot_ms"]) == (not word)
+    assert rows[0] == rows[-1]
+
+
+def test_blank_cells_take_defaults(genz: Genz, path: Path) -> None:
+    header = (
+        "model,npu,num_npus,tp,pp,ep,dp,weight_dtype,kv_dtype,framework,"
+        "input_tokens,output_tokens,concurrency,request_rate,mode\n"
+    )
+    start = "llama-3.1-8b,h100-sxm"
+    blank, stated, spread, named = evaluated(
+        genz,
+        path,
+        header
+        + f"{start},,,,,,,,,1000,200,16,,\n"
+        + f"{start},1,1,1,1,1,bf16,bf16,vllm,1000,200,16,,closed_loop\n"
+        + f"{start},4,,,,,,,,1000,200,16,,\n"
+        + f"{start},4,4,1,1,1,,,,1000,200,16,,\n",
+    )
+    for name in OUTPUTS:
+        assert blank[name] == stated[name]
+        assert spread[name] == named[name]
+    assert blank["tpot_ms"] != spread["tpot_ms"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("tp", [1, 2])
+def test_points_agree_with_the_single_command(
+    genz: Genz, path: Path, mode: str, tp: int
+) -> None:
+    options = dict(zip(MODES[mode][::2], MODES[mode][1::2], strict=True))
+    rate = options.get("--rate", "").removesuffix(" req/s")
+    (row,) = evaluated(
+        genz,
+        path,
+        HEADER.replace("\n", ",tp\n")
+        + f"{PLACE},{options.get('--concurrency', '')},{rate},{mode},{tp}\n",
+    )
+    one = estimated(genz, *MODES[mode], "--tp", tp)
+    assert row["error"] == ""
+    for metric in ("ttft", "tpot", "e2e"):
+        for column, key in (("", "mean"), ("_low", "low"), ("_high", "high")):
+            assert float(row[f"{metric}_ms{column}"]) == pytest.approx(
+                one[f"{metric}_s"][key] * 1e3, rel=1e-4
+            )
+    assert float(row["output_tok_s"]) == pytest.approx(
+        one["output_tokens_per_s"], rel=1e-4
+    )
+    assert float(row["memory_gb"]) == pytest.approx(
+        one["memory_bytes"]["total"] / 1e9, rel=1e-4
+    )
+
+
+def test_replicas_share_the_concurrency(genz: Genz, path: Path) -> None:
+    one, four = evaluated(
+        genz,
+        path,
+        "model,npu,num_npus,tp,input_tokens,output_tokens,concurrency\n"
+        "llama-3.1-8b,h100-sxm,1,1,1000,200,8\n"
+        "llama-3.1-8b,h100-sxm,4,1,1000,200,32\n",
+    )
+    assert one["tpot_ms"] == four["tpot_ms"]
+    assert float(four["output_tok_s"]) == pytest.approx(
+        4 * float(one["output_tok_s"]), rel=1e-4
+    )
+
+
+def test_results_can_be_evaluated_again(genz: Genz, path: Path, tmp_path: Path) -> None:
+    path.write_text(HEADER + f"{PLACE},4,,\n", encoding="utf-8")
+    again = tmp_path / "again.csv"
+    ran = genz("estimate", "--points", path, "-o", again)
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    assert genz("estimate", "--points", again).out == again.read_text(encoding="utf-8")
+
+
+def test_a_table_saved_by_a_spreadsheet(genz: Genz, path: Path) -> None:
+    path.write_text(HEADER + f"{PLACE},4,,\n", encoding="utf-8-sig", newline="\r\n")
+    ran = genz("estimate", "--points", path)
+    assert (ran.code, ran.err) == (0, "")
+    assert "\r" not in ran.out
+    (row,) = csv.DictReader(io.StringIO(ran.out))
+    assert row["error"] == ""
+
+
+def test_a_table_of_a_header_alone(genz: Genz, path: Path) -> None:
+    assert evaluated(genz, path, HEADER) == []
+
+
+def test_twenty_thousand_rows(process: Genz, path: Path, tmp_path: Path) -> None:
+    rows = (
+        f"llama-3.1-8b,{npu},{tokens},{answer},{users},,\n"
+        for npu in ("h100-sxm", "l40s", "a100-80gb-sxm", "mi300x")
+        for tokens in range(100, 1100, 10)
+        for answer in range(10, 510, 100)
+        for users in range(1, 11)
+    )
+    path.write_text(HEADER + "".join(rows), encoding="utf-8")
+    out = tmp_path / "out.csv"
+    ran = process("estimate", "--points", path, "-o", out)
+    assert (ran.code, ran.err) == (0, "")
+    with out.open(encoding="utf-8", newline="") as file:
+        results = list(csv.DictReader(file))
+    assert len(results) == 20_000
+    assert not any(row["error"] for row in results)
+    assert [r["input_tokens"] for r in results[:60:50]] == ["100", "110"]

@@ -1,0 +1,459 @@
+"""`genz-size size`: what its answer holds, in every format, and its exit codes."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+QUESTION = (
+    *("--model", "llama-3.1-8b", "--npu", "l40s", "--npu", "h100-sxm"),
+    *("--input-tokens", "1000", "--output-tokens", "200", "--rate", "5 req/s"),
+    *("--ttft", "1 s", "--tpot", "50 ms"),
+)
+IMPOSSIBLE = (
+    *("--model", "llama-3.1-70b", "--npu", "h100-sxm", "--npu", "b200-sxm"),
+    *("--input-tokens", "1000", "--output-tokens", "200", "--rate", "2 req/s"),
+    *("--ttft", "2 s", "--tpot", "1 ms"),
+)
+PROBLEM = """\
+model = "llama-3.1-8b"
+[[traffic]]
+name = "chat"
+input_tokens = 1000
+output_tokens = 200
+rate = "5 req/s"
+targets = [{ metric = "tpot", at_most = "50 ms" }]
+[hardware]
+npus = ["l40s"]
+"""
+
+Genz = Callable[..., Any]
+
+ROW = {
+    "npu": str,
+    "mode": str,
+    "tp": int,
+    "pp": int,
+    "ep": int,
+    "dp": int,
+    "batch": int,
+    "precision": str,
+    "replicas": int,
+    "npus": int,
+    "nodes": int,
+    "usd_per_hour": float,
+}
+PREDICTED = ("mean", "p50", "p95", "p99", "low", "high")
+
+
+def sized(genz: Genz, *arguments: object) -> Any:
+    ran = genz("size", *arguments, "--format", "json")
+    assert ran.err == ""
+    assert ran.code == 0
+    return ran.json
+
+
+def untimed(text: str) -> list[str]:
+    """Return the lines of a report but for how long it took."""
+    lines = text.splitlines()
+    (timed,) = (i for i, line in enumerate(lines) if "solved and verified" in line)
+    return lines[:timed]
+
+
+def _figures(content: Any) -> Iterator[float]:
+    if isinstance(content, dict):
+        content = list(content.values())
+    if isinstance(content, list):
+        for each in content:
+            yield from _figures(each)
+    elif isinstance(content, int | float):
+        yield content
+
+
+def test_json_of_a_plan(genz: Genz) -> None:
+    answer = sized(genz, *QUESTION)
+    assert answer["status"] == "optimal"
+    cost = answer["cost"]
+    assert cost["usd_per_hour"] > 0
+    assert cost["bound_usd_per_hour"] <= cost["usd_per_hour"] * (1 + 1e-9)
+    assert cost["gap"] == 0
+    assert answer["plan"]
+    for row in answer["plan"]:
+        for key, kind in ROW.items():
+            assert isinstance(row[key], kind), key
+        assert row["mode"] == "aggregated"
+        assert row["npus"] == row["replicas"] * row["tp"] * row["pp"]
+    assert sum(r["usd_per_hour"] for r in answer["plan"]) == pytest.approx(
+        cost["usd_per_hour"]
+    )
+    assert isinstance(answer["total_npus"], int)
+    assert answer["total_npus"] >= sum(row["npus"] for row in answer["plan"])
+    assert all(math.isfinite(figure) for figure in _figures(answer))
+    assert "explanation" not in answer
+
+
+def test_json_predictions(genz: Genz) -> None:
+    answer = sized(genz, *QUESTION)
+    (chat,) = answer["predictions"]
+    assert chat["traffic"] == "traffic"
+    for metric in ("ttft_s", "tpot_s", "e2e_s"):
+        assert set(PREDICTED) <= set(chat[metric])
+        assert chat[metric]["low"] < chat[metric]["mean"] < chat[metric]["high"]
+        for percentile in ("p50", "p95", "p99"):
+            assert chat[metric][percentile] is None, "predicts means alone"
+    assert chat["ttft_s"]["mean"] <= 1.0 * (1 + 1e-6)
+    assert chat["tpot_s"]["mean"] <= 0.05 * (1 + 1e-6)
+    assert chat["e2e_s"]["mean"] == pytest.approx(
+        chat["ttft_s"]["mean"] + 199 * chat["tpot_s"]["mean"], rel=1e-3
+    )
+    assert chat["rate_req_per_s"] == pytest.approx(5.0)
+
+
+def test_json_says_what_binds_and_what_it_rests_on(genz: Genz) -> None:
+    answer = sized(genz, *QUESTION)
+    assert answer["binding"]
+    assert all(isinstance(b["requirement"], str) for b in answer["binding"])
+    facts = [row["fact"] for row in answer["provenance"]]
+    assert all(row["source"] and row["as_of"] for row in answer["provenance"])
+    for npu in {row["npu"] for row in answer["plan"]}:
+        assert any(fact.startswith(f"price of {npu}") for fact in facts)
+        assert f"specification of {npu}" in facts
+    assert "architecture of llama-3.1-8b" in facts
+    assert answer["timing_s"]["total"] > 0
+
+
+def test_json_when_infeasible(genz: Genz) -> None:
+    ran = genz("size", *IMPOSSIBLE, "--format", "json")
+    assert (ran.code, ran.err) == (3, "")
+    answer = ran.json
+    assert answer["status"] == "infeasible"
+    assert answer["plan"] == []
+    assert answer["predictions"] == []
+    assert answer["total_npus"] == 0
+    assert answer["cost"] is None
+    explanation = answer["explanation"]
+    assert explanation["conflicts"] == ["mean TPOT"]
+    floors = {floor["requirement"]: floor for floor in explanation["floors"]}
+    assert set(floors) == {"mean TTFT", "mean TPOT"}
+    assert floors["mean TTFT"]["possible"]
+    assert not floors["mean TPOT"]["possible"]
+    (relaxed,) = explanation["relaxations"]
+    assert relaxed["requirement"] == "mean TPOT"
+    assert relaxed["wanted"] == "1 ms"
+    # The relaxation asked for is one that works, at the cost that it names.
+    loosened = sized(genz, *IMPOSSIBLE, "--tpot", relaxed["to"])
+    assert loosened["cost"]["usd_per_hour"] == pytest.approx(relaxed["usd_per_hour"])
+
+
+def test_the_whole_catalogue_cannot_give_a_token_each_millisecond(genz: Genz) -> None:
+    ran = genz(
+        *("size", "--model", "llama-3.1-70b", "--tpot", "1 ms", "--rate", "1 req/s"),
+        *("--input-tokens", "1000", "--output-tokens", "200"),
+    )
+    assert (ran.code, ran.err) == (3, "")
+    assert ran.out.startswith("No plan: ")
+    assert "mean TPOT" in ran.out.splitlines()[0]
+    assert "least" in ran.out
+    assert "What to give up" in ran.out
+
+
+def test_csv(genz: Genz) -> None:
+    ran = genz("size", *QUESTION, "--format", "csv")
+    assert (ran.code, ran.err) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(ran.out)))
+    plan = sized(genz, *QUESTION)["plan"]
+    assert len(rows) == len(plan)
+    for row, deployment in zip(rows, plan, strict=True):
+        assert row["status"] == "optimal"
+        for key in ROW:
+            assert row[key] == str(deployment[key])
+        assert float(row["tpot_mean_s"]) > 0
+
+
+def test_csv_without_a_plan_is_a_header(genz: Genz) -> None:
+    ran = genz("size", *IMPOSSIBLE, "--format", "csv")
+    assert (ran.code, ran.err) == (3, "")
+    assert ran.out.splitlines()[0].startswith("status,traffic,npu,")
+    assert len(ran.out.splitlines()) == 1
+
+
+def test_text_is_the_default(genz: Genz) -> None:
+    ran = genz("size", *QUESTION)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("To serve llama-3.1-8b (5 requests/s")
+    assert "Proved optimal" in ran.out
+    again = genz("size", *QUESTION, "--format", "text").out
+    assert untimed(again) == untimed(ran.out)
+
+
+def test_no_answer_in_time(genz: Genz, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sizing import api
+    from solver.solve import Certificate, TimedOut
+
+    late = TimedOut(Certificate(seconds={"candidates": 0.1, "solve": 0.1}))
+    monkeypatch.setattr(api.Workspace, "solve", lambda *_: late)
+    ran = genz("size", *QUESTION)
+    assert ran.code == 4
+    assert ran.err == ""
+    assert "--time-limit" in ran.out
+    answer = genz("size", *QUESTION, "--format", "json")
+    assert answer.code == 4
+    assert answer.json["status"] == "timed_out"
+    assert answer.json["plan"] == []
+
+
+def test_an_unproved_plan_says_so(genz: Genz, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from sizing import api
+    from solver.solve import Feasible
+
+    solve = api.Workspace.solve
+
+    def unproved(*arguments: Any) -> Any:
+        outcome = solve(*arguments)
+        certificate = outcome.certificate
+        return Feasible(
+            outcome.plan, replace(certificate, gap=0.1, bound=certificate.bound * 0.9)
+        )
+
+    monkeypatch.setattr(api.Workspace, "solve", unproved)
+    ran = genz("size", *QUESTION)
+    assert ran.code == 0
+    assert "Not proved optimal" in ran.out
+    assert "10.00%" in ran.out
+    answer = sized(genz, *QUESTION)
+    assert answer["status"] == "feasible"
+    assert answer["cost"]["gap"] == pytest.approx(0.1)
+
+
+@pytest.fixture
+def problem(tmp_path: Path) -> Path:
+    path = tmp_path / "problem.toml"
+    path.write_text(PROBLEM, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("option", "held"),
+    [
+        (("--model", "mistral-7b"), lambda a: a["model"] == "mistral-7b"),
+        (("--npu", "h100-sxm"), lambda a: a["plan"][0]["npu"] == "h100-sxm"),
+        (
+            ("--rate", "9 req/s"),
+            lambda a: a["predictions"][0]["rate_req_per_s"] == pytest.approx(9),
+        ),
+        (("--tpot", "40 ms"), lambda a: a["requirements"] == {"mean TPOT": "40 ms"}),
+        (
+            ("--ttft", "1 s"),
+            lambda a: set(a["requirements"]) == {"mean TPOT", "mean TTFT"},
+        ),
+        (("--minimize", "npus"), lambda a: a["objective"] == "npus"),
+        (("--precision", "fp8"), lambda a: a["plan"][0]["precision"] == "fp8"),
+        (
+            ("--concurrency", "8"),
+            lambda a: a["predictions"][0]["rate_req_per_s"] < 5,
+        ),
+        (
+            ("--budget", "500 USD/h"),
+            lambda a: a["requirements"].get("budget") == "500 USD/h",
+        ),
+        (("--chunk-tokens", "512"), lambda a: a["plan"][0]["chunk_tokens"] == 512),
+        (
+            ("--price", "l40s=0.10 USD/h"),
+            lambda a: a["cost"]["usd_per_hour"] < 0.5,
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_options_override_the_file(
+    genz: Genz, problem: Path, option: tuple[str, str], held: Callable[[Any], bool]
+) -> None:
+    assert not held(sized(genz, problem))
+    assert held(sized(genz, problem, *option))
+
+
+def test_file_and_options_give_the_same_answer(genz: Genz, problem: Path) -> None:
+    by_options = sized(
+        genz,
+        *("--model", "llama-3.1-8b", "--npu", "l40s", "--rate", "5 req/s"),
+        *("--input-tokens", "1000", "--output-tokens", "200", "--tpot", "50 ms"),
+    )
+    by_file = sized(genz, problem)
+    assert by_file["cost"] == by_options["cost"]
+
+
+def test_identical_input_gives_identical_output(genz: Genz) -> None:
+    first, second = (sized(genz, *QUESTION) for _ in range(2))
+    first.pop("timing_s"), second.pop("timing_s")
+    assert json.dumps(first) == json.dumps(second)
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("plan.json", '{\n  "status"'),
+        ("plan.csv", "status,traffic"),
+        ("plan.txt", "To serve"),
+        ("plan", "To serve"),
+    ],
+)
+def test_output_file_takes_its_format_from_its_ending(
+    genz: Genz, tmp_path: Path, name: str, start: str
+) -> None:
+    path = tmp_path / name
+    path.write_text("old")
+    ran = genz("size", *QUESTION, "-o", path)
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    assert path.read_text(encoding="utf-8").startswith(start)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_format_option_beats_the_ending(genz: Genz, tmp_path: Path) -> None:
+    path = tmp_path / "plan.csv"
+    genz("size", *QUESTION, "-o", path, "--format", "json")
+    assert json.loads(path.read_text(encoding="utf-8"))["status"] == "optimal"
+
+
+def test_a_refused_question_leaves_the_output_file_alone(
+    genz: Genz, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text("old")
+    assert genz("size", *QUESTION, "--model", "lama", "-o", path).code == 2
+    assert path.read_text() == "old"
+
+
+def test_llama_405b_takes_two_h100_nodes(genz: Genz) -> None:
+    answer = sized(
+        genz,
+        *("--model", "llama-3.1-405b", "--precision", "bf16", "--npu", "h100-sxm"),
+        *("--input-tokens", "1000", "--output-tokens", "200", "--rate", "1 req/s"),
+    )
+    assert answer["total_npus"] >= 16
+    assert all(row["tp"] * row["pp"] >= 16 for row in answer["plan"])
+
+
+def test_mistral_7b_on_the_whole_catalogue(genz: Genz) -> None:
+    answer = sized(
+        genz,
+        *("--model", "mistral-7b", "--input-tokens", "500", "--output-tokens", "100"),
+        *("--rate", "2 req/s"),
+    )
+    assert answer["plan"]
+
+
+def test_a_config_of_ones_own(genz: Genz, tmp_path: Path) -> None:
+    folder = tmp_path / "nobody-knows-this-llama"
+    folder.mkdir()
+    path = folder / "config.json"
+    config = {
+        "model_type": "llama",
+        "hidden_size": 2048,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "intermediate_size": 8192,
+        "vocab_size": 32000,
+        "max_position_embeddings": 8192,
+    }
+    path.write_text(json.dumps(config))
+    for given in (path, folder):
+        answer = sized(genz, *QUESTION, "--model", given)
+        assert answer["status"] == "optimal"
+        assert answer["model"] == str(given)
+
+
+def test_a_low_price_makes_its_npu_win(genz: Genz) -> None:
+    before = sized(genz, *QUESTION)["plan"][0]["npu"]
+    other = {"l40s": "h100-sxm", "h100-sxm": "l40s"}[before]
+    after = sized(genz, *QUESTION, "--price", f"{other}=0.01 USD/h")
+    assert {row["npu"] for row in after["plan"]} == {other}
+    assert after["provenance"][0]["source"] == "given with the problem"
+
+
+def test_a_high_price_makes_its_npu_lose(genz: Genz) -> None:
+    before = sized(genz, *QUESTION)["plan"][0]["npu"]
+    after = sized(genz, *QUESTION, "--price", f"{before}=999 USD/h")
+    assert before not in {row["npu"] for row in after["plan"]}
+
+
+def test_an_npu_that_is_not_available_is_not_used(genz: Genz) -> None:
+    before = sized(genz, *QUESTION)["plan"][0]["npu"]
+    after = sized(genz, *QUESTION, "--available", f"{before}=0")
+    assert before not in {row["npu"] for row in after["plan"]}
+
+
+def test_nothing_available_is_explained(genz: Genz) -> None:
+    ran = genz(
+        *("size", *QUESTION, "--format", "json"),
+        *("--available", "l40s=0", "--available", "h100-sxm=0"),
+    )
+    assert ran.code == 3
+    assert set(ran.json["explanation"]["conflicts"]) == {"l40s limit", "h100-sxm limit"}
+
+
+def test_two_classes_each_get_a_prediction(genz: Genz, tmp_path: Path) -> None:
+    path = tmp_path / "two.toml"
+    start, end = PROBLEM.index("[[traffic]]"), PROBLEM.index("[hardware]")
+    traffic = PROBLEM[start:end]
+    second = traffic.replace('"chat"', '"batch"').replace("1000", "3000")
+    path.write_text(PROBLEM.replace(traffic, traffic + second), encoding="utf-8")
+    answer = sized(genz, path)
+    assert [p["traffic"] for p in answer["predictions"]] == ["chat", "batch"]
+    assert {row["traffic"] for row in answer["plan"]} == {"chat", "batch"}
+
+
+def test_a_file_saved_with_a_byte_order_mark(genz: Genz, tmp_path: Path) -> None:
+    path = tmp_path / "notepad.toml"
+    path.write_text(PROBLEM, encoding="utf-8-sig")
+    assert genz("size", path).code == 0
+
+
+def test_a_single_output_token_is_no_question_of_memory(genz: Genz) -> None:
+    ran = genz("size", *QUESTION[:-4], "--output-tokens", "1", "--ttft", "1 s")
+    assert "does not fit" not in ran.out
+    assert ran.code in (0, 2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--rate", "1000000000 req/s"),
+        ("--concurrency", "1000000000"),
+        ("--rate", "1e-9 req/s"),
+        ("--headroom", "0.95"),
+        ("--price", "l40s=1e-9 USD/h"),
+        ("--price", "l40s=1000000 USD/h"),
+        ("--input-tokens", "1", "--output-tokens", "2"),
+        ("--input-tokens", "131000", "--output-tokens", "72"),
+        (
+            "--max-power",
+            "1 mW",
+        ),
+        ("--time-limit", "1e-9"),
+    ],
+    ids=" ".join,
+)
+def test_extreme_questions_get_an_answer_or_a_reason(
+    genz: Genz, options: tuple[str, ...]
+) -> None:
+    base = QUESTION[:-4]
+    if options[0] == "--concurrency":
+        base = base[:-2]
+    ran = genz("size", *base, *options)
+    assert ran.code in (0, 2, 3, 4), ran.err
+    assert "report" not in ran.err
+    assert "nan" not in ran.out
+
+
+def test_real_command(process: Genz) -> None:
+    ran = process("size", *QUESTION, "--format", "json")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.json["status"] == "optimal"
+    assert process("size", *IMPOSSIBLE, "--format", "csv").code == 3

@@ -1,0 +1,192 @@
+"""Toy instances, and bare models to try one constraint on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+from ortools.sat.python import cp_model
+
+from model_ops.dtypes import BF16, Dtype
+from model_ops.platform.fabric import Fabric, Tier
+from model_ops.platform.npu import Npu
+from problems.catalogue.schema import Price
+from problems.offers import Offer
+from problems.problem import Limits, SizingProblem, problem_of
+from solver.candidates import Candidate
+from solver.instance import Instance
+from solver.model import Choice, SolveOptions
+from solver.scaling import scale
+from solver.variables import Variables
+
+
+class Toys:
+    """Builders of small instances; what is not said is one, or none."""
+
+    options = SolveOptions(workers=1, seed=0)
+
+    @staticmethod
+    def offer(
+        usd: float = 1.0,
+        npus: int = 1,
+        *,
+        whole: bool = False,
+        name: str = "toy",
+        node: int = 8,
+        watts: float | None = 1000.0,
+    ) -> Offer:
+        """Return an offer of `npus` NPUs for `usd` an hour."""
+        npu = Npu(
+            name=name,
+            flop_per_s={Dtype.BF16: 1e15},
+            memory_bandwidth=1e12,
+            memory_capacity=1e11,
+            node_npus=node,
+            fabric=Fabric((Tier("wire", node, 1e11, 1e-6),)),
+            provisioned_power=watts,
+        )
+        price = Price(
+            npu=name,
+            instance=f"{npus}x",
+            term="on_demand",
+            npus=npus,
+            whole_instance=whole,
+            usd_per_hour=usd,
+            as_of="2026-01",
+            confidence="high",
+            source="made up",
+        )
+        return Offer(npu, "toy", price)
+
+    @staticmethod
+    def instance(
+        offers: Sequence[Offer],
+        replicas: Sequence[tuple[int, int, int, float]],
+        demand: Sequence[float],
+        objective: Any = "cost",
+        **limits: Any,
+    ) -> Instance:
+        """Return an instance; replicas are (class, offer, NPUs, capacity)."""
+        candidates = [
+            Candidate(
+                traffic=traffic,
+                offer=number,
+                tp=npus,
+                pp=1,
+                batch=1,
+                precision=BF16,
+                npus=npus,
+                slot=offers[number].slot(npus),
+                capacity=capacity,
+            )
+            for traffic, number, npus, capacity in replicas
+        ]
+        return Instance(
+            tuple(candidates), tuple(offers), tuple(demand), Limits(**limits), objective
+        )
+
+    @staticmethod
+    def value(instance: Instance, choice: Choice) -> float:
+        """Return the objective's value of a choice, billed by the choice's hosts."""
+        total = 0.0
+        for number, offer in enumerate(instance.offers):
+            used = sum(
+                count * candidate.npus
+                for candidate, count in zip(
+                    instance.candidates, choice.replicas, strict=True
+                )
+                if candidate.offer == number
+            )
+            whole, each = offer.price.whole_instance, offer.price.usd_per_hour
+            paid = choice.hosts[number] * offer.price.npus if whole else used
+            total += {
+                "cost": each / offer.price.npus * paid,
+                "npus": paid,
+                "power": paid * (offer.npu.provisioned_power or 0.0),
+            }[instance.objective]
+        return total
+
+
+@pytest.fixture(scope="session")
+def toys() -> type[Toys]:
+    return Toys
+
+
+Constraint = Callable[[cp_model.CpModel, Variables], None]
+
+
+def bare_model(
+    constraint: Constraint, instance: Instance
+) -> tuple[cp_model.CpModel, Variables]:
+    """Return a model of the variables and one constraint."""
+    model = cp_model.CpModel()
+    variables = Variables.create(model, instance, scale(instance))
+    constraint(model, variables)
+    assert model.validate() == ""
+    return model, variables
+
+
+def possible(
+    constraint: Constraint,
+    instance: Instance,
+    replicas: Mapping[int, int] | None = None,
+    hosts: Mapping[int, int] | None = None,
+) -> bool:
+    """Return whether a constraint alone admits the fixed counts."""
+    model, variables = bare_model(constraint, instance)
+    for index, count in (replicas or {}).items():
+        model.add(variables.replicas[index] == count)
+    for index, count in (hosts or {}).items():
+        model.add(variables.hosts[index] == count)
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    status = solver.solve(model)
+    assert status in (cp_model.OPTIMAL, cp_model.INFEASIBLE)
+    return status == cp_model.OPTIMAL
+
+
+@pytest.fixture(scope="session")
+def admits() -> Callable[..., bool]:
+    """The function `possible`."""
+    return possible
+
+
+@pytest.fixture(scope="session")
+def model_text() -> Callable[[Constraint, Instance], str]:
+    """Return the text of a model of one constraint."""
+
+    def text(constraint: Constraint, instance: Instance) -> str:
+        return str(bare_model(constraint, instance)[0].proto)
+
+    return text
+
+
+def small_problem(**changes: Any) -> SizingProblem:
+    """Return Llama-3.1-8B for a chat, on two NPUs of given prices."""
+    traffic = {
+        "name": "chat",
+        "input_tokens": 1000,
+        "output_tokens": 200,
+        "rate": "40 req/s",
+        "targets": [
+            {"metric": "ttft", "at_most": "500 ms"},
+            {"metric": "tpot", "at_most": "20 ms"},
+        ],
+    }
+    data = {
+        "model": "llama-3.1-8b",
+        "traffic": [traffic],
+        "hardware": {"npus": ["h100-sxm", "l40s"]},
+        "prices": {
+            "given": [
+                {"npu": "h100-sxm", "usd_per_hour": "2.5 USD/h"},
+                {"npu": "l40s", "usd_per_hour": "0.9 USD/h"},
+            ]
+        },
+    }
+    return problem_of(data | changes, "python")
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[..., SizingProblem]:
+    """The function `small_problem`."""
+    return small_problem

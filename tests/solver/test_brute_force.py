@@ -1,0 +1,326 @@
+"""On small spaces the proved optimum is what trying everything finds."""
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_ops.platform.supply import Supply
+from model_ops.profiler.memory import footprint
+from model_ops.profiler.parallelism import Parallelism, rule_broken_by
+from model_ops.serving.steady_state import steady_state
+from model_ops.serving.step import Replica
+from problems import catalogue
+from problems.problem import SizingProblem
+from problems.verify import violations
+from solver.candidates import LARGEST_REPLICA, PIPELINE_STAGES, batch_grid
+from solver.instance import Instance
+from solver.model import choose
+from solver.prune import pruned
+from solver.solve import Infeasible, Optimal, Workspace
+
+OBJECTIVES = ("cost", "npus", "power")
+
+# Synthetic instances
+
+
+def random_instance(toys: Any, seed: int) -> Instance:
+    """Return two or three offers, one or two classes, two to five candidates."""
+    draw = random.Random(seed)
+    offers = []
+    for number in range(draw.randint(2, 3)):
+        npus, whole = draw.choice([(1, False), (1, False), (8, True), (4, True)])
+        offers.append(
+            toys.offer(
+                npus * draw.randint(50, 400) / 100,
+                npus,
+                whole=whole,
+                name=f"npu{number % 2}" if npus == 8 else f"npu{number}",
+                watts=float(draw.randint(200, 1500)),
+            )
+        )
+    classes = draw.randint(1, 2)
+    made = []
+    for i in range(draw.randint(max(2, classes), 5)):
+        number = draw.randrange(len(offers))
+        sizes = [n for n in (1, 2, 3, 4, 8, 16) if offers[number].admits(n)]
+        npus = draw.choice(sizes)
+        capacity = npus * draw.randint(2, 12) / 4
+        made.append((i % classes, number, npus, capacity))
+    demand = [
+        draw.randint(1, 9) * draw.choice([c for t, _, _, c in made if t == traffic]) / 2
+        for traffic in range(classes)
+    ]
+    return toys.instance(
+        offers, made, demand, draw.choice(OBJECTIVES), **random_limits(draw, offers)
+    )
+
+
+def random_limits(draw: random.Random, offers: Any) -> dict[str, Any]:
+    limits: dict[str, Any] = {}
+    if draw.random() < 0.3:
+        limits["npus"] = draw.randint(4, 40)
+    if draw.random() < 0.25:
+        limits["nodes"] = draw.randint(1, 5)
+    if draw.random() < 0.3:
+        limits["usd_per_hour"] = float(draw.randint(5, 80))
+    if draw.random() < 0.3:
+        limits["power"] = float(draw.randint(2_000, 40_000))
+    if draw.random() < 0.3:
+        limits["npus_per_type"] = {draw.choice(offers).npu.name: draw.randint(0, 16)}
+    return limits
+
+
+def packings(
+    slots: tuple[int, ...], rooms: tuple[int, ...], host: int
+) -> Iterator[int]:
+    """Yield the hosts of every way to place the slots, rooms of a kind tried once."""
+    if not slots:
+        yield len(rooms)
+        return
+    for room in sorted({room for room in rooms if room >= slots[0]}):
+        i = rooms.index(room)
+        left = (*rooms[:i], room - slots[0], *rooms[i + 1 :])
+        yield from packings(slots[1:], left, host)
+    if not any(room == host for room in rooms):
+        yield from packings(slots[1:], (*rooms, host - slots[0]), host)
+
+
+def fewest_hosts(slots: list[int], host: int) -> int:
+    """Return the hosts that the slots need: an exact search that stops at the bound."""
+    whole = sum(slot // host for slot in slots if slot >= host)
+    shared = tuple(sorted((slot for slot in slots if slot < host), reverse=True))
+    if not shared:
+        return whole
+    bound = math.ceil(sum(shared) / host)
+    best = math.inf
+    for found in packings(shared, (), host):
+        best = min(best, found)
+        if best == bound:
+            break
+    return whole + int(best)
+
+
+def bill(instance: Instance, counts: tuple[int, ...]) -> dict[str, Any]:
+    """Return what a choice of replica counts uses and costs."""
+    total: dict[str, Any] = {"npus": 0, "nodes": 0, "cost": 0.0, "power": 0.0}
+    total["types"] = {offer.npu.name: 0 for offer in instance.offers}
+    for number, offer in enumerate(instance.offers):
+        price = offer.price
+        host = price.npus if price.whole_instance else offer.npu.node_npus
+        slots, used = [], 0
+        for candidate, count in zip(instance.candidates, counts, strict=True):
+            if candidate.offer == number and count:
+                room = 2 ** math.ceil(math.log2(candidate.npus))
+                room = candidate.npus if candidate.npus >= host else min(room, host)
+                slots += [room] * count
+                used += candidate.npus * count
+        hosts = fewest_hosts(slots, host)
+        paid = hosts * host if price.whole_instance else used
+        total["npus"] += paid
+        total["nodes"] += hosts * max(1, host // offer.npu.node_npus)
+        total["cost"] += paid * price.usd_per_hour / price.npus
+        total["power"] += paid * offer.npu.provisioned_power
+        total["types"][offer.npu.name] += paid
+    return total
+
+
+def allowed(instance: Instance, total: dict[str, Any]) -> bool:
+    limits = instance.limits
+    pairs = [
+        (total["npus"], limits.npus),
+        (total["nodes"], limits.nodes),
+        (total["cost"], limits.usd_per_hour),
+        (total["power"], limits.power),
+        *((total["types"].get(n, 0), most) for n, most in limits.npus_per_type.items()),
+    ]
+    return all(most is None or value <= most + 1e-9 for value, most in pairs)
+
+
+def brute_force(instance: Instance) -> float | None:
+    """Return the least objective of all counts worth trying; None if there is none."""
+    ranges = [
+        range(math.ceil(instance.demand[c.traffic] / c.capacity) + 1)
+        for c in instance.candidates
+    ]
+    best = None
+    for counts in itertools.product(*ranges):
+        covered = [0.0] * len(instance.demand)
+        for candidate, count in zip(instance.candidates, counts, strict=True):
+            covered[candidate.traffic] += candidate.capacity * count
+        if any(c < w - 1e-9 for c, w in zip(covered, instance.demand, strict=True)):
+            continue
+        if any(
+            count and covered[c.traffic] - c.capacity >= instance.demand[c.traffic]
+            for c, count in zip(instance.candidates, counts, strict=True)
+        ):
+            continue  # a replica too many
+        total = bill(instance, counts)
+        if allowed(instance, total):
+            value = float(total[instance.objective])
+            best = value if best is None else min(best, value)
+    return best
+
+
+@pytest.mark.parametrize("seed", range(90))
+def test_optimum_is_what_trying_everything_finds(toys: Any, seed: int) -> None:
+    full = random_instance(toys, seed)
+    instance = pruned(full)
+    choice = choose(instance, toys.options)
+    best = brute_force(full)
+    if best is None:
+        assert choice.status == "infeasible"
+        return
+    assert choice.status == "optimal"
+    assert toys.value(instance, choice) == pytest.approx(best, rel=1e-6)
+    assert choice.bound == pytest.approx(best, rel=1e-6)
+    total = bill(instance, choice.replicas)
+    assert allowed(instance, total)
+    assert total[instance.objective] == pytest.approx(best, rel=1e-6)
+
+
+def test_random_instances_are_of_both_kinds(toys: Any) -> None:
+    verdicts = [brute_force(random_instance(toys, seed)) for seed in range(40)]
+    infeasible = verdicts.count(None)
+    assert 4 <= infeasible <= 30
+
+
+# Real problems
+
+
+def replicas_of(
+    problem: SizingProblem, name: str, host: int
+) -> Iterator[tuple[int, float]]:
+    """Yield (NPUs, capacity) of each split's best batch, from the model alone."""
+    arch, npu = catalogue.load_model(problem.model), catalogue.load_npu(name)
+    traffic, batches = problem.traffic[0], batch_grid()
+    for tp, pp in itertools.product(range(1, LARGEST_REPLICA + 1), PIPELINE_STAGES):
+        npus = tp * pp
+        fits = npus <= host or npus % host == 0
+        if npus > LARGEST_REPLICA or not fits or rule_broken_by(arch, tp, pp):
+            continue
+        for precision in problem.formats():
+            parallel = Parallelism(tp, pp)
+            replica = Replica(arch, parallel, precision, Supply.of(npu))
+            state = steady_state(replica, traffic.shape, batches, problem.chunk_tokens)
+            needed = footprint(
+                arch,
+                parallel,
+                precision,
+                batch=batches,
+                input_tokens=traffic.input_tokens,
+                output_tokens=traffic.output_tokens,
+                step_tokens=problem.chunk_tokens,
+            ).total
+            latency = {"ttft": state.ttft, "tpot": state.tpot}
+            latency["e2e"] = state.ttft + (traffic.output_tokens - 1) * state.tpot
+            good = (needed <= npu.usable_memory) & np.isfinite(state.ttft)
+            for target in traffic.targets:
+                good &= latency[target.metric] <= target.at_most
+            if good.any():
+                capacity = batches if traffic.concurrency else state.rate
+                yield npus, float(np.max(np.where(good, capacity, 0.0)))
+
+
+def most_by_npus(replicas: list[tuple[int, float]], most: int) -> list[float]:
+    """Return the largest capacity of 0, 1, ... NPUs (unbounded knapsack)."""
+    best = [0.0] * (most + 1)
+    for n in range(1, most + 1):
+        here = [best[n - size] + value for size, value in replicas if size <= n]
+        best[n] = max(best[n - 1], *here) if here else best[n - 1]
+    return best
+
+
+def cheapest(problem: SizingProblem, most: int = 64) -> float | None:
+    """Return the least cost over every number of NPUs (or hosts) of each type.
+
+    Slots are powers of two and hosts of eight, so replicas in whole hosts fill
+    them without gaps, as long as every size here is a power of two.
+    """
+    demand = problem.traffic[0].demand(problem.headroom)
+    tables = []
+    for price in problem.prices.given:
+        whole = price.npus > 1
+        found = [(n, c) for n, c in replicas_of(problem, price.npu, 8)]
+        if whole:  # other sizes would take the next power of two
+            found = [(max(1, 2 ** math.ceil(math.log2(n))), c) for n, c in found]
+        best = most_by_npus(found, most)
+        step = price.npus if whole else 1
+        tables.append(
+            [
+                (n * price.usd_per_hour / price.npus, n, best[n])
+                for n in range(0, most + 1, step)
+            ]
+        )
+    limit = problem.limits
+    options = [
+        sum(part[0] for part in parts)
+        for parts in itertools.product(*tables)
+        if sum(part[2] for part in parts) >= demand
+        and sum(part[1] for part in parts) <= (limit.npus or math.inf)
+    ]
+    return min(options, default=None)
+
+
+REAL: dict[str, dict[str, Any]] = {
+    "as-it-is": {},
+    "whole-hosts": {
+        "prices": {
+            "given": [
+                {"npu": "h100-sxm", "usd_per_hour": 15.0, "npus": 8},
+                {"npu": "l40s", "usd_per_hour": 0.9},
+            ]
+        }
+    },
+    "few-npus": {"limits": {"npus": 3}},
+    "too-few-npus": {"limits": {"npus": 1}},
+    "two-formats-and-headroom": {"precisions": ["bf16", "fp8"], "headroom": 0.3},
+    "larger-model": {
+        "model": "qwen3-32b",
+        "hardware": {"npus": ["a100-80gb-sxm", "h100-sxm", "l40s"]},
+        "prices": {
+            "given": [
+                {"npu": "a100-80gb-sxm", "usd_per_hour": 1.6},
+                {"npu": "h100-sxm", "usd_per_hour": 2.5},
+                {"npu": "l40s", "usd_per_hour": 0.9},
+            ]
+        },
+        "traffic": [
+            {
+                "input_tokens": 2000,
+                "output_tokens": 300,
+                "rate": 5.0,
+                "targets": [{"metric": "e2e", "at_most": 12.0}],
+            }
+        ],
+    },
+    "users": {
+        "traffic": [
+            {
+                "input_tokens": 1500,
+                "output_tokens": 300,
+                "concurrency": 150,
+                "targets": [{"metric": "tpot", "at_most": 0.03}],
+            }
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_optimum_is_what_trying_everything_finds(
+    toys: Any, small: Callable[..., SizingProblem], name: str
+) -> None:
+    problem = small(**REAL[name])
+    outcome = Workspace.of(problem).solve(toys.options)
+    best = cheapest(problem)
+    if best is None:
+        assert isinstance(outcome, Infeasible)
+        return
+    assert isinstance(outcome, Optimal)
+    assert outcome.plan.usd_per_hour == pytest.approx(best, rel=1e-6)
+    assert violations(problem, outcome.plan) == []

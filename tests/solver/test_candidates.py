@@ -1,0 +1,247 @@
+"""Tables equal the model called point by point; selection keeps what matters."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_ops.platform.supply import Supply
+from model_ops.profiler.memory import footprint
+from model_ops.profiler.parallelism import Parallelism, rule_broken_by
+from model_ops.serving.steady_state import steady_state
+from model_ops.serving.step import Replica
+from problems import catalogue
+from problems.offers import offers
+from problems.problem import SizingProblem
+from solver.candidates import (
+    LARGEST_BATCH,
+    LARGEST_REPLICA,
+    Candidate,
+    Table,
+    batch_grid,
+    select,
+    splits,
+    tabulate,
+    undominated,
+)
+
+Small = Callable[..., SizingProblem]
+
+
+@pytest.fixture(scope="module")
+def problem(small: Small) -> SizingProblem:
+    """Two classes and two formats on three NPUs, one of them a whole node."""
+    return small(
+        model="llama-3.1-70b",
+        precisions=["bf16", "fp8"],
+        traffic=[
+            {
+                "name": "chat",
+                "input_tokens": 1000,
+                "output_tokens": 200,
+                "rate": 10.0,
+                "targets": [
+                    {"metric": "tpot", "at_most": 0.04},
+                    {"metric": "ttft", "at_most": 1.0},
+                ],
+            },
+            {
+                "name": "users",
+                "input_tokens": 3000,
+                "output_tokens": 100,
+                "concurrency": 40,
+                "targets": [{"metric": "e2e", "at_most": 10.0}],
+            },
+        ],
+        hardware={"npus": ["h100-sxm", "l40s", "mi300x"]},
+        prices={
+            "given": [
+                {"npu": "h100-sxm", "usd_per_hour": 20.0, "npus": 8},
+                {"npu": "l40s", "usd_per_hour": 0.9},
+                {"npu": "mi300x", "usd_per_hour": 2.0, "npus": 1},
+            ]
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def tables(problem: SizingProblem) -> list[Table]:
+    return tabulate(problem, offers(problem))
+
+
+def test_table_per_class_and_format(tables: list[Table]) -> None:
+    axes = [(table.traffic.name, table.precision.name) for table in tables]
+    assert axes == [
+        ("chat", "bf16"),
+        ("chat", "fp8"),
+        ("users", "bf16"),
+        ("users", "fp8"),
+    ]
+    for table in tables:
+        shape = (len(table.npus), len(table.splits), len(table.batches))
+        assert table.points == np.prod(shape)
+        for array in (table.ttft, table.tpot, table.rate, table.free_memory):
+            assert array.shape == shape
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_table_equals_the_model_at_a_point(
+    problem: SizingProblem, tables: list[Table], seed: int
+) -> None:
+    draw = random.Random(seed)
+    table = draw.choice(tables)
+    at = tuple(draw.randrange(length) for length in table.rate.shape)
+    npu, (tp, pp), batch = (
+        table.npus[at[0]],
+        table.splits[at[1]],
+        float(table.batches[at[2]]),
+    )
+    arch = catalogue.load_model(problem.model)
+    parallel = Parallelism(tp, pp)
+    replica = Replica(arch, parallel, table.precision, Supply.of(npu))
+    state = steady_state(replica, table.traffic.shape, batch, problem.chunk_tokens)
+    needed = footprint(
+        arch,
+        parallel,
+        table.precision,
+        batch=batch,
+        input_tokens=table.traffic.input_tokens,
+        output_tokens=table.traffic.output_tokens,
+        step_tokens=problem.chunk_tokens,
+    ).total
+    assert table.ttft[at] == pytest.approx(float(state.ttft), rel=1e-9)
+    assert table.tpot[at] == pytest.approx(float(state.tpot), rel=1e-9)
+    assert table.rate[at] == pytest.approx(float(state.rate), rel=1e-9)
+    free = npu.usable_memory - float(needed)
+    assert table.free_memory[at] == pytest.approx(free, abs=1e-6 * npu.usable_memory)
+
+
+def test_splits_are_all_that_model_and_offers_allow(problem: SizingProblem) -> None:
+    arch = catalogue.load_model(problem.model)
+    found = splits(arch, offers(problem))
+    assert len(found) == len(set(found))
+    assert {1, 2, 4, 8} <= {tp for tp, _ in found}
+    for tp, pp in found:
+        assert tp * pp <= LARGEST_REPLICA
+        assert rule_broken_by(arch, tp, pp) is None
+        assert tp * pp <= 8 or tp * pp % 8 == 0
+
+
+def test_a_part_of_a_node_allows_no_split(small: Small) -> None:
+    alone = {"npu": "h100-sxm", "usd_per_hour": 2.5, "npus": 1, "whole_instance": True}
+    problem = small(hardware={"npus": ["h100-sxm"]}, prices={"given": [alone]})
+    arch = catalogue.load_model(problem.model)
+    assert splits(arch, offers(problem)) == [(1, 1)]
+
+
+def test_batches_grow_from_one_in_small_steps() -> None:
+    grid = batch_grid()
+    assert (grid[0], grid[-1]) == (1, LARGEST_BATCH)
+    assert (np.diff(grid) >= 1).all()
+    assert (np.diff(grid) <= 0.04 * grid[:-1] + 1).all()
+    assert (grid == np.round(grid)).all()
+
+
+def reference(
+    table: Table, problem: SizingProblem, number: int
+) -> dict[tuple[int, int], float]:
+    """Return the best capacity of each split on an offer, point by point."""
+    offer = offers(problem)[number]
+    at = [npu.name for npu in table.npus].index(offer.npu.name)
+    best: dict[tuple[int, int], float] = {}
+    for split, (tp, pp) in enumerate(table.splits):
+        for size, batch in enumerate(table.batches):
+            point = (at, split, size)
+            ttft, tpot = table.ttft[point], table.tpot[point]
+            steps = table.traffic.output_tokens - 1
+            latency = {"ttft": ttft, "tpot": tpot, "e2e": ttft + steps * tpot}
+            met = all(latency[t.metric] <= t.at_most for t in table.traffic.targets)
+            if not met or table.free_memory[point] < 0 or ttft == np.inf:
+                continue
+            capacity = batch if table.traffic.concurrency else table.rate[point]
+            if offer.admits(tp * pp):
+                best[tp, pp] = max(best.get((tp, pp), 0.0), float(capacity))
+    return best
+
+
+def test_select_keeps_the_frontier_of_the_fastest_batches(
+    problem: SizingProblem, tables: list[Table]
+) -> None:
+    found = select(tables, offers(problem), problem)
+    assert found
+    for traffic, each in enumerate(problem.traffic):
+        for number, offer in enumerate(offers(problem)):
+            points = [
+                (tp * pp, capacity)
+                for table in tables
+                if table.traffic.name == each.name
+                for (tp, pp), capacity in reference(table, problem, number).items()
+            ]
+            frontier = {
+                (npus, capacity)
+                for npus, capacity in points
+                if not any(
+                    (n < npus and c >= capacity) or (n == npus and c > capacity)
+                    for n, c in points
+                )
+            }
+            kept = [c for c in found if (c.traffic, c.offer) == (traffic, number)]
+            assert {(c.npus, c.capacity) for c in kept} == frontier
+            assert len(kept) == len(frontier)
+            assert all(c.slot == offer.slot(c.npus) for c in kept)
+
+
+def test_capacity_of_a_selected_candidate_is_its_batchs(
+    problem: SizingProblem, tables: list[Table]
+) -> None:
+    for candidate in select(tables, offers(problem), problem):
+        traffic = problem.traffic[candidate.traffic]
+        (table,) = [
+            t
+            for t in tables
+            if t.traffic.name == traffic.name and t.precision == candidate.precision
+        ]
+        npu = offers(problem)[candidate.offer].npu.name
+        at = (
+            [n.name for n in table.npus].index(npu),
+            table.splits.index((candidate.tp, candidate.pp)),
+            list(table.batches).index(candidate.batch),
+        )
+        assert table.feasible(traffic.targets)[at]
+        assert table.capacity[at] == candidate.capacity
+
+
+def test_tighter_targets_select_from_the_same_tables(
+    problem: SizingProblem, tables: list[Table]
+) -> None:
+    chat, users = problem.traffic
+    strict = chat.targets[0].model_copy(update={"at_most": 1e-6})
+    hopeless = chat.model_copy(update={"targets": (strict,)})
+    changed = problem.model_copy(update={"traffic": (hopeless, users)})
+    found = select(tables, offers(problem), changed)
+    assert {candidate.traffic for candidate in found} == {1}
+
+
+def made(toys: Any, sizes: list[tuple[int, float]]) -> list[Candidate]:
+    replicas = [(0, 0, npus, capacity) for npus, capacity in sizes]
+    return list(toys.instance([toys.offer()], replicas, (1.0,)).candidates)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_undominated_is_the_frontier(toys: Any, seed: int) -> None:
+    draw = random.Random(seed)
+    sizes = [(draw.choice([1, 2, 4, 8]), float(draw.randint(1, 9))) for _ in range(8)]
+    group = made(toys, sizes)
+    kept = undominated(group)
+    for candidate in group:  # each is matched by one that is kept
+        assert any(
+            k.npus <= candidate.npus and k.capacity >= candidate.capacity for k in kept
+        )
+    for one in kept:  # and none that is kept is matched by another
+        assert [
+            k
+            for k in kept
+            if k.npus <= one.npus and k.capacity >= one.capacity and k is not one
+        ] == []

@@ -1,0 +1,183 @@
+"""Each constraint alone, on a bare model: what it admits, what it forbids.
+
+To test that something is possible, as much as can be is fixed; to test that
+nothing is, as little as can be.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from solver.constraints import CONSTRAINTS
+from solver.instance import Instance
+
+BY_NAME = {constraint.__name__: constraint for constraint in CONSTRAINTS}
+GOLDENS = Path(__file__).parent / "goldens"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is fixed, under which limits, and whether it is possible."""
+
+    constraint: str
+    name: str
+    possible: bool
+    replicas: dict[int, int] = field(default_factory=dict)
+    hosts: dict[int, int] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
+
+
+def an_instance(toys: Any, **limits: Any) -> Instance:
+    """Return two classes on whole hosts of 8, on NPUs one by one, on whole twelves.
+
+    Candidates 0, 1, 2 take 2, 3 (slot 4) and 16 NPUs of the whole hosts, 3 and 4
+    take 1 and 8 of the others; 5 and 6 take 8 and 4 of the hosts of twelve.
+    """
+    offers = [
+        toys.offer(16.0, 8, whole=True, name="alpha", watts=1500.0),
+        toys.offer(1.5, 1, name="beta", watts=400.0),
+        toys.offer(12.0, 12, whole=True, name="alpha", node=12, watts=1500.0),
+    ]
+    replicas = [
+        (0, 0, 2, 2.5),
+        (1, 0, 3, 4.0),
+        (0, 0, 16, 30.0),
+        (0, 1, 1, 1.0),
+        (1, 1, 8, 9.5),
+        (0, 2, 8, 11.0),
+        (1, 2, 4, 6.0),
+    ]
+    return toys.instance(offers, replicas, demand=(10.0, 8.0), **limits)
+
+
+NOTHING = dict.fromkeys(range(7), 0)
+NO_HOSTS = dict.fromkeys(range(3), 0)
+
+CASES = [
+    # demand: 10 and 8.
+    Case("demand", "exactly", True, NOTHING | {0: 4, 1: 2}),
+    Case("demand", "mixed", True, NOTHING | {0: 3, 3: 3, 4: 1}),
+    Case("demand", "first-short", False, {0: 3, 2: 0, 3: 2, 5: 0}),
+    Case("demand", "second-short", False, {1: 1, 4: 0, 6: 0}),
+    Case("demand", "others-do-not-help", False, {1: 0, 4: 0, 6: 0}),
+    # hosts: 2 slots of 2 and 1 of 4 fill a host of 8; 16 fill two.
+    Case("hosts", "full-host", True, NOTHING | {0: 2, 1: 1}, NO_HOSTS | {0: 1}),
+    Case("hosts", "spare-host", True, NOTHING | {0: 2}, NO_HOSTS | {0: 2}),
+    Case("hosts", "whole", True, NOTHING | {0: 4, 2: 1}, NO_HOSTS | {0: 3}),
+    Case("hosts", "node", True, NOTHING | {3: 4, 4: 1}, NO_HOSTS | {1: 2}),
+    Case("hosts", "twelve", True, NOTHING | {5: 1, 6: 1}, NO_HOSTS | {2: 1}),
+    Case("hosts", "three-fours", True, NOTHING | {6: 2}, NO_HOSTS | {2: 1}),
+    Case("hosts", "over-full", False, {0: 3, 1: 1}, {0: 1}),
+    Case("hosts", "slot-of-three-is-four", False, {0: 1, 1: 2}, {0: 1}),
+    Case("hosts", "two-hosts-for-sixteen", False, {2: 1}, {0: 1}),
+    Case("hosts", "shared-beside-whole", False, {0: 1, 2: 1}, {0: 2}),
+    Case("hosts", "node-over-full", False, {3: 1, 4: 1}, {1: 1}),
+    Case("hosts", "one-eight-per-twelve", False, {5: 2}, {2: 1}),
+    Case("hosts", "no-host", False, {3: 1}, {1: 0}),
+    # availability
+    Case(
+        "availability",
+        "npus",
+        True,
+        NOTHING | {0: 1, 3: 4},
+        NO_HOSTS | {0: 1, 1: 1},
+        {"npus": 12},
+    ),
+    Case("availability", "npus-over", False, {3: 5}, {0: 1}, {"npus": 12}),
+    Case(
+        "availability",
+        "type",
+        True,
+        NOTHING | {3: 9},
+        NO_HOSTS | {0: 1, 1: 2, 2: 1},
+        {"npus_per_type": {"alpha": 20, "beta": 9}},
+    ),
+    Case(
+        "availability",
+        "type-over-both-offers",
+        False,
+        {},
+        {0: 1, 2: 1},
+        {"npus_per_type": {"alpha": 19}},
+    ),
+    Case(
+        "availability", "type-none", False, {3: 1}, {}, {"npus_per_type": {"beta": 0}}
+    ),
+    Case("availability", "type-absent", True, {3: 1}, {}, {"npus_per_type": {"x": 0}}),
+    Case("availability", "nodes", True, NOTHING, NO_HOSTS | {0: 2, 1: 1}, {"nodes": 3}),
+    Case("availability", "nodes-over", False, {}, {0: 2, 1: 2}, {"nodes": 3}),
+    # budget: 16 per host of 8, 1.5 per NPU, 12 per host of 12.
+    Case(
+        "budget",
+        "exactly",
+        True,
+        NOTHING | {0: 4, 3: 3},
+        NO_HOSTS | {0: 1, 1: 1},
+        {"usd_per_hour": 20.5},
+    ),
+    Case("budget", "over", False, {3: 3}, {0: 1}, {"usd_per_hour": 20.49}),
+    Case("budget", "hosts-over", False, {}, {0: 1, 2: 1}, {"usd_per_hour": 27.9}),
+    Case("budget", "no-budget", True, NOTHING | {3: 9}, NO_HOSTS | {0: 4, 1: 2}),
+    # power: 1500 W per NPU of a whole host paid, 400 W per NPU one by one.
+    Case(
+        "power",
+        "exactly",
+        True,
+        NOTHING | {0: 1, 3: 2},
+        NO_HOSTS | {0: 1, 1: 1},
+        {"power": 8 * 1500 + 2 * 400},
+    ),
+    Case("power", "over", False, {3: 2}, {0: 1}, {"power": 8 * 1500 + 799}),
+    Case("power", "idle-npus-count", False, {}, {2: 1}, {"power": 12 * 1500 - 1}),
+    Case("power", "no-limit", True, NOTHING | {3: 9}, NO_HOSTS | {0: 4, 1: 2}),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.constraint}-{c.name}")
+def test_constraint_admits_and_forbids(
+    toys: Any, admits: Callable[..., bool], case: Case
+) -> None:
+    instance = an_instance(toys, **case.limits)
+    constraint = BY_NAME[case.constraint]
+    found = admits(constraint, instance, case.replicas, case.hosts)
+    assert found is case.possible
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_model_text_is_golden(
+    toys: Any,
+    model_text: Callable[..., str],
+    golden: Callable[[str, str], None],
+    name: str,
+) -> None:
+    instance = an_instance(
+        toys,
+        npus=40,
+        npus_per_type={"alpha": 24},
+        nodes=4,
+        usd_per_hour=50.0,
+        power=30_000.0,
+    )
+    golden(f"{name}.txt", model_text(BY_NAME[name], instance))
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_constraint_has_its_pair_and_golden(name: str) -> None:
+    verdicts = {case.possible for case in CASES if case.constraint == name}
+    assert verdicts == {True, False}
+    assert (GOLDENS / f"{name}.txt").is_file()
+
+
+def test_goldens_are_of_constraints() -> None:
+    assert {path.stem for path in GOLDENS.glob("*.txt")} == set(BY_NAME)
+
+
+def test_every_file_of_the_folder_is_a_constraint() -> None:
+    import solver.constraints as package
+
+    folder = Path(package.__file__).parent
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert files == set(BY_NAME)

@@ -1,0 +1,285 @@
+"""Explanations are true: minimal conflicts, least values, sufficient relaxations."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from model_ops.units import SECOND, USD_PER_HOUR, WATT
+from problems.problem import SizingProblem
+from problems.requirements import Requirement, requirements
+from solver.explain import Explanation, explain
+from solver.model import SolveOptions
+from solver.solve import Infeasible, Optimal, Workspace
+
+Small = Callable[..., SizingProblem]
+OPTIONS = SolveOptions(workers=1, seed=0)
+
+
+def chat(*targets: tuple[str, float], **changes: Any) -> dict[str, Any]:
+    """Return a class of requests with targets."""
+    data = {"name": "chat", "input_tokens": 1000, "output_tokens": 200, "rate": 40.0}
+    data["targets"] = [{"metric": m, "at_most": most} for m, most in targets]
+    return {k: v for k, v in (data | changes).items() if v is not None}
+
+
+STANDARD = (("ttft", 0.5), ("tpot", 0.02))
+INFEASIBLE: dict[str, dict[str, Any]] = {
+    "tpot": {"traffic": [chat(("ttft", 0.5), ("tpot", 1e-3))]},
+    "ttft": {"traffic": [chat(("ttft", 2e-3))]},
+    "e2e-not-ttft": {"traffic": [chat(("ttft", 0.5), ("e2e", 0.3))]},
+    "ttft-and-budget": {
+        "traffic": [chat(("ttft", 0.02), ("e2e", 90.0))],
+        "limits": {"usd_per_hour": 5.0},
+    },
+    "npus": {"limits": {"npus": 1}},
+    "nodes": {"traffic": [chat(rate=2000.0)], "limits": {"nodes": 2}},
+    "npus-and-budget": {"limits": {"npus": 3, "usd_per_hour": 7.0}},
+    "type-and-budget": {
+        "limits": {"npus_per_type": {"h100-sxm": 1}, "usd_per_hour": 6.5}
+    },
+    "none-of-a-type": {
+        "hardware": {"npus": ["h100-sxm"]},
+        "traffic": [chat(rate=1.0)],
+        "limits": {"npus_per_type": {"h100-sxm": 0}},
+    },
+    "power": {"traffic": [chat(*STANDARD)], "limits": {"power": 2000.0}},
+    "two-classes": {
+        "traffic": [
+            chat(("ttft", 0.02), name="fast", rate=1.0),
+            chat(("e2e", 30.0), name="slow"),
+        ],
+        "limits": {"npus": 3, "usd_per_hour": 100.0},
+    },
+    "users": {
+        "traffic": [chat(("tpot", 0.03), rate=None, concurrency=3000)],
+        "limits": {"npus": 2},
+    },
+}
+
+
+class Told:
+    """A workspace, what was explained of it, and how to ask again."""
+
+    def __init__(self, problem: SizingProblem) -> None:
+        self.problem = problem
+        self.workspace = Workspace.of(problem)
+        self.every = {r.label: r for r in requirements(problem)}
+        assert isinstance(self.workspace.solve(OPTIONS), Infeasible)
+        self.explanation: Explanation = explain(self.workspace, OPTIONS)
+
+    def only(self, kept: Sequence[str]) -> SizingProblem:
+        """Return the problem with these requirements alone."""
+        problem = self.problem
+        for label, requirement in self.every.items():
+            if label not in kept:
+                problem = requirement.moved(problem, None)
+        return problem
+
+    def feasible(self, problem: SizingProblem) -> bool:
+        outcome = self.workspace.solve(OPTIONS, problem)
+        assert isinstance(outcome, Optimal | Infeasible)
+        return isinstance(outcome, Optimal)
+
+
+@pytest.fixture(scope="module")
+def told(small: Small) -> Callable[[str], Told]:
+    known: dict[str, Told] = {}
+
+    def of(name: str) -> Told:
+        if name not in known:
+            known[name] = Told(small(**INFEASIBLE[name]))
+        return known[name]
+
+    return of
+
+
+def quantity(requirement: Requirement, text: str) -> float:
+    """Read what a requirement's `text` wrote."""
+    plain = text.replace(",", "")
+    if requirement.unit is None:
+        return float(plain)
+    return {"s": SECOND, "USD/h": USD_PER_HOUR, "W": WATT}[requirement.unit.base].parse(
+        plain
+    )
+
+
+# Conflicts
+
+
+@pytest.mark.parametrize("name", INFEASIBLE)
+def test_conflict_is_one_and_minimal(told: Callable[[str], Told], name: str) -> None:
+    asked = told(name)
+    labels = asked.explanation.conflicts
+    assert set(labels) <= set(asked.every)
+    assert len(labels) >= 1
+    assert not asked.feasible(asked.only(labels))
+    for left_out in labels:
+        rest = [label for label in labels if label != left_out]
+        assert asked.feasible(asked.only(rest)), left_out
+
+
+@pytest.mark.parametrize(
+    ("name", "conflict"),
+    [
+        ("tpot", {"mean TPOT"}),
+        ("ttft", {"mean TTFT"}),
+        ("e2e-not-ttft", {"mean E2E"}),
+        ("ttft-and-budget", {"mean TTFT", "budget"}),
+        ("npus-and-budget", {"mean TPOT", "NPU limit", "budget"}),
+        ("none-of-a-type", {"h100-sxm limit"}),
+    ],
+)
+def test_conflict_names_what_clashes(
+    told: Callable[[str], Told], name: str, conflict: set[str]
+) -> None:
+    assert set(told(name).explanation.conflicts) == conflict
+
+
+# Floors
+
+
+@pytest.mark.parametrize("name", INFEASIBLE)
+def test_floors_are_the_least_possible_alone(
+    told: Callable[[str], Told], name: str
+) -> None:
+    asked = told(name)
+    floors = asked.explanation.floors
+    assert [floor.requirement for floor in floors] == list(asked.every)
+    for floor in floors:
+        requirement = asked.every[floor.requirement]
+        alone = asked.only([floor.requirement])
+        assert floor.possible is asked.feasible(alone)
+        if floor.possible and requirement.target is None:
+            continue  # what was wanted is enough
+        least = quantity(requirement, floor.least)
+        counts = requirement.unit is None
+        above = least if counts else least * 1.006
+        below = least - 1 if counts else least * 0.99
+        assert asked.feasible(requirement.moved(alone, above)), floor
+        assert not asked.feasible(requirement.moved(alone, below)), floor
+
+
+def test_floor_says_where_and_what_binds(told: Callable[[str], Told]) -> None:
+    (floor,) = [
+        f for f in told("tpot").explanation.floors if f.requirement == "mean TPOT"
+    ]
+    assert re.match(
+        r"on (h100-sxm|l40s) tp=\d+ pp=\d+, batch \d+: a step is ", floor.reason
+    )
+    shares = [int(share) for share in re.findall(r"(\d+)%", floor.reason)]
+    assert shares == sorted(shares, reverse=True)
+    assert 95 <= sum(shares) <= 101
+
+
+def test_floor_is_reached_where_an_offer_admits_it(small: Small) -> None:
+    # An H100 instance of one NPU hosts no split; only L40S replicas may be split.
+    given = [
+        {"npu": "h100-sxm", "usd_per_hour": 2.5, "npus": 1, "whole_instance": True},
+        {"npu": "l40s", "usd_per_hour": 0.9},
+    ]
+    asked = Told(
+        small(prices={"given": given}, traffic=[chat(("tpot", 1e-3))], limits={})
+    )
+    (floor,) = asked.explanation.floors
+    requirement = asked.every["mean TPOT"]
+    least = quantity(requirement, floor.least)
+    assert asked.feasible(requirement.moved(asked.problem, least * 1.006)), floor
+
+
+# Relaxations
+
+
+@pytest.mark.parametrize("name", INFEASIBLE)
+def test_relaxations_suffice_and_cost_what_they_say(
+    told: Callable[[str], Told], name: str
+) -> None:
+    asked = told(name)
+    relaxations = asked.explanation.relaxations
+    stated = [relaxation.usd_per_hour for relaxation in relaxations]
+    assert stated == sorted(stated)
+    for relaxation in relaxations:
+        if relaxation.requirement == "traffic":
+            continue
+        requirement = asked.every[relaxation.requirement]
+        to = quantity(requirement, relaxation.to)
+        moved = requirement.moved(asked.problem, to)
+        outcome = asked.workspace.solve(OPTIONS, moved)
+        assert isinstance(outcome, Optimal), relaxation
+        assert outcome.plan.usd_per_hour == pytest.approx(relaxation.usd_per_hour)
+
+
+@pytest.mark.parametrize("name", INFEASIBLE)
+def test_relaxations_are_the_least(told: Callable[[str], Told], name: str) -> None:
+    asked = told(name)
+    for relaxation in asked.explanation.relaxations:
+        if relaxation.requirement == "traffic":
+            continue
+        requirement = asked.every[relaxation.requirement]
+        to = quantity(requirement, relaxation.to)
+        # Quantities are rounded up to two digits, which is a tenth at most.
+        less = to - 1 if requirement.unit is None else to * 0.89
+        assert not asked.feasible(requirement.moved(asked.problem, less)), relaxation
+
+
+@pytest.mark.parametrize("name", INFEASIBLE)
+def test_every_requirement_that_could_give_way_alone_is_told(
+    told: Callable[[str], Told], name: str
+) -> None:
+    asked = told(name)
+    alone = {
+        label
+        for label, requirement in asked.every.items()
+        if asked.feasible(requirement.moved(asked.problem, None))
+    }
+    relaxed = {relaxation.requirement for relaxation in asked.explanation.relaxations}
+    assert relaxed - {"traffic"} == alone
+
+
+@pytest.mark.parametrize("name", INFEASIBLE)
+def test_less_traffic_is_the_share_there_is_room_for(
+    told: Callable[[str], Told], name: str
+) -> None:
+    asked = told(name)
+
+    def feasible(share: float) -> bool:
+        classes = tuple(traffic.scaled(share) for traffic in asked.problem.traffic)
+        return asked.feasible(asked.problem.model_copy(update={"traffic": classes}))
+
+    shares = [
+        float(relaxation.to.rstrip(" %")) / 100
+        for relaxation in asked.explanation.relaxations
+        if relaxation.requirement == "traffic"
+    ]
+    if not shares:
+        assert not feasible(0.002)
+        return
+    (share,) = shares
+    assert feasible(share)
+    assert not feasible(share + 0.003)
+
+
+# What no relaxation helps
+
+
+def test_model_that_fits_nowhere(small: Small) -> None:
+    alone = {"npu": "l4", "usd_per_hour": 0.8, "npus": 1, "whole_instance": True}
+    problem = small(
+        model="llama-3.1-70b", hardware={"npus": ["l4"]}, prices={"given": [alone]}
+    )
+    found = explain(Workspace.of(problem), OPTIONS)
+    assert found.conflicts == ("memory",)
+    assert found.relaxations == ()
+    (floor,) = found.floors
+    assert not floor.possible
+    assert "weights of 141 GB" in floor.wanted  # 70.6 G parameters of two bytes
+    assert "1 x l4" in floor.reason
+
+
+def test_memory_is_not_blamed_for_unknown_power(small: Small) -> None:
+    # The TPU has memory enough, but no published power to minimise.
+    problem = small(hardware={"npus": ["tpu-v6e"]}, prices={}, objective="power")
+    workspace = Workspace.of(problem)
+    assert isinstance(workspace.solve(OPTIONS), Infeasible)
+    assert "memory" not in explain(workspace, OPTIONS).conflicts
