@@ -53,23 +53,26 @@ class Unit:
         """
         match = _QUANTITY.fullmatch(text)
         if match is None:
-            raise UnitError(
-                f"'{text}' is not a quantity; write it like '{self.example}'"
-            )
+            raise UnitError(f"{_quoted(text)} is not a quantity; {self._hint}")
         number, unit = match.groups()
         if not unit:
-            raise UnitError(f"'{text}' has no unit; write it like '{self.example}'")
+            raise UnitError(f"{_quoted(text)} has no unit; {self._hint}")
         if unit not in self.scales:
             raise UnitError(
-                f"'{text}' is not a quantity in {self.base}; "
-                f"write it like '{self.example}'"
+                f"{_quoted(text)} is not a quantity in {self.base}; {self._hint}"
             )
         return self.check(float(number) * self.scales[unit], text)
+
+    @property
+    def _hint(self) -> str:
+        return f"write it like '{self.example}'"
 
     def check(self, value: float, given: object) -> float:
         """Return the value if it is finite and not negative, else raise `UnitError`."""
         if not math.isfinite(value) or value < 0:
-            raise UnitError(f"'{given}' must be a finite quantity of zero or more")
+            raise UnitError(
+                f"{_quoted(given)} must be a finite quantity of zero or more"
+            )
         return value
 
     def format(self, value: float, digits: int = 3) -> str:
@@ -93,10 +96,15 @@ class Unit:
         if isinstance(value, str):
             return self.parse(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UnitError(f"'{value}' is not text like '{self.example}'")
+            raise UnitError(f"{_quoted(value)} is not text like '{self.example}'")
         if (info.context or {}).get("source") == "file":
-            raise UnitError(f"'{value}' has no unit; write it like '{self.example}'")
+            raise UnitError(f"{_quoted(value)} has no unit; {self._hint}")
         return self.check(float(value), value)
+
+
+def _quoted(given: object) -> str:
+    text = " ".join(str(given).split())
+    return f"'{text[:57]}...'" if len(text) > 60 else f"'{text}'"
 
 
 def _prefixed(base: str, prefixes: Mapping[str, float]) -> dict[str, float]:

@@ -62,7 +62,7 @@ def test_spellings(text: str, dtype: Dtype) -> None:
 
 
 def test_unknown_dtype_names_the_nearest() -> None:
-    with pytest.raises(DeploymentError, match="unknown dtype 'bf61'.*'bf16'"):
+    with pytest.raises(DeploymentError, match=r"unknown dtype 'bf61'.*'bf16'"):
         Dtype.of("bf61")
 
 

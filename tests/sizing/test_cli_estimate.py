@@ -101,6 +101,19 @@ def test_twice_the_replicas_at_twice_the_load_are_as_fast(genz: Genz) -> None:
     assert two["output_tokens_per_s"] == pytest.approx(2 * one["output_tokens_per_s"])
 
 
+def test_one_output_token_is_no_overload(genz: Genz) -> None:
+    load = ("--input-tokens", "1000", "--output-tokens", "1", "--rate", "1 req/s")
+    ran = genz("estimate", *DEPLOYMENT, *load)
+    assert ran.code == 0 or "output" in ran.err, ran.err
+    assert "0 us" not in ran.out, "one token has no time per further token"
+
+
+def test_end_to_end_takes_longer_than_the_first_token(genz: Genz) -> None:
+    answer = estimated(genz, "--input-tokens", "20000", "--output-tokens", "2")
+    for side in ("low", "mean", "high"):
+        assert answer["e2e_s"][side] >= answer["ttft_s"][side] * (1 - 1e-9), side
+
+
 def test_output_file(genz: Genz, tmp_path: Path) -> None:
     path = tmp_path / "one.json"
     ran = genz("estimate", *DEPLOYMENT, *TOKENS, "-o", path)

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
     def folder(document: Path) -> Path:
         if document not in made:
             made[document] = tmp_path_factory.mktemp(document.stem)
+            (made[document] / "problems").symlink_to(ROOT / "problems")
         return made[document]
 
     return folder
@@ -74,12 +76,16 @@ def test_readme_mentions_every_command(command: str) -> None:
 
 
 def test_readme_starts_with_both_one_line_commands() -> None:
-    start = "\n".join(README.read_text(encoding="utf-8").splitlines()[:30])
-    assert "install" in start
-    shown = [" ".join(command.split()) for command in _shown(start + "\n```")]
-    commands = shown or start.splitlines()
-    assert any(re.search(r"\binstall\b", line) for line in commands)
-    assert any("genz-size size " in line for line in commands)
+    """One line sets up and sizes, one line sets up and tests."""
+    start = README.read_text(encoding="utf-8").splitlines()[:30]
+    set_up = [line for line in start if re.search(r"\binstall\b", line)]
+    (sizes,) = (line for line in set_up if "genz-size size " in line)
+    (tests,) = (line for line in set_up if "pytest" in line)
+    for problem in re.findall(r"\S+\.toml", sizes):
+        assert (ROOT / problem).is_file()
+    if "[test]" in tests:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+        assert "test" in project["project"]["optional-dependencies"]
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -29,16 +29,22 @@ OBJECTIVES = ("cost", "npus", "power")
 
 
 def random_instance(toys: Any, seed: int) -> Instance:
-    """Return two or three offers, one or two classes, two to five candidates."""
+    """Return two or three offers, one or two classes, two to five candidates.
+
+    Hosts of twelve are no power of two, and replicas of three or seven leave gaps.
+    """
     draw = random.Random(seed)
     offers = []
     for number in range(draw.randint(2, 3)):
-        npus, whole = draw.choice([(1, False), (1, False), (8, True), (4, True)])
+        npus, whole = draw.choice(
+            [(1, False), (8, True), (4, True), (12, True), (16, True)]
+        )
         offers.append(
             toys.offer(
                 npus * draw.randint(50, 400) / 100,
                 npus,
                 whole=whole,
+                node=12 if npus == 12 else 8,
                 name=f"npu{number % 2}" if npus == 8 else f"npu{number}",
                 watts=float(draw.randint(200, 1500)),
             )
@@ -47,7 +53,7 @@ def random_instance(toys: Any, seed: int) -> Instance:
     made = []
     for i in range(draw.randint(max(2, classes), 5)):
         number = draw.randrange(len(offers))
-        sizes = [n for n in (1, 2, 3, 4, 8, 16) if offers[number].admits(n)]
+        sizes = [n for n in (1, 2, 3, 4, 7, 8, 16) if offers[number].admits(n)]
         npus = draw.choice(sizes)
         capacity = npus * draw.randint(2, 12) / 4
         made.append((i % classes, number, npus, capacity))

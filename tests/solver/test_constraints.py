@@ -34,12 +34,13 @@ def an_instance(toys: Any, **limits: Any) -> Instance:
     """Return two classes on whole hosts of 8, on NPUs one by one, on whole twelves.
 
     Candidates 0, 1, 2 take 2, 3 (slot 4) and 16 NPUs of the whole hosts, 3 and 4
-    take 1 and 8 of the others; 5 and 6 take 8 and 4 of the hosts of twelve.
+    take 1 and 8 of the others; 5 and 6 take 8 and 4 of the hosts of twelve,
+    which are two nodes each.
     """
     offers = [
         toys.offer(16.0, 8, whole=True, name="alpha", watts=1500.0),
         toys.offer(1.5, 1, name="beta", watts=400.0),
-        toys.offer(12.0, 12, whole=True, name="alpha", node=12, watts=1500.0),
+        toys.offer(12.0, 12, whole=True, name="alpha", node=6, watts=1500.0),
     ]
     replicas = [
         (0, 0, 2, 2.5),
@@ -69,13 +70,13 @@ CASES = [
     Case("hosts", "whole", True, NOTHING | {0: 4, 2: 1}, NO_HOSTS | {0: 3}),
     Case("hosts", "node", True, NOTHING | {3: 4, 4: 1}, NO_HOSTS | {1: 2}),
     Case("hosts", "twelve", True, NOTHING | {5: 1, 6: 1}, NO_HOSTS | {2: 1}),
-    Case("hosts", "three-fours", True, NOTHING | {6: 2}, NO_HOSTS | {2: 1}),
+    Case("hosts", "two-fours", True, NOTHING | {6: 2}, NO_HOSTS | {2: 1}),
     Case("hosts", "over-full", False, {0: 3, 1: 1}, {0: 1}),
     Case("hosts", "slot-of-three-is-four", False, {0: 1, 1: 2}, {0: 1}),
     Case("hosts", "two-hosts-for-sixteen", False, {2: 1}, {0: 1}),
     Case("hosts", "shared-beside-whole", False, {0: 1, 2: 1}, {0: 2}),
     Case("hosts", "node-over-full", False, {3: 1, 4: 1}, {1: 1}),
-    Case("hosts", "one-eight-per-twelve", False, {5: 2}, {2: 1}),
+    Case("hosts", "one-eight-per-twelve", False, {5: 3}, {2: 2}),
     Case("hosts", "no-host", False, {3: 1}, {1: 0}),
     # availability
     Case(
@@ -107,8 +108,16 @@ CASES = [
         "availability", "type-none", False, {3: 1}, {}, {"npus_per_type": {"beta": 0}}
     ),
     Case("availability", "type-absent", True, {3: 1}, {}, {"npus_per_type": {"x": 0}}),
-    Case("availability", "nodes", True, NOTHING, NO_HOSTS | {0: 2, 1: 1}, {"nodes": 3}),
+    Case(
+        "availability",
+        "nodes",
+        True,
+        NOTHING | {0: 1, 3: 1, 6: 1},
+        {0: 1, 1: 1, 2: 1},
+        {"nodes": 4},
+    ),
     Case("availability", "nodes-over", False, {}, {0: 2, 1: 2}, {"nodes": 3}),
+    Case("availability", "two-nodes-per-host", False, {}, {2: 2}, {"nodes": 3}),
     # budget: 16 per host of 8, 1.5 per NPU, 12 per host of 12.
     Case(
         "budget",

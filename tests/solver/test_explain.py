@@ -52,6 +52,12 @@ INFEASIBLE: dict[str, dict[str, Any]] = {
         ],
         "limits": {"npus": 3, "usd_per_hour": 100.0},
     },
+    "minutes": {
+        "model": "llama-3.1-70b",
+        "hardware": {"npus": ["l40s", "l4"]},
+        "prices": {},
+        "traffic": [chat(("e2e", 0.1), output_tokens=3000, rate=1.0)],
+    },
     "users": {
         "traffic": [chat(("tpot", 0.03), rate=None, concurrency=3000)],
         "limits": {"npus": 2},

@@ -258,6 +258,19 @@ def test_budget_of_exactly_the_optimum_suffices(small: Small, plain: Plan) -> No
     assert isinstance(Workspace.of(less).solve(), Infeasible)
 
 
+def test_budget_in_months_buys_what_it_pays_for(small: Small) -> None:
+    # Three NPUs at 730 USD/month x 1.37 are no whole number of micro-dollars an hour.
+    given = [{"npu": "h100-sxm", "usd_per_hour": "1000 USD/month"}]
+    plan = optimum(
+        small(
+            hardware={"npus": ["h100-sxm"]},
+            prices={"given": given},
+            limits={"usd_per_hour": "3000 USD/month"},
+        )
+    )
+    assert plan.total_npus == 3
+
+
 def test_power_of_exactly_the_optimum_suffices(small: Small) -> None:
     # An L40S counts for 350 W x 2.17 = 759.5 W, no whole number of watts.
     least = optimum(small(objective="power")).power

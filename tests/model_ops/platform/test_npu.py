@@ -53,16 +53,14 @@ def test_power(
         ([Dtype.FP32], Dtype.FP4, Dtype.FP32),
     ],
 )
-def test_engine(
-    toy_npu: Npu, has: list[Dtype], wanted: Dtype, engine: Dtype
-) -> None:
+def test_engine(toy_npu: Npu, has: list[Dtype], wanted: Dtype, engine: Dtype) -> None:
     npu = replace(toy_npu, flop_per_s=dict.fromkeys(has, 1e12))
     assert npu.engine(wanted) is engine
 
 
 def test_an_npu_without_a_wide_enough_engine_says_what_it_has(toy_npu: Npu) -> None:
     npu = replace(toy_npu, flop_per_s={Dtype.FP8: 1e12, Dtype.BF16: 1e12})
-    with pytest.raises(DeploymentError, match="^toy cannot compute fp32: .*fp8, bf16$"):
+    with pytest.raises(DeploymentError, match=r"cannot compute fp32: .*fp8, bf16$"):
         npu.engine(Dtype.FP32)
 
 

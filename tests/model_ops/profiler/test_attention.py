@@ -30,9 +30,7 @@ def test_parameters_by_hand() -> None:
     assert replace(GQA, qk_norm=True).parameters(HIDDEN) == plain + 2 * HEAD_DIM
 
 
-@pytest.mark.parametrize(
-    ("tp", "kv_heads"), [(1, 4), (2, 2), (4, 1), (8, 1), (16, 1)]
-)
+@pytest.mark.parametrize(("tp", "kv_heads"), [(1, 4), (2, 2), (4, 1), (8, 1), (16, 1)])
 def test_kv_heads_are_split_and_then_copied(tp: int, kv_heads: int) -> None:
     assert GQA.kv_heads_per_rank(tp) == kv_heads
     assert GQA.kv_elements_per_token(tp) == 2 * kv_heads * HEAD_DIM

@@ -46,9 +46,7 @@ def test_operators_by_hand(ffn: DenseFfn, up: int, name: str, tp: int) -> None:
     assert list(ffn.operators(Shard(HIDDEN, tp, PRESETS["int8"]), STEP)) == [
         Gemm(name=name, k=HIDDEN, n=up * width, **linear),
         # Reads gate and up in 16 bits, writes what down_proj reads in 8.
-        Elementwise(
-            name="activation", elements=TOKENS * width, read=up * 2, written=1
-        ),
+        Elementwise(name="activation", elements=TOKENS * width, read=up * 2, written=1),
         Gemm(name="down_proj", k=width, n=HIDDEN, **linear),
     ]
 

@@ -39,8 +39,10 @@ def test_a_step_counts_tokens_and_sampled_rows() -> None:
     [
         (
             {},
-            ["norm", *ATTENTION, "attention_all_reduce"]
-            + ["norm", *FFN, "ffn_all_reduce"],
+            [
+                *("norm", *ATTENTION, "attention_all_reduce"),
+                *("norm", *FFN, "ffn_all_reduce"),
+            ],
         ),
         (  # GPT-J: one norm, both halves at once, one all-reduce
             {"parallel_residual": True, "norms": 1},
@@ -52,8 +54,10 @@ def test_a_step_counts_tokens_and_sampled_rows() -> None:
         ),
         (  # Gemma 2: norms behind the halves too
             {"norms": 4},
-            ["norm", *ATTENTION, "attention_all_reduce"]
-            + ["norm", *FFN, "ffn_all_reduce", "norm", "norm"],
+            [
+                *("norm", *ATTENTION, "attention_all_reduce"),
+                *("norm", *FFN, "ffn_all_reduce", "norm", "norm"),
+            ],
         ),
         ({"mixer": None, "norms": 1}, ["norm", *FFN, "ffn_all_reduce"]),
         ({"ffn": None, "norms": 1}, ["norm", *ATTENTION, "attention_all_reduce"]),

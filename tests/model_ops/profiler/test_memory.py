@@ -1,17 +1,20 @@
 from dataclasses import replace
-from math import ceil
+from math import ceil, sqrt
 
 import numpy as np
 import pytest
 
-from model_ops.dtypes import PRESETS, Dtype, Precision
+from model_ops.dtypes import PRESETS, Precision
 from model_ops.profiler.arch import LayerRun, ModelArch
 from model_ops.profiler.memory import (
     KV_BLOCK_TOKENS,
+    CacheDemand,
     activation_bytes,
+    cache_demand,
     footprint,
     kv_bytes_per_sequence,
     largest_batch,
+    lockstep_footprint,
     weight_bytes,
 )
 from model_ops.profiler.parallelism import Parallelism
@@ -24,7 +27,7 @@ LINEAR = HIDDEN * (2 * Q + 2 * KV) + 3 * HIDDEN * WIDE
 BF16, ONE = Precision(), Parallelism(1, 1)
 
 
-def paged(tokens: int) -> int:
+def paged(tokens: float) -> int:
     return ceil(tokens / KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS
 
 
@@ -102,16 +105,46 @@ def test_activations_by_hand(toy_arch: ModelArch) -> None:
     assert activation_bytes(toy_arch, split, BF16, tokens, sampled) == stream + logits
 
 
+def test_cache_of_many_sequences_is_the_mean_and_two_deviations() -> None:
+    prompt, full, batch = 100.0, 300.0, 48
+    cache = CacheDemand(prompt, mean=200.0, full=full)
+    # Uniform from prompt to full: a variance of a twelfth of the range squared.
+    deviation = sqrt((full - prompt) ** 2 / 12)
+    assert cache.deviation == pytest.approx(deviation)
+    assert cache.of(batch) == pytest.approx(
+        batch * 200 + 2 * sqrt(batch * deviation**2)
+    )
+    assert cache.of(1) == full  # few sequences may all be at their end
+    assert cache.of(0) == 0
+
+
+def test_cache_demand_by_hand(toy_arch: ModelArch) -> None:
+    each = LAYERS * 2 * KV * 2
+    cache = cache_demand(toy_arch, ONE, BF16, input_tokens=50, output_tokens=31)
+    assert cache.prompt == each * paged(50)
+    assert cache.mean == each * paged(65.5)
+    assert cache.full == each * paged(81)
+
+
 def test_footprint_by_hand(toy_arch: ModelArch) -> None:
-    batch, tokens, step_tokens, pp = 8, 50, 64, 2
+    batch, prompt, answer, step_tokens, pp = 90, 50, 200, 64, 2
     split = Parallelism(1, pp)
     memory = footprint(
-        toy_arch, split, BF16, batch=batch, tokens=tokens, step_tokens=step_tokens
+        toy_arch,
+        split,
+        BF16,
+        batch=batch,
+        input_tokens=prompt,
+        output_tokens=answer,
+        step_tokens=step_tokens,
     )
     layers = LAYERS / pp
-    per_sequence = layers * 2 * KV * 2 * paged(tokens)
+    each = layers * 2 * KV * 2
+    spread = each * (paged(prompt + answer) - paged(prompt)) / sqrt(12)
+    decoding = batch * each * paged(prompt + answer / 2) + 2 * sqrt(batch) * spread
+    prefilling = pp * each * paged(prompt)  # a prompt per stage
     assert memory.weights == 2 * (layers * LINEAR + VOCAB * HIDDEN)
-    assert memory.kv_cache == (batch + pp) * per_sequence  # a prompt per stage
+    assert memory.kv_cache == pytest.approx(decoding + prefilling)
     assert memory.activations == activation_bytes(
         toy_arch, split, BF16, step_tokens, batch / pp + 1
     )
@@ -119,28 +152,37 @@ def test_footprint_by_hand(toy_arch: ModelArch) -> None:
     assert memory.total == parts
 
 
+def test_lockstep_footprint_by_hand(toy_arch: ModelArch) -> None:
+    batch, prompt, answer, pp = 8, 50, 31, 2
+    split = Parallelism(1, pp)
+    memory = lockstep_footprint(
+        toy_arch,
+        split,
+        BF16,
+        batch=batch,
+        input_tokens=prompt,
+        output_tokens=answer,
+    )
+    each = LAYERS / pp * 2 * KV * 2
+    assert memory.weights == weight_bytes(toy_arch, split, BF16)
+    assert memory.kv_cache == batch * each * paged(prompt + answer)
+    in_step = batch / pp
+    assert memory.activations == activation_bytes(
+        toy_arch, split, BF16, in_step * prompt, in_step
+    )
+
+
 def test_footprint_arrays_equal_scalars(toy_arch: ModelArch) -> None:
     splits = [(1, 1), (2, 1), (4, 2), (1, 4)]
-    batches, tokens = [1, 7, 100], 70
+    batches = [1, 7, 100]
     tp, pp = (np.array(axis)[:, None] for axis in zip(*splits, strict=True))
+    shape = {"input_tokens": 70, "output_tokens": 30, "step_tokens": 64}
     together = footprint(
-        toy_arch,
-        Parallelism(tp, pp),
-        BF16,
-        batch=np.array(batches),
-        tokens=tokens,
-        step_tokens=64,
+        toy_arch, Parallelism(tp, pp), BF16, batch=np.array(batches), **shape
     )
     for row, split in enumerate(splits):
         for column, batch in enumerate(batches):
-            alone = footprint(
-                toy_arch,
-                Parallelism(*split),
-                BF16,
-                batch=batch,
-                tokens=tokens,
-                step_tokens=64,
-            )
+            alone = footprint(toy_arch, Parallelism(*split), BF16, batch=batch, **shape)
             for part in ("weights", "kv_cache", "activations", "total"):
                 grid = np.broadcast_to(getattr(together, part), (4, 3))
                 assert grid[row, column] == getattr(alone, part)
@@ -149,11 +191,11 @@ def test_footprint_arrays_equal_scalars(toy_arch: ModelArch) -> None:
 def test_wider_formats_scale_every_byte_but_the_fp32_logits(
     toy_arch: ModelArch,
 ) -> None:
-    shape = {"batch": 3, "tokens": 40, "step_tokens": 64}
+    shape = {"batch": 3, "input_tokens": 40, "output_tokens": 9, "step_tokens": 64}
     half = footprint(toy_arch, ONE, BF16, **shape)
     full = footprint(toy_arch, ONE, PRESETS["fp32"], **shape)
     assert full.weights == 2 * half.weights
-    assert full.kv_cache == 2 * half.kv_cache
+    assert full.kv_cache == pytest.approx(2 * half.kv_cache)
     logits = (3 + 1) * VOCAB * 4
     assert full.activations - logits == 2 * (half.activations - logits)
 
@@ -163,87 +205,78 @@ st = hypothesis.strategies
 settings = hypothesis.settings(derandomize=True, deadline=None)
 splits = st.builds(Parallelism, st.sampled_from([1, 2, 4]), st.integers(1, 6))
 precisions = st.sampled_from(sorted(PRESETS)).map(PRESETS.__getitem__)
+lengths = st.fixed_dictionaries(
+    {
+        "input_tokens": st.integers(1, 3000),
+        "output_tokens": st.integers(1, 3000),
+        "step_tokens": st.integers(1, 4096),
+    }
+)
 
 
 @settings
-@hypothesis.given(
-    splits,
-    precisions,
-    st.integers(1, 3000),
-    st.integers(1, 4096),
-    st.floats(0, 1e9),
-)
+@hypothesis.given(splits, precisions, lengths, st.floats(0, 1e9))
 def test_largest_batch_is_the_largest_that_fits(
     toy_arch: ModelArch,
     split: Parallelism,
     precision: Precision,
-    tokens: int,
-    step_tokens: int,
+    lengths: dict[str, int],
     room: float,
 ) -> None:
     def needed(batch: float) -> float:
-        return footprint(
-            toy_arch,
-            split,
-            precision,
-            batch=batch,
-            tokens=tokens,
-            step_tokens=step_tokens,
-        ).total
+        return footprint(toy_arch, split, precision, batch=batch, **lengths).total
 
     usable = needed(0) + room
-    batch = largest_batch(
-        toy_arch,
-        split,
-        precision,
-        usable=usable,
-        tokens=tokens,
-        step_tokens=step_tokens,
-    )
+    batch = largest_batch(toy_arch, split, precision, usable=usable, **lengths)
     assert batch == int(batch) >= 0
     assert needed(batch) <= usable * (1 + 1e-12)
     assert usable < needed(batch + 1) * (1 + 1e-12)
 
 
-def test_largest_batch_takes_the_last_byte_and_says_when_nothing_fits(
-    toy_arch: ModelArch,
-) -> None:
-    shape = {"tokens": 40, "step_tokens": 64}
-    five = footprint(toy_arch, ONE, BF16, batch=5, **shape).total
-    usable = np.array([five - 1, five, five + 1])
+@pytest.mark.parametrize("batch", [1, 2, 5, 1000])
+def test_largest_batch_at_the_edge(toy_arch: ModelArch, batch: int) -> None:
+    shape = {"input_tokens": 40, "output_tokens": 90, "step_tokens": 64}
+    edge = footprint(toy_arch, ONE, BF16, batch=batch, **shape).total
+    usable = edge * np.array([1 - 1e-9, 1 + 1e-9])
     fitting = largest_batch(toy_arch, ONE, BF16, usable=usable, **shape)
-    assert fitting.tolist() == [4, 5, 5]
+    assert fitting.tolist() == [batch - 1, batch]
+
+
+def test_largest_batch_is_zero_or_less_where_nothing_fits(toy_arch: ModelArch) -> None:
+    shape = {"input_tokens": 40, "output_tokens": 90, "step_tokens": 64}
     weights = weight_bytes(toy_arch, ONE, BF16)
     assert largest_batch(toy_arch, ONE, BF16, usable=weights, **shape) <= 0
 
 
 @settings
 @hypothesis.given(
-    splits, precisions, st.integers(1, 500), st.integers(1, 2000), st.integers(1, 100)
+    splits,
+    precisions,
+    st.integers(1, 500),
+    st.integers(1, 2000),
+    st.integers(1, 2000),
+    st.integers(1, 100),
 )
 def test_memory_grows_with_batch_context_and_step(
     toy_arch: ModelArch,
     split: Parallelism,
     precision: Precision,
     batch: int,
-    tokens: int,
+    prompt: int,
+    answer: int,
     more: int,
 ) -> None:
-    def needed(batch: int, tokens: int, step_tokens: int) -> float:
-        return footprint(
-            toy_arch,
-            split,
-            precision,
-            batch=batch,
-            tokens=tokens,
-            step_tokens=step_tokens,
-        ).total
+    def needed(**changes: int) -> float:
+        usual = {"batch": batch, "input_tokens": prompt, "output_tokens": answer}
+        usual |= {"step_tokens": 64} | changes
+        return footprint(toy_arch, split, precision, **usual).total
 
-    base = needed(batch, tokens, 64)
-    assert needed(batch + more, tokens, 64) > base
-    assert needed(batch, tokens + more, 64) >= base
-    assert needed(batch, tokens + KV_BLOCK_TOKENS, 64) > base
-    assert needed(batch, tokens, 64 + more) > base
+    base = needed()
+    assert needed(batch=batch + more) > base
+    assert needed(output_tokens=answer + more) >= base
+    assert needed(output_tokens=answer + 2 * KV_BLOCK_TOKENS) > base
+    assert needed(input_tokens=prompt + KV_BLOCK_TOKENS) > base
+    assert needed(step_tokens=64 + more) > base
 
 
 @settings
@@ -261,4 +294,3 @@ def test_published_kv_cache_of_a_long_prompt() -> None:
     # 128 KiB a token (see test_attention), 8192 tokens: 1 GiB.
     llama = load_model("llama-3.1-8b")
     assert kv_bytes_per_sequence(llama, ONE, BF16, 8192) == 2**30
-    assert Dtype.BF16.bytes == 2

@@ -10,9 +10,7 @@ from model_ops.profiler.ops import AttentionCore, Elementwise, Gemm
 
 def gemm(m: object, k: object, n: object, **formats: Dtype) -> Gemm:
     chosen = {"weights": Dtype.BF16, "inputs": Dtype.BF16, "outputs": Dtype.BF16}
-    return Gemm(
-        name="g", m=m, k=k, n=n, **({"engine": Dtype.BF16} | chosen | formats)
-    )
+    return Gemm(name="g", m=m, k=k, n=n, **({"engine": Dtype.BF16} | chosen | formats))
 
 
 def core(**changes: object) -> AttentionCore:

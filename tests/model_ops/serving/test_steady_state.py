@@ -199,7 +199,9 @@ def test_batch_is_rate_times_the_seconds_of_decoding(
 
 
 @settings
-@hypothesis.given(prompts, answers, chunks, layouts, st.integers(1, 64), st.floats(1, 9))
+@hypothesis.given(
+    prompts, answers, chunks, layouts, st.integers(1, 64), st.floats(1, 9)
+)
 def test_faster_hardware_never_serves_less(
     toy_replica: Replica,
     toy_npu: Npu,
