@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from model_ops.errors import ProblemError, nearest
 
@@ -30,56 +30,81 @@ def read_text(path: Path, field: str, largest: int = LARGEST_FILE) -> str:
                 f"{field}: {path} has {size / 1e6:.0f} MB; "
                 f"at most {largest / 1e6:.0f} MB are read"
             )
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ProblemError(f"{field}: there is no file {path}") from None
     except UnicodeDecodeError:
         raise ProblemError(f"{field}: {path} is not UTF-8 text") from None
     except OSError as error:
         raise ProblemError(f"{field}: cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ProblemError(f"{field}: cannot read {str(path)!r}: {error}") from None
 
 
-def messages(error: ValidationError) -> str:
-    """Return what pydantic found, one clause per field, without its jargon."""
+def messages(error: ValidationError, schema: type[BaseModel]) -> str:
+    """Return what pydantic found in data of a schema, one clause per field."""
     found = [cast(Mapping[str, Any], item) for item in error.errors()]
     places = [item["loc"] for item in found]
     clauses = [
-        _message(item, error.title)
+        _message(item, schema)
         for item in found
-        # A list is said to be too short when its only item is wrong: say the latter.
+        # A list whose only item is wrong is called too short: the latter says more.
         if not any(_inside(place, item["loc"]) for place in places)
     ]
-    return "; ".join(dict.fromkeys(clauses))
+    rest = len(clauses) - _MOST_CLAUSES
+    return "; ".join(clauses[:_MOST_CLAUSES]) + (f"; and {rest} more" * (rest > 0))
+
+
+_MOST_CLAUSES = 5
 
 
 def _inside(place: tuple[object, ...], outer: tuple[object, ...]) -> bool:
     return len(place) > len(outer) and place[: len(outer)] == outer
 
 
-def _message(item: Mapping[str, Any], title: str) -> str:
-    where = ".".join(str(part) for part in item["loc"]) or title
-    kind, given, context = item["type"], item["input"], item.get("ctx", {})
+def _message(item: Mapping[str, Any], schema: type[BaseModel]) -> str:
+    place, kind, given = item["loc"], item["type"], item["input"]
+    where = ".".join(str(part) for part in place)
+    prefix = f"{where}: " if where else ""
+    context = item.get("ctx", {})
+    if kind == "value_error":
+        return f"{prefix}{context['error']}"
+    if kind == "missing":
+        return f"{prefix}required, but missing"
+    if kind == "extra_forbidden":
+        hint = nearest(str(place[-1]), _fields_beside(schema, place))
+        return f"{prefix}there is no such field{hint}"
     if kind in ("literal_error", "enum"):
         known = [w.strip(" '") for w in _listed(context.get("expected", ""))]
-        return f"{where}: unknown value {shown(given)}{nearest(str(given), known)}"
-    if kind == "value_error":
-        return f"{where}: {context['error']}"
-    if kind in _PLAIN:
-        return f"{where}: {_PLAIN[kind].format(**context)}"
+        return f"{prefix}unknown value {shown(given)}{nearest(str(given), known)}"
+    if kind == "tuple_type":
+        table = f"[[{place[-1]}]] above it"
+        written = table if isinstance(given, dict) else f"[{shown(given)}]"
+        return f"{prefix}must be a list; write {written}"
     rule = _RULES.get(kind, item["msg"]).format(**context)
-    return f"{where}: {rule}, got {shown(given)}"
+    return f"{prefix}{rule}, got {shown(given)}"
 
 
-_PLAIN = {
-    "extra_forbidden": "there is no such field",
-    "missing": "required, but missing",
-}
+def _fields_beside(schema: type[BaseModel], place: tuple[Any, ...]) -> list[str]:
+    """Return the fields that the table with an unknown one may have."""
+    for part in place[:-1]:
+        if part in schema.model_fields:
+            schema = _model_in(schema.model_fields[part].annotation) or schema
+    return list(schema.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(inner) for inner in get_args(annotation))
+    return next((model for model in found if model is not None), None)
+
 
 _RULES = {
-    "greater_than": "must be above {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be below {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
     "too_short": "must have at least {min_length} entries",
     "too_long": "must have at most {max_length} entries",
     "string_too_short": "must have at least {min_length} characters",
@@ -94,7 +119,6 @@ _RULES = {
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
-    "tuple_type": "must be a list",
     "dict_type": "must be a table",
     "mapping_type": "must be a table",
     "model_type": "must be a table",

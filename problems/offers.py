@@ -1,11 +1,11 @@
 """Offers: what an NPU costs, in which portions, under the problem's price terms."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from model_ops.errors import ProblemError
+from model_ops.errors import ProblemError, nearest
 from model_ops.platform.npu import Npu
 from problems import catalogue
 from problems.catalogue import Quote
@@ -160,15 +160,38 @@ def offers(problem: SizingProblem) -> list[Offer]:
         else:
             quotes = (q for q in catalogue.load_quotes() if q.price.npu == name)
             found.extend(_cheapest(npu, _matching(problem, quotes)))
+    if problem.objective == "power" or problem.limits.power is not None:
+        known = [offer for offer in found if offer.npu.power is not None]
+        if found and not known:
+            names = tuple(dict.fromkeys(offer.npu.name for offer in found))
+            raise ProblemError(f"power: none is published for {_some(names)}")
+        found = known
     if not found:
         prices = problem.prices
+        quoted = catalogue.load_quotes()
+        hints = _unmatched("provider", prices.providers, {q.provider for q in quoted})
+        regions = {q.price.region for q in quoted} - {""}
+        hints += _unmatched("region", prices.regions, regions)
         raise ProblemError(
             f"prices: no price for {_some(wanted)} with terms "
             f"{', '.join(prices.terms)}, providers {', '.join(prices.providers)}, "
             f"regions {', '.join(prices.regions)}, confidence {prices.confidence}; "
-            "widen them, or give a price of your own (prices.given)"
+            f"widen them, or give a price of your own (prices.given){hints}"
         )
     return found
+
+
+def _unmatched(field: str, patterns: Sequence[str], known: set[str]) -> str:
+    """Return a hint for each pattern that no price's provider or region matches."""
+    lower = {value.lower(): value for value in known}
+    text = ""
+    for pattern in patterns:
+        if not any(_any_match(value, (pattern,)) for value in known):
+            hint = nearest(pattern, lower)
+            for low, value in lower.items():
+                hint = hint.replace(f"'{low}'", f"'{value}'")
+            text += f"; there is no {field} '{pattern}'{hint}"
+    return text
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -28,8 +29,9 @@ from model_ops.units import (
 from problems import catalogue
 from problems.catalogue.schema import Confidence, Term
 from problems.fields import messages, read_text
+from problems.lengths import check_length
 
-Tokens = Annotated[int, Field(gt=0, le=100_000_000)]
+Tokens = Annotated[int, Field(gt=0, le=100_000_000, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Globs = Annotated[tuple[Name, ...], Field(min_length=1)]
 Metric = Literal["ttft", "tpot", "e2e"]
@@ -46,15 +48,27 @@ def _precision(name: str) -> str:
 PrecisionName = Annotated[str, AfterValidator(_precision)]
 
 
+def _statistic(name: object) -> object:
+    if isinstance(name, str) and name in ("p50", "p90", "p95", "p99"):
+        raise ValueError(
+            f"'{name}' is not available: means alone are predicted; use 'mean'"
+        )
+    return name
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _twice(names: Sequence[str]) -> str:
+    return next(name for name in names if names.count(name) > 1)
 
 
 class LatencyTarget(_Part):
     """A bound on one statistic of one latency over a class's requests."""
 
     metric: Metric
-    statistic: Literal["mean"] = "mean"
+    statistic: Annotated[Literal["mean"], BeforeValidator(_statistic)] = "mean"
     at_most: Annotated[Seconds, Field(gt=0, le=86_400)]
 
     @property
@@ -83,7 +97,10 @@ class TrafficClass(_Part):
             raise ValueError("give either rate or concurrency, and not both")
         kinds = [(target.metric, target.statistic) for target in self.targets]
         if len(kinds) != len(set(kinds)):
-            raise ValueError("each latency may have one target per statistic")
+            raise ValueError(
+                "targets: each latency may have one target per statistic, not two for "
+                + _twice([f"{statistic} {metric}" for metric, statistic in kinds])
+            )
         if self.output_tokens == 1 and any(t.metric == "tpot" for t in self.targets):
             raise ValueError("targets: TPOT needs output_tokens of at least 2")
         return self
@@ -194,7 +211,9 @@ class SizingProblem(_Part):
     def _classes_are_distinct(self) -> Self:
         given = [traffic.name for traffic in self.traffic]
         if len(given) != len(set(given)):
-            raise ValueError("traffic: each class needs a name of its own")
+            raise ValueError(
+                f"traffic: each class needs a name of its own, not '{_twice(given)}' twice"
+            )
         return self
 
     def formats(self) -> tuple[Precision, ...]:
@@ -213,14 +232,20 @@ class SizingProblem(_Part):
         """
         arch = catalogue.load_model(self.model)
         self.hardware.names()
-        self._check_lengths(arch.max_position_embeddings)
-        per_type = {
-            _npu("limits.npus_per_type", name): most
-            for name, most in self.limits.npus_per_type.items()
-        }
+        for traffic in self.traffic:
+            tokens = traffic.input_tokens + traffic.output_tokens
+            check_length(f"traffic.{traffic.name}", arch, tokens)
+        limited = [_npu("limits.npus_per_type", n) for n in self.limits.npus_per_type]
+        if len(limited) != len(set(limited)):
+            raise ProblemError(
+                f"limits.npus_per_type: two limits for {_twice(limited)}"
+            )
+        per_type = dict(zip(limited, self.limits.npus_per_type.values(), strict=True))
         given = [_npu("prices.given.npu", price.npu) for price in self.prices.given]
         if len(given) != len(set(given)):
-            raise ProblemError("prices.given: one price per NPU, please")
+            raise ProblemError(
+                f"prices.given: one price per NPU, please, not two for {_twice(given)}"
+            )
         limits = self.limits.model_copy(update={"npus_per_type": per_type})
         if limits.npus is not None and limits.nodes is not None:
             smallest = min(
@@ -231,15 +256,6 @@ class SizingProblem(_Part):
                     f"limits: npus {limits.npus} is less than nodes {limits.nodes}"
                 )
         return self.model_copy(update={"limits": limits})
-
-    def _check_lengths(self, longest: int | None) -> None:
-        for traffic in self.traffic:
-            total = traffic.input_tokens + traffic.output_tokens
-            if longest is not None and total > longest:
-                raise ProblemError(
-                    f"traffic.{traffic.name}: input_tokens + output_tokens = {total} "
-                    f"exceeds max_position_embeddings {longest} of {self.model}"
-                )
 
 
 def _npu(field: str, name: str) -> str:
@@ -285,7 +301,7 @@ def problem_of(data: Mapping[str, Any], source: str) -> SizingProblem:
     try:
         problem = SizingProblem.model_validate(data, context={"source": source})
     except ValidationError as error:
-        raise ProblemError(messages(error)) from None
+        raise ProblemError(messages(error, SizingProblem)) from None
     return problem.checked()
 
 
@@ -302,3 +318,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ProblemError(f"problem: {path} is not valid TOML: {error}") from None
+    except ValueError as error:
+        raise ProblemError(f"problem: {path} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise ProblemError(
+            f"problem: {path} is not valid TOML: nested too deeply"
+        ) from None

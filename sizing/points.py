@@ -87,7 +87,14 @@ def read_points(path: Path) -> list[dict[str, str]]:
     """
     text = read_text(path, "--points", LARGEST_TABLE)
     reader = csv.DictReader(io.StringIO(text))
-    columns = reader.fieldnames or ()
+    try:
+        columns = reader.fieldnames or ()
+        rows = list(reader)
+    except csv.Error as error:
+        raise ProblemError(f"--points: {path} is not a table: {error}") from None
+    for column in columns:
+        if columns.count(column) > 1:
+            raise ProblemError(f"--points: {path} has the column '{column}' twice")
     for column in ("model", "npu", "input_tokens", "output_tokens"):
         if column not in columns:
             raise ProblemError(f"--points: {path} lacks the column '{column}'")
@@ -96,7 +103,7 @@ def read_points(path: Path) -> list[dict[str, str]]:
             raise ProblemError(
                 f"--points: unknown column '{column}'{nearest(column, INPUTS)}"
             )
-    return [{key: value or "" for key, value in row.items() if key} for row in reader]
+    return [{key: value or "" for key, value in row.items() if key} for row in rows]
 
 
 def write_points(rows: Iterable[Mapping[str, str]]) -> str:
@@ -157,8 +164,7 @@ def read_point(row: Mapping[str, str]) -> Point:
         stored = Dtype.of(weights) if weights else precision.weights
         kept = Dtype.of(kv_cache) if kv_cache else precision.kv_cache
         precision = Precision.serving(stored, kept)
-    npu_spec = catalogue.load_npu(npu)
-    npu_spec.engine(precision.compute)
+    catalogue.load_npu(npu).engine(precision.compute)
     concurrency = _number(row, "concurrency")
     rate = _number(row, "request_rate")
     return Point(

@@ -11,6 +11,7 @@ from model_ops.serving.steady_state import RequestShape
 from model_ops.serving.step import Replica
 from model_ops.units import BYTE, REQUEST_PER_SECOND
 from problems import catalogue
+from problems.lengths import check_length
 from sizing.report.estimate import Prediction
 
 _MOST_TOKENS = 100_000_000
@@ -55,6 +56,9 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command
     shape = RequestShape(
         float(_tokens("--input-tokens", input_tokens)),
         float(_tokens("--output-tokens", output_tokens)),
+    )
+    check_length(
+        "--input-tokens", arch, float(shape.input_tokens + shape.output_tokens)
     )
     load = _load(shape, mode, concurrency, rate, replicas, chunk_tokens)
     result = estimate(replica, load)
@@ -102,8 +106,10 @@ def _load(
 ) -> Load:
     if rate is not None and concurrency is not None:
         raise ProblemError("--rate: give either --rate or --concurrency, not both")
-    if concurrency is not None and concurrency < 1:
-        raise ProblemError(f"--concurrency: {concurrency} must be at least 1")
+    if concurrency is not None and not 1 <= concurrency <= 1_000_000_000:
+        raise ProblemError(
+            f"--concurrency: {concurrency:.6g} must be from 1 to 1,000,000,000"
+        )
     implied = (
         LoadMode.OPEN_LOOP
         if rate is not None
@@ -116,6 +122,8 @@ def _load(
         raise ProblemError("--rate: an open loop needs it")
     if kind in (LoadMode.CLOSED_LOOP, LoadMode.STATIC_BATCH) and concurrency is None:
         raise ProblemError(f"--concurrency: {kind.value} needs it")
+    if kind is not LoadMode.OPEN_LOOP and rate is not None:
+        raise ProblemError(f"--rate has no effect in mode {kind.value}; leave it out")
     return Load(
         shape,
         kind,

@@ -59,7 +59,7 @@ def _load(kind: str, name: str, schema: type[_Item]) -> _Item:
     try:
         return schema.model_validate(_parsed(path), context={"source": "file"})
     except ValidationError as error:
-        raise CatalogueError(f"{kind}/{path.name}: {messages(error)}") from None
+        raise CatalogueError(f"{kind}/{path.name}: {messages(error, schema)}") from None
 
 
 @cache
@@ -80,7 +80,7 @@ def canonical(kind: str, given: str) -> str:
         If there is neither; the message names the nearest.
     """
     key = given.strip().lower()
-    if (FOLDER / kind / f"{key}.toml").is_file():
+    if key in names(kind):
         return key
     aliases = _aliases(kind)
     if key in aliases:
@@ -182,6 +182,10 @@ def _model_at(path: Path) -> ModelArch:
         config = json.loads(read_text(path, "model"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: not valid JSON: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid JSON: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid JSON: nested too deeply") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: not a JSON object")
     label = path.parent.name if path.name == "config.json" else path.stem

@@ -34,6 +34,16 @@ class _Lazy(click.Group):
         command: click.Command = import_module(_COMMANDS[cmd_name][0]).command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name, or fail with the nearest."""
+        from model_ops.errors import nearest
+
+        if args[0] not in _COMMANDS:
+            ctx.fail(f"No such command '{args[0]}'{nearest(args[0], _COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
@@ -81,6 +91,9 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Abort:
         click.secho("interrupted", fg="red", err=True)
         return 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return BAD_INPUT
     except click.ClickException as error:
         return _failed(arguments, error, error.format_message())
     except GenzSizeError as error:

@@ -26,7 +26,12 @@ from sizing.cli.options import chosen_format, output_options
     type=click.Choice(["static_batch", "closed_loop", "open_loop", "offline"]),
     help="How requests come [by --rate or --concurrency].",
 )
-@click.option("--chunk-tokens", type=click.IntRange(16, 1_000_000), default=2048)
+@click.option(
+    "--chunk-tokens",
+    type=click.IntRange(16, 1_000_000),
+    default=2048,
+    help="Tokens of one engine step.",
+)
 @click.option("--ideal", is_flag=True, help="Every kernel at the peak rates.")
 @click.option(
     "--points",
@@ -49,9 +54,14 @@ def command(
     if points is not None:
         from sizing.points import evaluate, read_points, write_points
 
-        stray = [key for key in ("model", "npu", "mode") if options[key] is not None]
-        if stray:
-            raise click.UsageError(f"--{stray[0]} has no effect beside --points")
+        context = click.get_current_context()
+        for parameter in context.command.params:
+            given = context.get_parameter_source(str(parameter.name))
+            beside = parameter.name in ("points", "output")
+            if not beside and given is click.core.ParameterSource.COMMANDLINE:
+                raise click.UsageError(
+                    f"{parameter.opts[-1]} has no effect beside --points"
+                )
         write(write_points(evaluate(read_points(points))), output)
         return
     from sizing.report.estimate import FORMATS

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
-from model_ops.errors import ProblemError
+from model_ops.errors import ProblemError, UnitError
+from model_ops.units import REQUEST_PER_SECOND, SECOND, USD_PER_HOUR, WATT, Unit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,6 +25,28 @@ _FIELDS = {
     "budget": ("limits", "usd_per_hour"),
     "max_power": ("limits", "power"),
 }
+
+
+class Quantity(click.ParamType[str]):
+    """A quantity with its unit, above zero; stays text, as in a problem file."""
+
+    name = "text"
+
+    def __init__(self, unit: Unit, most: float) -> None:
+        self._unit, self._most = unit, most
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """Return the text as it is, if it is such a quantity."""
+        try:
+            number = self._unit.parse(value)
+        except UnitError as error:
+            self.fail(str(error), param, ctx)
+        if not 0 < number <= self._most:
+            limit = f"{self._most:,.0f} {self._unit.base}"
+            self.fail(f"'{value}' must be above 0 and at most {limit}", param, ctx)
+        return value
 
 
 def _decorate(function: F, decorators: list[Callable[[F], F]]) -> F:
@@ -82,11 +105,27 @@ def problem_options(function: F) -> F:
             option("--model", help="Catalogue name, or path of a config.json."),
             option("--input-tokens", type=int, help="Prompt tokens of a request."),
             option("--output-tokens", type=int, help="Generated tokens of a request."),
-            option("--rate", help="Requests that arrive, e.g. '10 req/s'."),
+            option(
+                "--rate",
+                type=Quantity(REQUEST_PER_SECOND, 1e9),
+                help="Requests that arrive, e.g. '10 req/s'.",
+            ),
             option("--concurrency", type=int, help="Requests in flight, not a rate."),
-            option("--ttft", help="Mean time to first token, at most, e.g. '2 s'."),
-            option("--tpot", help="Mean time per output token, e.g. '50 ms'."),
-            option("--e2e", help="Mean time from arrival to last token."),
+            option(
+                "--ttft",
+                type=Quantity(SECOND, 86_400),
+                help="Mean time to first token, at most, e.g. '2 s'.",
+            ),
+            option(
+                "--tpot",
+                type=Quantity(SECOND, 86_400),
+                help="Mean time per output token, e.g. '50 ms'.",
+            ),
+            option(
+                "--e2e",
+                type=Quantity(SECOND, 86_400),
+                help="Mean time from arrival to last token.",
+            ),
             option("--npu", multiple=True, help="NPU name, alias or glob; repeatable."),
             option("--exclude", multiple=True, help="NPU not to use; repeatable."),
             option("--precision", multiple=True, help="Formats allowed; repeatable."),
@@ -112,8 +151,16 @@ def problem_options(function: F) -> F:
                 metavar="NPU=N",
                 help="NPUs of a type, at most, e.g. 'h200=16'; repeatable.",
             ),
-            option("--budget", help="Cost, at most, e.g. '100 USD/h'."),
-            option("--max-power", help="Power, at most, e.g. '40 kW'."),
+            option(
+                "--budget",
+                type=Quantity(USD_PER_HOUR, 1e9),
+                help="Cost, at most, e.g. '100 USD/h'.",
+            ),
+            option(
+                "--max-power",
+                type=Quantity(WATT, 1e12),
+                help="Power, at most, e.g. '40 kW'.",
+            ),
             option("--chunk-tokens", type=int, help="Tokens of one engine step."),
             option("--headroom", type=float, help="Share of capacity to keep free."),
             option(
@@ -156,12 +203,16 @@ def _override_traffic(problem: dict[str, Any], given: Mapping[str, Any]) -> None
     if not changed:
         return
     classes = problem.get("traffic", [{}])
-    if not isinstance(classes, list) or len(classes) != 1:
+    if not isinstance(classes, list) or not all(isinstance(c, dict) for c in classes):
+        return  # the problem's own check says what is wrong with it
+    if len(classes) > 1:
         raise ProblemError(
             f"--{changed[0].replace('_', '-')}: the problem has several traffic "
             "classes; change it in the file"
         )
-    traffic = dict(classes[0])
+    traffic = dict(classes[0]) if classes else {}
+    if not isinstance(traffic.get("targets", []), list):
+        return
     for key, other in (("rate", "concurrency"), ("concurrency", "rate")):
         if key in given and other not in given:
             traffic.pop(other, None)
@@ -188,7 +239,11 @@ def _override_tables(problem: dict[str, Any], given: Mapping[str, Any]) -> None:
         prices = [{"npu": npu, "usd_per_hour": price} for npu, price in pairs]
         _set(problem, "prices", "given", prices)
     if "available" in given:
-        counts = dict(_available(text) for text in given["available"])
+        stated = [_available(text) for text in given["available"]]
+        counts = dict(stated)
+        for npu in counts:
+            if sum(name == npu for name, _ in stated) > 1:
+                raise ProblemError(f"--available: two counts for {npu}")
         _set(problem, "limits", "npus_per_type", counts)
 
 
@@ -201,7 +256,8 @@ def _available(text: str) -> tuple[str, int]:
 
 def _set(problem: dict[str, Any], table: str, field: str, value: Any) -> None:
     content = problem.get(table, {})
-    problem[table] = {**(content if isinstance(content, dict) else {}), field: value}
+    if isinstance(content, dict):
+        problem[table] = {**content, field: value}
 
 
 def assignment(option: str, text: str) -> tuple[str, str]:

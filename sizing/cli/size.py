@@ -50,10 +50,14 @@ def command(
     State the problem in a TOML file (`genz-size new` writes one), by options, or
     both: an option replaces what the file says.
     """
+    if time_limit != time_limit:
+        raise click.BadParameter(
+            "nan is no number of seconds", param_hint="--time-limit"
+        )
     from problems.problem import problem_of, read_toml
     from sizing.api import size
     from sizing.files import write
-    from sizing.report import FORMATS
+    from sizing.report.answer import FORMATS
     from solver.model import SolveOptions
 
     data = read_toml(problem_file) if problem_file is not None else {}

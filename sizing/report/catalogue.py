@@ -9,7 +9,7 @@ from typing import Any
 from model_ops.errors import CatalogueError
 from model_ops.units import BYTE, BYTE_PER_SECOND, FLOP_PER_SECOND, WATT
 from problems import catalogue
-from sizing.report.text import new_console, plain_table, text_of
+from sizing.report.console import new_console, plain_table, text_of
 
 Rows = list[dict[str, str]]
 

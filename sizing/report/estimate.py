@@ -11,7 +11,7 @@ from model_ops.accuracy import interval
 from model_ops.estimate import Estimate, Load, bounds, load_steps
 from model_ops.serving.step import Replica, TimedOperator, timed_operators
 from model_ops.units import BYTE, FLOP, SECOND
-from sizing.report.text import new_console, plain_table, section, text_of
+from sizing.report.console import new_console, plain_table, section, text_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
 """An answer as text: what to say in the meeting first, what it rests on last."""
 
-import io
-
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -19,10 +17,9 @@ from sizing.facts import (
     usd_per_million_tokens,
     usd_per_month,
 )
+from sizing.report.console import new_console, plain_table, section, text_of
 from solver.explain import Explanation
 from solver.solve import Feasible, Optimal
-
-WIDTH = 100
 
 
 def as_text(answer: Answer) -> str:
@@ -38,38 +35,6 @@ def as_text(answer: Answer) -> str:
             "Give more --time-limit, or fewer NPU types with --npu."
         )
     return text_of(console)
-
-
-def new_console() -> Console:
-    """Return a console that collects plain text of a fixed width."""
-    return Console(
-        file=io.StringIO(), width=WIDTH, highlight=False, color_system=None, emoji=False
-    )
-
-
-def text_of(console: Console) -> str:
-    """Return what a console has collected, without spaces at line ends."""
-    assert isinstance(console.file, io.StringIO)
-    lines = console.file.getvalue().splitlines()
-    return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def plain_table(*columns: str) -> RichTable:
-    """Return an empty table in the reports' style; ``>`` aligns a column right."""
-    table = RichTable(box=None, padding=(0, 2, 0, 0))
-    for column in columns:
-        if column.startswith(">"):
-            table.add_column(column[1:], justify="right", overflow="fold")
-        else:
-            table.add_column(column, overflow="fold")
-    return table
-
-
-def section(console: Console, title: str, table: RichTable) -> None:
-    """Print a table under its title, after a blank line."""
-    console.print()
-    console.print(title)
-    console.print(table)
 
 
 def usd(value: float) -> str:

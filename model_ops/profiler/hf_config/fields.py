@@ -6,6 +6,7 @@ from typing import Any
 
 from model_ops.errors import ConfigError
 
+_MOST_LAYERS = 10_000
 _LARGEST = 10**9
 """No dimension of a model comes near; a larger one is a damaged config."""
 
@@ -39,9 +40,10 @@ class Fields:
                 raise ConfigError(
                     f"{self.name}: {key} must be a whole number: {value!r}"
                 )
-            if not least <= value <= _LARGEST:
+            most = _MOST_LAYERS if "layer" in key else _LARGEST
+            if not least <= value <= most:
                 raise ConfigError(
-                    f"{self.name}: {key} must be from {least} to {_LARGEST}: {value}"
+                    f"{self.name}: {key} must be from {least} to {most}: {str(value)[:20]}"
                 )
             return value
         if default is None:

@@ -22,7 +22,7 @@ def mixed(toy_npu: Npu) -> tuple[Npu, ...]:
     alone = replace(
         toy_npu,
         name="one tier",
-        fabric=Fabric((Tier("ethernet", 64, 2e9, 2e-5, direct=False),)),
+        fabric=Fabric((Tier("ethernet", 16, 2e9, 2e-5, direct=False),)),
         flop_per_s={Dtype.BF16: 3e12},
         memory_bandwidth=7e10,
         memory_capacity=3e6,

@@ -223,7 +223,11 @@ MIMO_NEXT = LINEAR + 2 * HIDDEN + (HIDDEN + 2 * KV) + 2 * HIDDEN**2 + 3 * HIDDEN
         ),
         (
             LLAMA,
-            {"model_type": "mimo", "num_nextn_predict_layers": 1},
+            {  # attention_bias stands for q, k, v; a whole layer more predicts ahead
+                "model_type": "mimo",
+                "attention_bias": True,
+                "num_nextn_predict_layers": 1,
+            },
             whole(LINEAR + 2 * HIDDEN + HIDDEN + 2 * KV) + MIMO_NEXT,
         ),
         (GPT2, {}, LAYERS * GPT_LAYER + TIED_END + 30 * HIDDEN),

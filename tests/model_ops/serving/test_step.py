@@ -94,6 +94,20 @@ def test_a_pipeline_of_compute_by_hand(
     assert time.bottleneck == pytest.approx(last, rel=1e-12)
 
 
+def test_the_fullest_stage_has_one_end_of_the_model(
+    toy_replica: Replica, toy_npu: Npu
+) -> None:
+    endless, links = dict.fromkeys(Dtype, ENDLESS), free_links(toy_npu)
+    replica = at(toy_replica, pp=2, flop_per_s=endless, fabric=links)
+    embedding = 2 * TOKENS * H * 2 / BANDWIDTH
+    logits = SAMPLED * H + H * VOCAB + SAMPLED * VOCAB
+    head = (3 * TOKENS * H + logits) * 2 / BANDWIDTH
+    time = step_time(replica, STEP)
+    layers = time.latency - embedding - head - OVERHEAD
+    expected = layers / 2 + max(embedding, head) + OVERHEAD
+    assert time.bottleneck == pytest.approx(expected, rel=1e-9)
+
+
 def test_stage_boundaries_by_hand(toy_replica: Replica) -> None:
     endless = dict.fromkeys(Dtype, ENDLESS)
     pp = 3
