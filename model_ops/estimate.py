@@ -23,10 +23,10 @@ from model_ops.profiler.memory import (
 from model_ops.profiler.work import Step, decode, prefill
 from model_ops.serving.steady_state import (
     DEFAULT_CHUNK_TOKENS,
+    Mix,
     RequestShape,
-    decode_step,
-    mixed_step,
     pipeline_slots,
+    saturating_batch,
     steady_state,
 )
 from model_ops.serving.step import Replica, TimedOperator, step_time, timed_operators
@@ -34,6 +34,9 @@ from model_ops.units import Bytes, RequestsPerSecond, Seconds
 
 _BISECTIONS = 30
 """Halvings of the batch interval: finer than any prediction by far."""
+
+_BELOW_SATURATION = 1e-6
+"""A batch short of saturation by this share has a finite queue of prompts."""
 
 
 class LoadMode(StrEnum):
@@ -158,7 +161,8 @@ def _static_batch(replica: Replica, load: Load) -> Estimate:
     each = batch / slots
     first = step_time(replica, Step((prefill(each, shape.input_tokens),)))
     ttft = first.latency + (slots - 1) * first.bottleneck
-    tpot = step_time(replica, decode_step(shape, batch, slots)).period(slots)
+    further = Step((decode(each, shape.mean_context),))
+    tpot = step_time(replica, further).period(slots)
     return Estimate(
         shape=shape,
         ttft=ttft,
@@ -203,14 +207,10 @@ def _bisect(enough: Callable[[Number], Mask], most: Number) -> Number:
 
 
 def _most_decoding(replica: Replica, load: Load) -> Number:
-    """Return the batch at which memory, or the share of prompt steps, is full."""
-    most = np.maximum(most_sequences(replica, load), 1.0)
-
-    def saturated(batch: Number) -> Mask:
-        state = steady_state(replica, load.shape, batch, load.chunk_tokens)
-        return state.prefill_share >= 1.0 - 1e-6
-
-    return _bisect(saturated, most)
+    """Return the batch at which memory, or the room for prompts, is full."""
+    in_memory = np.maximum(most_sequences(replica, load), 1.0)
+    full = saturating_batch(replica.parallelism.pp, load.shape, load.chunk_tokens)
+    return np.minimum(in_memory, full * (1.0 - _BELOW_SATURATION))
 
 
 def _open_loop(replica: Replica, load: Load) -> Estimate:
@@ -294,13 +294,13 @@ def bounds(operators: list[TimedOperator], replica: Replica) -> dict[str, Number
 
 def load_steps(replica: Replica, load: Load, batch: Number) -> tuple[Step, Step]:
     """Return the steps that set TTFT and TPOT: one with prompt tokens, one without."""
-    shape = load.shape
-    slots = pipeline_slots(replica.parallelism.pp, batch)
+    shape, pp = load.shape, replica.parallelism.pp
     if load.mode is LoadMode.STATIC_BATCH:
-        first = Step((prefill(batch / slots, shape.input_tokens),))
-        return first, Step((decode(batch / slots, shape.mean_context),))
-    mixed, _, _ = mixed_step(shape, batch, slots, load.chunk_tokens)
-    return mixed, decode_step(shape, batch, slots)
+        each = batch / pipeline_slots(pp, batch)
+        first = Step((prefill(each, shape.input_tokens),))
+        return first, Step((decode(each, shape.mean_context),))
+    mix = Mix.of(pp, shape, batch, load.chunk_tokens)
+    return mix.mixed_step(shape), mix.decode_step(shape)
 
 
 Names: TypeAlias = npt.NDArray[np.str_]

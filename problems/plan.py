@@ -22,6 +22,8 @@ class PlannedDeployment(_Part):
         Class of requests that they serve.
     npu, mode, tp, pp, ep, dp, batch, precision, chunk_tokens
         What fixes a replica's behaviour; `batch` caps its decoding sequences.
+    mean_batch
+        Sequences that decode on average when a replica takes all it can.
     replicas
         How many.
     npus
@@ -42,6 +44,7 @@ class PlannedDeployment(_Part):
     ep: Positive = 1
     dp: Positive = 1
     batch: Positive
+    mean_batch: Annotated[float, Field(gt=0)]
     chunk_tokens: Positive
     precision: str
     replicas: Positive

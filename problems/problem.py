@@ -212,7 +212,7 @@ class SizingProblem(_Part):
         given = [traffic.name for traffic in self.traffic]
         if len(given) != len(set(given)):
             raise ValueError(
-                f"traffic: each class needs a name of its own, not '{_twice(given)}' twice"
+                f"traffic: each class needs a name of its own, '{_twice(given)}' is not"
             )
         return self
 

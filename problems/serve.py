@@ -30,11 +30,11 @@ def replica_of(plan: Plan, deployment: PlannedDeployment) -> Replica:
 def full_state(
     plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass
 ) -> SteadyState:
-    """Return what one replica does with its batch full."""
+    """Return what one replica does when it takes all it can."""
     return steady_state(
         replica_of(plan, deployment),
         traffic.shape,
-        float(deployment.batch),
+        deployment.mean_batch,
         deployment.chunk_tokens,
     )
 
@@ -46,7 +46,7 @@ def capacity(plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass) -
     it states a concurrency.
     """
     if traffic.concurrency is not None:
-        return float(deployment.batch)
+        return deployment.mean_batch
     return float(full_state(plan, deployment, traffic).rate)
 
 

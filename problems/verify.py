@@ -68,6 +68,17 @@ def _unknown(
             yield Violation("traffic", f"there is no class {deployment.traffic}")
         if deployment.precision not in formats:
             yield Violation("precision", f"{deployment.precision} is not allowed")
+        if deployment.chunk_tokens > problem.chunk_tokens:
+            yield Violation("chunk_tokens", f"{deployment.chunk_tokens} are too many")
+        yield from _npu_of(deployment, available)
+
+
+def _npu_of(
+    part: PlannedDeployment | Purchase, available: dict[str, Offer]
+) -> Iterator[Violation]:
+    offer = available.get(part.offer)
+    if offer is not None and offer.npu.name != part.npu:
+        yield Violation("hardware", f"{offer.label} is no {part.npu}")
 
 
 def _deployment(
@@ -91,6 +102,8 @@ def _deployment(
             step_tokens=deployment.chunk_tokens,
         ).total
         usable = replica.supply.usable_memory
+        if deployment.mean_batch > deployment.batch:
+            yield Violation("batch", f"{name}: {deployment.mean_batch} on average")
         if needed > usable * (1 + _ROUNDING):
             yield Violation("memory", f"{name}: {needed:.4g} B of {usable:.4g} B")
         state = full_state(plan, deployment, traffic)
@@ -120,6 +133,7 @@ def _purchase(
     if offer is None:
         yield Violation("hardware", f"{purchase.offer} is not offered")
         return
+    yield from _npu_of(purchase, available)
     standing = [d for d in plan.deployments if d.offer == purchase.offer]
     slots: Counter[int] = Counter()
     for deployment in standing:
@@ -132,15 +146,22 @@ def _purchase(
     hosts = offer.hosts_for(slots)
     if hosts > purchase.hosts:
         yield Violation("hosts", f"{purchase.hosts} of {offer.label}, {hosts} needed")
-    used = sum(deployment.npus for deployment in standing)
+    yield from _bill(purchase, offer, sum(deployment.npus for deployment in standing))
+
+
+def _bill(purchase: Purchase, offer: Offer, used: int) -> Iterator[Violation]:
+    """Compare what a purchase states with what its offer asks."""
     npus = offer.billed_npus(purchase.hosts, used)
-    cost = offer.usd_per_hour(purchase.hosts, used)
     if purchase.npus != npus:
         yield Violation("npus", f"{offer.label}: {purchase.npus} stated, {npus} paid")
+    cost = offer.usd_per_hour(purchase.hosts, used)
     if abs(purchase.usd_per_hour - cost) > _ROUNDING * cost:
         yield Violation(
             "cost", f"{offer.label}: {purchase.usd_per_hour} stated, {cost} asked"
         )
+    power = None if offer.npu.power is None else offer.npu.power * npus
+    if purchase.power != power:
+        yield Violation("power", f"{offer.label}: {purchase.power} stated, {power}")
 
 
 def _limits(

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from model_ops.errors import SolverError
 from problems.plan import Plan, PlannedDeployment
 from problems.requirements import requirements
@@ -70,11 +72,12 @@ def _batch_binding(workspace: Workspace, deployment: PlannedDeployment) -> Bindi
     where = f"{deployment.npu} tp={deployment.tp} pp={deployment.pp}"
     npu = [n.name for n in table.npus].index(deployment.npu)
     split = table.splits.index((deployment.tp, deployment.pp))
-    batch = list(table.batches).index(deployment.batch)
-    if batch + 1 == len(table.batches):
+    batches = table.batches[split]
+    batch = int(np.searchsorted(batches, deployment.mean_batch))
+    if batch + 1 == len(batches):
         return Binding("batch cap", where, "the largest batch that is tried")
     at = (npu, split, batch + 1)
-    reason = f"broken at batch {table.batches[batch + 1]:.0f}"
+    reason = f"broken by a mean batch of {batches[batch + 1]:.4g}"
     for target in table.traffic.targets:
         if not table.latency(target.metric)[at] <= target.at_most:
             return Binding(f"{table.traffic.name} {target.label}", where, reason)

@@ -18,7 +18,7 @@ from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.memory import footprint
 from model_ops.profiler.parallelism import Parallelism, rule_broken_by
-from model_ops.serving.steady_state import steady_state
+from model_ops.serving.steady_state import saturating_batch, steady_state
 from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.offers import Offer
@@ -38,10 +38,22 @@ _POINTS_AT_ONCE = 40_000
 """Points per array: small enough for the arrays to stay in the processor's cache."""
 
 
-def batch_grid() -> Floats:
-    """Return the batches tried: each up to 32, then 4 % apart."""
+PROMPT_LOADS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0.99)
+"""Shares of the prompt room tried besides: batches of long prompts are fractions."""
+
+
+def batch_grid(pp: Floats, traffic: TrafficClass, chunk_tokens: int) -> Floats:
+    """Return the mean batches tried, ascending, shaped [split, batch].
+
+    Each number up to 32, then steps of 4 %; and those at which prompts take given
+    shares of the room for them.
+    """
     steps = np.geomspace(32, LARGEST_BATCH, 90)
-    return np.unique(np.concatenate([np.arange(1, 33), np.round(steps)])).astype(float)
+    counts = np.unique(np.concatenate([np.arange(1, 33), np.round(steps)]))
+    full = np.asarray(saturating_batch(pp, traffic.shape, chunk_tokens))
+    shares = np.minimum(full * np.array(PROMPT_LOADS), LARGEST_BATCH)
+    tried = [np.broadcast_to(counts, (len(pp), len(counts))), shares]
+    return np.sort(np.concatenate(tried, axis=1), axis=1)
 
 
 def splits(arch: ModelArch, offers: Sequence[Offer]) -> list[tuple[int, int]]:
@@ -70,8 +82,10 @@ class Table:
     ----------
     traffic, precision
         The class and the formats.
-    npus, splits, batches
-        The axes.
+    npus, splits
+        The first two axes.
+    batches
+        Mean batches, ascending, shaped [split, batch].
     ttft, tpot, rate
         Seconds and requests per second, shaped [npu, split, batch].
     free_memory
@@ -87,6 +101,18 @@ class Table:
     tpot: Floats
     rate: Floats
     free_memory: Floats
+
+    def admitted(self, offers: Sequence[Offer]) -> npt.NDArray[np.bool_]:
+        """Return which [npu, split] some offer admits."""
+        return np.array(
+            [
+                [
+                    any(o.npu.name == npu.name and o.admits(tp * pp) for o in offers)
+                    for tp, pp in self.splits
+                ]
+                for npu in self.npus
+            ]
+        )
 
     @property
     def points(self) -> int:
@@ -136,22 +162,22 @@ def _table(
     npus: tuple[Npu, ...],
     axes: list[tuple[int, int]],
 ) -> Table:
-    batches = batch_grid()
     parallelism = Parallelism(
         np.array([tp for tp, _ in axes], dtype=float)[:, None],
         np.array([pp for _, pp in axes], dtype=float)[:, None],
     )
+    batches = batch_grid(np.asarray(parallelism.pp), traffic, problem.chunk_tokens)
     needed = footprint(
         arch,
         parallelism,
         precision,
-        batch=batches,
+        batch=np.ceil(batches),
         input_tokens=traffic.input_tokens,
         output_tokens=traffic.output_tokens,
         step_tokens=problem.chunk_tokens,
     ).total
     parts = []
-    for some in _groups(npus, len(axes) * len(batches)):
+    for some in npu_groups(npus, batches.size):
         supply = Supply.stack(some, axes=2)
         replica = Replica(arch, parallelism, precision, supply)
         state = steady_state(replica, traffic.shape, batches, problem.chunk_tokens)
@@ -163,7 +189,8 @@ def _table(
     return Table(traffic, precision, npus, tuple(axes), batches, ttft, tpot, rate, free)
 
 
-def _groups(npus: Sequence[Npu], points_each: int) -> Iterator[Sequence[Npu]]:
+def npu_groups(npus: Sequence[Npu], points_each: int) -> Iterator[Sequence[Npu]]:
+    """Yield the NPUs in groups whose arrays fit the processor's cache."""
     size = max(1, _POINTS_AT_ONCE // max(points_each, 1))
     for start in range(0, len(npus), size):
         yield npus[start : start + size]
@@ -179,7 +206,7 @@ class Candidate:
         Index of the class served.
     offer
         Index of the offer stood on.
-    tp, pp, batch, precision
+    tp, pp, mean_batch, precision
         The deployment.
     npus, slot
         NPUs used, and NPUs of a host occupied.
@@ -191,7 +218,7 @@ class Candidate:
     offer: int
     tp: int
     pp: int
-    batch: int
+    mean_batch: float
     precision: Precision
     npus: int
     slot: int
@@ -231,7 +258,7 @@ def select(
                         offer=number,
                         tp=tp,
                         pp=pp,
-                        batch=int(table.batches[where]),
+                        mean_batch=float(table.batches[split, where]),
                         precision=table.precision,
                         npus=npus,
                         slot=offer.slot(npus),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from problems.problem import SizingProblem
 from problems.requirements import Requirement, requirements
-from solver.floors import Floor, latency_floor, memory_floor
+from solver.floors import MEMORY, Floor, latency_floor, memory_floor
 from solver.model import SolveOptions
 from solver.solve import Feasible, Optimal, Workspace
 
@@ -60,7 +60,7 @@ def explain(workspace: Workspace, options: SolveOptions) -> Explanation:
     every = requirements(problem)
     bare = _without(problem, every)
     if not workspace.has_plan(bare, options):
-        return Explanation(("memory",), (memory_floor(workspace),), ())
+        return Explanation((MEMORY,), (memory_floor(workspace),), ())
     relaxed = [_relaxation(workspace, requirement, options) for requirement in every]
     relaxed.append(_less_traffic(workspace, options))
     return Explanation(
@@ -135,7 +135,8 @@ def _less_traffic(workspace: Workspace, options: SolveOptions) -> Relaxation | N
     outcome = workspace.solve(options, cheapest)
     if not isinstance(outcome, Optimal | Feasible):
         return None
-    return Relaxation("traffic", "100 %", f"{low:.1%}", outcome.plan.usd_per_hour)
+    share = math.floor(low * 1000) / 10
+    return Relaxation("traffic", "100 %", f"{share:.1f} %", outcome.plan.usd_per_hour)
 
 
 def _least(
@@ -150,9 +151,9 @@ def _least(
         return workspace.has_plan(requirement.moved(problem, value), options)
 
     whole = requirement.unit is None
-    low = high = max(requirement.value, 1.0) if whole else requirement.value
+    low = requirement.value
     for _ in range(_DOUBLINGS):
-        high = 2 * high
+        high = max(2 * low, 1.0) if whole else 2 * low
         if enough(high):
             return _halved(enough, low, high, whole=whole)
         low = high

@@ -16,6 +16,9 @@ from problems.requirements import Requirement
 from solver.candidates import Table
 from solver.solve import Workspace
 
+MEMORY = "memory"
+"""What conflicts where a model fits on no replica."""
+
 
 @dataclass(frozen=True, slots=True)
 class Floor:
@@ -49,14 +52,15 @@ def latency_floor(
     tables = [t for t in workspace.tables if t.traffic.name == traffic.name]
     floors = []
     for table in tables:
-        seconds = np.where(table.feasible(()), table.latency(target.metric), np.inf)
+        possible = table.feasible(()) & table.admitted(workspace.offers)[:, :, None]
+        seconds = np.where(possible, table.latency(target.metric), np.inf)
         where = np.unravel_index(seconds.argmin(), seconds.shape)
         floors.append((float(seconds[where]), table, where))
     least, table, where = min(floors, key=lambda floor: floor[0])
     npu, split, batch = (int(index) for index in where)
     tp, pp = table.splits[split]
-    size = int(table.batches[batch])
-    place = f"{table.npus[npu].name} tp={tp} pp={pp}, batch {size}"
+    size = f"{table.batches[split, batch]:.3g}"
+    place = f"{table.npus[npu].name} tp={tp} pp={pp}, mean batch {size}"
     return Floor(
         requirement=requirement.label,
         wanted=requirement.text(requirement.value),
@@ -85,7 +89,7 @@ def _physics(
         LoadMode.OPEN_LOOP,
         chunk_tokens=workspace.problem.chunk_tokens,
     )
-    mixed, plain = load_steps(replica, load, table.batches[batch])
+    mixed, plain = load_steps(replica, load, table.batches[split, batch])
     step = mixed if target.metric == "ttft" else plain
     parts = bounds(timed_operators(replica, step), replica)
     whole = sum(float(seconds) for seconds in parts.values())
@@ -103,17 +107,18 @@ def memory_floor(workspace: Workspace) -> Floor:
     smallest = min(problem.formats(), key=lambda precision: precision.weights.bytes)
     needed = float(weight_bytes(arch, Parallelism(1, 1), smallest))
     table = workspace.tables[0]
-    most, name = (
-        max(
+    admitted = table.admitted(workspace.offers)
+    most, name = max(
+        (
             (npu.usable_memory * tp * pp, f"{tp * pp} x {npu.name}")
-            for npu in table.npus
-            for tp, pp in table.splits
-        )
-        if table.splits
-        else (0.0, "no replica that these prices allow")
+            for row, npu in zip(admitted, table.npus, strict=True)
+            for possible, (tp, pp) in zip(row, table.splits, strict=True)
+            if possible
+        ),
+        default=(0.0, "no replica that these prices allow"),
     )
     return Floor(
-        requirement="memory",
+        requirement=MEMORY,
         wanted=f"weights of {BYTE.format(needed)} and the requests' KV cache",
         least=f"{BYTE.format(most)} usable at most",
         possible=False,

@@ -1,5 +1,6 @@
 """Variables, constraints and objective put together, solved level by level."""
 
+import math
 from dataclasses import dataclass
 
 from ortools.sat.python import cp_model
@@ -29,6 +30,14 @@ class SolveOptions:
     time_limit: float = 60.0
     workers: int = 1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.time_limit < math.inf:
+            raise SolverError(f"time_limit: {self.time_limit} s is no positive time")
+        if self.workers < 1:
+            raise SolverError(f"workers: {self.workers} must be at least 1")
+        if not 0 <= self.seed < 2**31:
+            raise SolverError(f"seed: {self.seed} must be from 0 to 2^31 - 1")
 
 
 @dataclass(frozen=True, slots=True)

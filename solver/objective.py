@@ -23,7 +23,8 @@ def expression(variables: Variables, objective: Objective) -> cp_model.LinearExp
 
 def per_unit(variables: Variables, objective: Objective) -> float:
     """Return how many integer steps one unit (USD/h, NPU, W) of an objective is."""
-    return variables.scaled.usd_per if objective == "cost" else 1.0
+    scaled = variables.scaled
+    return {"cost": scaled.usd_per, "power": scaled.watts_per, "npus": 1.0}[objective]
 
 
 def tie_breaks(

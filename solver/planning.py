@@ -1,5 +1,6 @@
 """From the solver's counts to a plan."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -71,7 +72,8 @@ def _deployments(
             npu=offer.npu.name,
             tp=candidate.tp,
             pp=candidate.pp,
-            batch=candidate.batch,
+            batch=math.ceil(candidate.mean_batch),
+            mean_batch=candidate.mean_batch,
             chunk_tokens=problem.chunk_tokens,
             precision=candidate.precision.name,
             replicas=count,

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from solver.candidates import Candidate
 from solver.instance import Instance
+from solver.scaling import LARGEST_LOSS
 
 _SLACK = 1e-9
 
@@ -60,7 +61,9 @@ def _least(instance: Instance, traffic: int) -> float:
 def _alone(instance: Instance, candidate: Candidate) -> float:
     """Return the cost of covering the class with this candidate only."""
     offer = instance.offers[candidate.offer]
-    replicas = math.ceil(instance.demand[candidate.traffic] / candidate.capacity)
+    # In integers a replica covers less by the loss of scaling: one more may be due.
+    covered = candidate.capacity * (1 - LARGEST_LOSS)
+    replicas = math.ceil(instance.demand[candidate.traffic] / covered)
     hosts = offer.hosts_for({candidate.slot: replicas})
     return offer.billed_npus(hosts, replicas * candidate.npus) * instance.unit_cost(
         offer

@@ -14,8 +14,14 @@ from solver.instance import Instance
 RANGE = 2**53
 """Sums stay below this; CP-SAT's own limit is 2**63, and this leaves it room."""
 
-_FINEST = 6
-"""Decimal digits at most: micro-dollars, milliwatts, millionths of a request."""
+_DECIMALS = 10
+"""Decimal places of dollars and watts at most."""
+
+_SIGNIFICANT = 7
+"""Significant digits that the smallest capacity of a class keeps."""
+
+SLACK = 1e-9
+"""Relative tolerance of a limit: what the verifier forgives, too."""
 
 LARGEST_LOSS = 1e-3
 """Relative loss of a capacity by rounding beyond which a problem is refused."""
@@ -31,8 +37,8 @@ class Scaled:
         Per candidate and per class, in the class's own scale.
     usd, usd_per
         Price of one portion (host or NPU) per offer, and the scale.
-    watts
-        Power of one NPU per offer; 0 where unknown.
+    watts, watts_per
+        Power of one NPU per offer, 0 where unknown, and the scale.
     most
         Replicas of each candidate that could ever be needed.
     loss
@@ -44,6 +50,7 @@ class Scaled:
     usd: tuple[int, ...]
     usd_per: float
     watts: tuple[int, ...]
+    watts_per: float
     most: tuple[int, ...]
     loss: float
 
@@ -64,11 +71,13 @@ def scale(instance: Instance) -> Scaled:
             (i, c) for i, c in enumerate(instance.candidates) if c.traffic == traffic
         ]
         largest = sum(c.capacity * math.ceil(wanted / c.capacity) for _, c in of_class)
-        per = _scale_for(max(largest, wanted))
-        demand.append(math.ceil(wanted * per * (1 - 1e-12)))
+        smallest = min((c.capacity for _, c in of_class), default=1.0)
+        decimals = _SIGNIFICANT - math.floor(math.log10(smallest))
+        per = _scale_for(max(largest, wanted), decimals)
+        demand.append(ceiling(wanted * per))
         for i, candidate in of_class:
             exact = candidate.capacity * per
-            capacity[i] = math.floor(exact * (1 + 1e-12))
+            capacity[i] = floor(exact)
             loss = max(loss, 1 - capacity[i] / exact)
     if loss > LARGEST_LOSS:
         raise SolverError(
@@ -81,22 +90,39 @@ def scale(instance: Instance) -> Scaled:
     )
     npus = sum(n * c.npus for n, c in zip(most, instance.candidates, strict=True))
     dearest = max((o.price.usd_per_hour for o in instance.offers), default=1.0)
-    usd_per = _scale_for(dearest * max(npus, 1))
+    usd_per = _scale_for(dearest * max(npus, 1), _DECIMALS)
+    hungriest = max((o.npu.power or 0.0 for o in instance.offers), default=0.0)
+    hosts = max((o.host_npus for o in instance.offers), default=1)
+    watts_per = _scale_for(max(hungriest, 1.0) * max(npus, 1) * hosts, _DECIMALS)
     return Scaled(
         capacity=tuple(capacity),
         demand=tuple(demand),
-        usd=tuple(_ceil(o.price.usd_per_hour * usd_per) for o in instance.offers),
+        usd=tuple(ceiling(o.price.usd_per_hour * usd_per) for o in instance.offers),
         usd_per=usd_per,
-        watts=tuple(_ceil(o.npu.power or 0.0) for o in instance.offers),
+        watts=tuple(ceiling((o.npu.power or 0.0) * watts_per) for o in instance.offers),
+        watts_per=watts_per,
         most=most,
         loss=loss,
     )
 
 
-def _scale_for(largest: float) -> float:
-    digits = math.floor(math.log10(RANGE / max(largest, 1e-12)))
-    return float(10.0 ** min(digits, _FINEST))
+def _scale_for(largest: float, decimals: int) -> float:
+    """Return the scale of so many decimals, fewer if `largest` would leave the range."""
+    room = math.floor(math.log10(RANGE / max(largest, 1e-12)))
+    return float(10.0 ** min(room, decimals))
 
 
-def _ceil(value: float) -> int:
-    return math.ceil(value * (1 - 1e-12))
+def floor(value: float) -> int:
+    """Return the integer below, or the nearest one where floats cannot tell."""
+    near = round(value)
+    return near if _same(near, value) else math.floor(value)
+
+
+def ceiling(value: float) -> int:
+    """Return the integer above, or the nearest one where floats cannot tell."""
+    near = round(value)
+    return near if _same(near, value) else math.ceil(value)
+
+
+def _same(whole: int, value: float) -> bool:
+    return abs(whole - value) <= 1e-9 + 1e-15 * abs(value)

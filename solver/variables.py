@@ -78,7 +78,7 @@ class Variables:
         return _weighted((usd, self.portions(n)) for n, usd in enumerate(prices))
 
     def total_watts(self) -> cp_model.LinearExpr:
-        """Return the power of the NPUs paid for."""
+        """Return the power of the NPUs paid for, in the scale of `Scaled.watts_per`."""
         watts = self.scaled.watts
         return _weighted((each, self.npus_paid(n)) for n, each in enumerate(watts))
 

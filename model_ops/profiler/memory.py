@@ -1,7 +1,7 @@
 """Bytes that a deployment needs on its fullest NPU."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,15 +60,16 @@ def kv_bytes_per_sequence(
     parallelism: Parallelism,
     precision: Precision,
     tokens: Number,
+    block: int = KV_BLOCK_TOKENS,
 ) -> Bytes | Number:
-    """Return the KV cache of one sequence of `tokens` on the fullest NPU, paged."""
+    """Return the KV cache of one sequence of `tokens` on the fullest NPU, in blocks."""
     share = parallelism.largest_stage(arch.num_hidden_layers) / arch.num_hidden_layers
     elements: Number = 0.0
     for run in arch.runs:
         mixer = run.layer.mixer
         if mixer is not None:
             kept = mixer.cached_tokens(tokens)
-            paged = np.ceil(kept / KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS
+            paged = np.ceil(kept / block) * block
             elements = elements + (
                 run.count * mixer.kv_elements_per_token(parallelism.tp) * paged
             )
@@ -108,16 +109,14 @@ class CacheDemand:
     ----------
     prompt, mean, full
         A sequence with its prompt only, half its answer, all of it.
+    deviation
+        Standard deviation of one sequence: uniform from prompt to full.
     """
 
     prompt: Bytes | Number
     mean: Bytes | Number
     full: Bytes | Number
-
-    @property
-    def deviation(self) -> Bytes | Number:
-        """Standard deviation of one sequence: uniform from prompt to full."""
-        return (self.full - self.prompt) / math.sqrt(12)
+    deviation: Bytes | Number
 
     def of(self, batch: Number) -> Bytes | Number:
         """Return what `batch` sequences keep, exceeded one time in fifty."""
@@ -145,13 +144,19 @@ def cache_demand(
     output_tokens: Number,
 ) -> CacheDemand:
     """Return what a sequence of the given prompt and answer keeps."""
-    lengths = (
-        input_tokens,
-        input_tokens + output_tokens / 2,
-        input_tokens + output_tokens,
+
+    def of(tokens: Number, block: int = KV_BLOCK_TOKENS) -> Number:
+        return kv_bytes_per_sequence(arch, parallelism, precision, tokens, block)
+
+    full = input_tokens + output_tokens
+    # Without blocks: rounding must not make a longer prompt need less.
+    grown = of(full, block=1) - of(input_tokens, block=1)
+    return CacheDemand(
+        prompt=of(input_tokens),
+        mean=of(input_tokens + output_tokens / 2),
+        full=of(full),
+        deviation=grown / math.sqrt(12),
     )
-    each = (kv_bytes_per_sequence(arch, parallelism, precision, n) for n in lengths)
-    return CacheDemand(*each)
 
 
 def footprint(
@@ -246,5 +251,5 @@ def largest_batch(
     # Each sequence adds its cache and, linearly, its row of logits.
     logits = at(1.0).activations - at(0.0).activations
     cache = cache_demand(arch, parallelism, precision, **lengths)
-    grown = CacheDemand(cache.prompt + logits, cache.mean + logits, cache.full + logits)
+    grown = replace(cache, mean=cache.mean + logits, full=cache.full + logits)
     return np.floor(grown.most(usable - at(0.0).total))

@@ -1,18 +1,20 @@
 """The steady state of continuous batching with chunked prefill, in the mean.
 
-A replica keeps a batch of N decoding sequences. Every step gives each of them
-one token; a finished sequence is replaced, and the newcomer's prompt is processed
-in chunks that ride along in the same steps ("mixed" steps). Per output length,
-``O - 1`` steps pass, of which M carry prompt tokens, so
+A replica keeps N sequences decoding on average. Every step gives each of them one
+token; a finished sequence is replaced, and the newcomer's prompt is processed in
+chunks that ride along in the same steps ("mixed" steps). While a sequence decodes,
+``O - 1`` steps pass, a share s of which carries prompt tokens, so
 
-    cycle = M * t_mixed + (O - 1 - M) * t_decode,   rate = N / cycle,
+    cycle = (O - 1) (s t_mixed + (1 - s) t_decode),   rate = N / cycle,
     TPOT = cycle / (O - 1).
 
-The prompts take the share rho = M / (O - 1) of the steps; they form a queue that
-is served at random arrivals and constant service (M/D/1: L. Kleinrock, Queueing
-Systems I, 1975, eq. 5.77), and a newcomer first waits for the running step:
+With a prompts of S tokens arriving per step at random and room for R prompt tokens in
+a step, a step carries some with probability 1 - exp(-a), or a S / R where prompts are
+longer than the room. The prompts form a queue of utilisation rho = a S / R, served at
+random arrivals and constant service X (M/D/1: L. Kleinrock, Queueing Systems I, 1975,
+eq. 5.77), and a newcomer first waits for the running step:
 
-    TTFT = residual step + rho * X / (2 (1 - rho)) + own chunks.
+    TTFT = residual step + rho X / (2 (1 - rho)) + own chunks.
 
 Everything broadcasts, so one call evaluates one deployment or a million.
 """
@@ -44,6 +46,11 @@ class RequestShape:
         return np.maximum(self.output_tokens - 1, 0)
 
     @property
+    def held_steps(self) -> Number:
+        """Steps that a sequence stays in the batch: at least the one that samples."""
+        return np.maximum(self.output_tokens - 1, 1)
+
+    @property
     def mean_context(self) -> Number:
         """Tokens in the KV cache of a decoding sequence, on average."""
         return self.input_tokens + self.output_tokens / 2
@@ -51,22 +58,85 @@ class RequestShape:
 
 @dataclass(frozen=True, slots=True)
 class SteadyState:
-    """Means of a replica that keeps its batch full; numbers or arrays.
+    """Means of a replica under a steady load; numbers or arrays.
 
     Parameters
     ----------
     ttft, tpot
-        Mean time to first token and mean time per further token.
+        Mean time to first token and mean time per further token; TPOT is zero
+        where there is no further token.
     rate
         Requests per second of the replica.
-    prefill_share
-        Share of steps that carry prompt tokens; the queue explodes towards one.
+    prompt_load
+        Prompt tokens that arrive per step over the room for them; the queue of
+        prompts grows without bound towards one.
     """
 
     ttft: Seconds | Number
     tpot: Seconds | Number
     rate: RequestsPerSecond | Number
-    prefill_share: Number
+    prompt_load: Number
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How prompts ride along in the steps of a batch; numbers or arrays.
+
+    Parameters
+    ----------
+    slots
+        Micro-batches in flight: one, or up to one per pipeline stage.
+    decoding
+        Decoding sequences of a step that decodes at all.
+    room
+        Prompt tokens that a step can carry.
+    prompt_load
+        Prompt tokens that arrive per step over the room.
+    share
+        Share of the steps that carry prompt tokens.
+    carried
+        Prompt tokens that such a step carries.
+    """
+
+    slots: Number
+    decoding: Number
+    room: Number
+    prompt_load: Number
+    share: Number
+    carried: Number
+
+    @classmethod
+    def of(
+        cls, pp: Number, shape: RequestShape, batch: Number, chunk_tokens: Number
+    ) -> "Mix":
+        """Return how the prompts of a batch's newcomers ride along."""
+        slots = pipeline_slots(pp, batch)
+        decoding = sequences_per_step(batch, slots)
+        room = np.maximum(chunk_tokens - decoding, 1.0)
+        arriving = batch / (shape.held_steps * slots)
+        needed = arriving * shape.input_tokens
+        load = needed / room
+        share = np.minimum(np.maximum(load, -np.expm1(-arriving)), 1.0)
+        return cls(
+            slots=slots,
+            decoding=decoding,
+            room=room,
+            prompt_load=load,
+            share=share,
+            carried=np.minimum(needed / share, room),
+        )
+
+    def mixed_step(self, shape: RequestShape) -> Step:
+        """Return a step that carries prompt tokens beside the decodes."""
+        of_each = np.minimum(shape.input_tokens, self.carried)
+        chunk = prefill(
+            self.carried / of_each, of_each, (shape.input_tokens - of_each) / 2
+        )
+        return Step((chunk, decode(self.decoding, shape.mean_context)))
+
+    def decode_step(self, shape: RequestShape) -> Step:
+        """Return a step that carries no prompt tokens."""
+        return Step((decode(self.decoding, shape.mean_context),))
 
 
 def pipeline_slots(pp: Number, batch: Number) -> Number:
@@ -82,33 +152,18 @@ def sequences_per_step(batch: Number, slots: Number) -> Number:
     return np.maximum(batch / slots, 1.0)
 
 
-def mixed_step(
-    shape: RequestShape, batch: Number, slots: Number, chunk_tokens: Number
-) -> tuple[Step, Number, Number]:
-    """Return the step that carries prompt tokens, their number, and their prompts.
+def saturating_batch(
+    pp: Number, shape: RequestShape, chunk_tokens: Number = DEFAULT_CHUNK_TOKENS
+) -> Number:
+    """Return the batch whose newcomers' prompts fill the room of every step.
 
-    A prompt shorter than the room left by the decodes takes a step of its own
-    until there are more prompts than steps; then several share one.
+    The batch at which `SteadyState.prompt_load` is one; below one sequence where
+    prompts are long and answers short.
     """
-    decoding = sequences_per_step(batch, slots)
-    room = np.maximum(chunk_tokens - decoding, 1.0)
-    steps = np.maximum(shape.decode_steps, 1) * slots
-    needed = batch * shape.input_tokens / steps
-    carried = np.minimum(np.maximum(shape.input_tokens, needed), room)
-    of_each = np.minimum(shape.input_tokens, carried)
-    prompts = carried / of_each
-    step = Step(
-        (
-            prefill(prompts, of_each, (shape.input_tokens - of_each) / 2),
-            decode(decoding, shape.mean_context),
-        )
-    )
-    return step, carried, of_each
-
-
-def decode_step(shape: RequestShape, batch: Number, slots: Number) -> Step:
-    """Return the step that carries no prompt tokens."""
-    return Step((decode(sequences_per_step(batch, slots), shape.mean_context),))
+    per_step = shape.input_tokens / shape.held_steps
+    many = pp * chunk_tokens / (1.0 + per_step)
+    few = (chunk_tokens - 1.0) / per_step
+    return np.where(many >= pp, many, np.minimum(few, 1.0))
 
 
 def steady_state(
@@ -117,7 +172,7 @@ def steady_state(
     batch: Number,
     chunk_tokens: Number = DEFAULT_CHUNK_TOKENS,
 ) -> SteadyState:
-    """Return the means of a replica that keeps `batch` sequences decoding.
+    """Return the means of a replica with `batch` sequences decoding on average.
 
     Parameters
     ----------
@@ -126,7 +181,7 @@ def steady_state(
     shape
         Tokens of a request.
     batch
-        Decoding sequences over all pipeline stages.
+        Decoding sequences over all pipeline stages, on average; may be a fraction.
     chunk_tokens
         Tokens that one step may process.
 
@@ -135,28 +190,25 @@ def steady_state(
     SteadyState
         With an infinite TTFT where prompts arrive faster than they are processed.
     """
-    slots = pipeline_slots(replica.parallelism.pp, batch)
-    step, carried, of_each = mixed_step(shape, batch, slots, chunk_tokens)
-    mixed = step_time(replica, step)
-    plain = step_time(replica, decode_step(shape, batch, slots))
-    mixed_period, plain_period = mixed.period(slots), plain.period(slots)
+    mix = Mix.of(replica.parallelism.pp, shape, batch, chunk_tokens)
+    slots, share = mix.slots, mix.share
+    mixed = step_time(replica, mix.mixed_step(shape))
+    mixed_period = mixed.period(slots)
+    plain_period = step_time(replica, mix.decode_step(shape)).period(slots)
+    mean = share * mixed_period + (1.0 - share) * plain_period
+    squares = share * mixed_period**2 + (1.0 - share) * plain_period**2
 
-    mixed_steps = batch * shape.input_tokens / (carried * slots)
-    plain_steps = np.maximum(shape.decode_steps - mixed_steps, 0.0)
-    cycle = mixed_steps * mixed_period + plain_steps * plain_period
-    steps = mixed_steps + plain_steps
-
-    share = mixed_steps / steps
-    chunks = np.ceil(shape.input_tokens / of_each)
-    service = shape.input_tokens / carried * mixed_period / slots
+    load = mix.prompt_load
+    service = shape.input_tokens / mix.room * mixed_period / slots
     with np.errstate(divide="ignore"):
-        queue = share * service / (2.0 * np.maximum(1.0 - share, 0.0))
-    squares = mixed_steps * mixed_period**2 + plain_steps * plain_period**2
-    residual = squares / (2.0 * cycle * slots)
+        queue = load * service / (2.0 * np.maximum(1.0 - load, 0.0))
+    # The batch is Poisson: with probability exp(-batch) no step is running.
+    residual = -np.expm1(-batch) * squares / (2.0 * mean * slots)
+    chunks = np.ceil(shape.input_tokens / mix.room)
     own = mixed.latency + (chunks - 1) * mixed_period / slots
     return SteadyState(
         ttft=residual + queue + own,
-        tpot=cycle / np.maximum(steps, 1.0) * (shape.decode_steps > 0),
-        rate=batch / cycle,
-        prefill_share=share,
+        tpot=mean * (shape.decode_steps > 0),
+        rate=batch / (shape.held_steps * mean * np.maximum(load, 1.0)),
+        prompt_load=load,
     )

@@ -200,32 +200,29 @@ def overridden(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
 
 def _override_traffic(problem: dict[str, Any], given: Mapping[str, Any]) -> None:
     changed = [key for key in (*_TRAFFIC, *_LATENCIES) if key in given]
-    if not changed:
-        return
     classes = problem.get("traffic", [{}])
-    if not isinstance(classes, list) or not all(isinstance(c, dict) for c in classes):
-        return  # the problem's own check says what is wrong with it
+    # What is no list of tables is left to the problem's own check.
+    if not changed or not _is_list_of_tables(classes):
+        return
     if len(classes) > 1:
         raise ProblemError(
             f"--{changed[0].replace('_', '-')}: the problem has several traffic "
             "classes; change it in the file"
         )
     traffic = dict(classes[0]) if classes else {}
-    if not isinstance(traffic.get("targets", []), list):
-        return
     for key, other in (("rate", "concurrency"), ("concurrency", "rate")):
         if key in given and other not in given:
             traffic.pop(other, None)
     traffic |= {key: given[key] for key in _TRAFFIC if key in given}
-    targets = [
-        target
-        for target in traffic.get("targets", [])
-        if not isinstance(target, dict) or target.get("metric") not in given
-    ]
-    for metric in _LATENCIES:
-        if metric in given:
-            targets.append({"metric": metric, "at_most": given[metric]})
-    problem["traffic"] = [traffic | {"targets": targets}]
+    if _is_list_of_tables(traffic.get("targets", [])):
+        kept = [t for t in traffic.get("targets", []) if t.get("metric") not in given]
+        asked = [{"metric": m, "at_most": given[m]} for m in _LATENCIES if m in given]
+        traffic["targets"] = kept + asked
+    problem["traffic"] = [traffic]
+
+
+def _is_list_of_tables(content: Any) -> bool:
+    return isinstance(content, list) and all(isinstance(c, dict) for c in content)
 
 
 def _override_tables(problem: dict[str, Any], given: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from sizing.facts import (
 )
 from sizing.report.console import new_console, plain_table, section, text_of
 from solver.explain import Explanation
+from solver.floors import MEMORY
 from solver.solve import Feasible, Optimal
 
 
@@ -200,7 +201,7 @@ def _timing(answer: Answer) -> str:
 
 def _infeasible(console: Console, answer: Answer, explanation: Explanation) -> None:
     conflicts = explanation.conflicts
-    if conflicts == ("memory",):
+    if conflicts == (MEMORY,):
         console.print(
             f"No plan: {answer.problem.model} does not fit in the memory of any "
             "replica that these NPUs and prices allow."
@@ -226,7 +227,7 @@ def _infeasible(console: Console, answer: Answer, explanation: Explanation) -> N
             table.add_row(relaxed.requirement, relaxed.wanted, relaxed.to, cost)
         title = "What to give up: any one of these alone makes a plan possible"
         section(console, title, table)
-    elif len(requirements(answer.problem)) > 1 and conflicts != ("memory",):
+    elif len(requirements(answer.problem)) > 1 and conflicts != (MEMORY,):
         console.print("No single relaxation suffices; more than one must move.")
 
 

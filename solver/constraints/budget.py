@@ -1,9 +1,8 @@
 """The cost stays within the budget."""
 
-import math
-
 from ortools.sat.python import cp_model
 
+from solver.scaling import SLACK, floor
 from solver.variables import Variables
 
 
@@ -11,5 +10,5 @@ def budget(model: cp_model.CpModel, variables: Variables) -> None:
     """``cost <= budget``, both in the cost's scale, the budget rounded down."""
     most = variables.instance.limits.usd_per_hour
     if most is not None:
-        allowed = math.floor(most * variables.scaled.usd_per * (1 + 1e-12))
+        allowed = floor(most * (1 + SLACK) * variables.scaled.usd_per)
         model.add(variables.total_usd() <= allowed).with_name("limit_usd_per_hour")

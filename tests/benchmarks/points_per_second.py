@@ -15,12 +15,12 @@ import numpy as np
 
 from model_ops.platform.supply import Supply
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.serving.steady_state import RequestShape, steady_state
+from model_ops.serving.steady_state import steady_state
 from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.offers import Offer, offers
 from problems.problem import problem_of
-from solver.candidates import _groups, batch_grid, splits
+from solver.candidates import batch_grid, npu_groups, splits
 
 PASSES = 7
 
@@ -37,21 +37,23 @@ def main(model: str) -> None:
         np.array([tp for tp, _ in axes], dtype=float)[:, None],
         np.array([pp for _, pp in axes], dtype=float)[:, None],
     )
-    batches = batch_grid()
-    points = len(npus) * len(axes) * len(batches)
+    traffic_class = problem.traffic[0]
+    pp = np.asarray(parallelism.pp)
+    batches = batch_grid(pp, traffic_class, problem.chunk_tokens)
+    points = len(npus) * batches.size
     rates = []
     for _ in range(PASSES + 1):
         start = time.perf_counter()
-        for some in _groups(npus, len(axes) * len(batches)):
+        for some in npu_groups(npus, batches.size):
             replica = Replica(
                 arch, parallelism, arch.precision, Supply.stack(some, axes=2)
             )
-            steady_state(replica, RequestShape(2000.0, 500.0), batches)
+            steady_state(replica, traffic_class.shape, batches)
         rates.append(points / (time.perf_counter() - start))
     rates = sorted(rates[1:])
     print(  # noqa: T201 - a benchmark prints
         f"{model}: {points:,} points of [NPU {len(npus)} x split {len(axes)} x "
-        f"batch {len(batches)}]; points/s on one core: min {rates[0]:,.0f}, "
+        f"batch {batches.shape[1]}]; points/s on one core: min {rates[0]:,.0f}, "
         f"median {rates[PASSES // 2]:,.0f}, max {rates[-1]:,.0f}"
     )
 

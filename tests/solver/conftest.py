@@ -72,7 +72,7 @@ class Toys:
                 offer=number,
                 tp=npus,
                 pp=1,
-                batch=1,
+                mean_batch=1.0,
                 precision=BF16,
                 npus=npus,
                 slot=offers[number].slot(npus),

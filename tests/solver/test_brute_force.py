@@ -203,7 +203,7 @@ def replicas_of(
 ) -> Iterator[tuple[int, float]]:
     """Yield (NPUs, capacity) of each split's best batch, from the model alone."""
     arch, npu = catalogue.load_model(problem.model), catalogue.load_npu(name)
-    traffic, batches = problem.traffic[0], batch_grid()
+    traffic = problem.traffic[0]
     for tp, pp in itertools.product(range(1, LARGEST_REPLICA + 1), PIPELINE_STAGES):
         npus = tp * pp
         fits = npus <= host or npus % host == 0
@@ -212,12 +212,13 @@ def replicas_of(
         for precision in problem.formats():
             parallel = Parallelism(tp, pp)
             replica = Replica(arch, parallel, precision, Supply.of(npu))
+            (batches,) = batch_grid(np.array([[pp]]), traffic, problem.chunk_tokens)
             state = steady_state(replica, traffic.shape, batches, problem.chunk_tokens)
             needed = footprint(
                 arch,
                 parallel,
                 precision,
-                batch=batches,
+                batch=np.ceil(batches),
                 input_tokens=traffic.input_tokens,
                 output_tokens=traffic.output_tokens,
                 step_tokens=problem.chunk_tokens,

@@ -10,7 +10,7 @@ import pytest
 from model_ops.platform.supply import Supply
 from model_ops.profiler.memory import footprint
 from model_ops.profiler.parallelism import Parallelism, rule_broken_by
-from model_ops.serving.steady_state import steady_state
+from model_ops.serving.steady_state import saturating_batch, steady_state
 from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.offers import offers
@@ -18,6 +18,7 @@ from problems.problem import SizingProblem
 from solver.candidates import (
     LARGEST_BATCH,
     LARGEST_REPLICA,
+    PROMPT_LOADS,
     Candidate,
     Table,
     batch_grid,
@@ -80,7 +81,8 @@ def test_table_per_class_and_format(tables: list[Table]) -> None:
         ("users", "fp8"),
     ]
     for table in tables:
-        shape = (len(table.npus), len(table.splits), len(table.batches))
+        shape = (len(table.npus), *table.batches.shape)
+        assert len(table.batches) == len(table.splits)
         assert table.points == np.prod(shape)
         for array in (table.ttft, table.tpot, table.rate, table.free_memory):
             assert array.shape == shape
@@ -96,7 +98,7 @@ def test_table_equals_the_model_at_a_point(
     npu, (tp, pp), batch = (
         table.npus[at[0]],
         table.splits[at[1]],
-        float(table.batches[at[2]]),
+        float(table.batches[at[1], at[2]]),
     )
     arch = catalogue.load_model(problem.model)
     parallel = Parallelism(tp, pp)
@@ -106,7 +108,7 @@ def test_table_equals_the_model_at_a_point(
         arch,
         parallel,
         table.precision,
-        batch=batch,
+        batch=np.ceil(batch),
         input_tokens=table.traffic.input_tokens,
         output_tokens=table.traffic.output_tokens,
         step_tokens=problem.chunk_tokens,
@@ -136,12 +138,27 @@ def test_a_part_of_a_node_allows_no_split(small: Small) -> None:
     assert splits(arch, offers(problem)) == [(1, 1)]
 
 
-def test_batches_grow_from_one_in_small_steps() -> None:
-    grid = batch_grid()
-    assert (grid[0], grid[-1]) == (1, LARGEST_BATCH)
-    assert (np.diff(grid) >= 1).all()
-    assert (np.diff(grid) <= 0.04 * grid[:-1] + 1).all()
-    assert (grid == np.round(grid)).all()
+def test_batches_grow_in_small_steps(problem: SizingProblem) -> None:
+    pp = np.array([[1.0], [2.0], [8.0]])
+    for grid in batch_grid(pp, problem.traffic[0], problem.chunk_tokens):
+        assert grid[0] > 0
+        assert grid[-1] == LARGEST_BATCH
+        assert (np.diff(grid) >= 0).all()
+        from_one = grid[grid >= 1]
+        assert (np.diff(from_one) <= 0.04 * from_one[:-1] + 1).all()
+        assert set(range(1, 33)) <= set(grid)
+
+
+def test_batches_reach_towards_a_full_room_for_prompts(problem: SizingProblem) -> None:
+    long = problem.traffic[0].model_copy(
+        update={"input_tokens": 50_000, "output_tokens": 2}
+    )
+    (grid,) = batch_grid(np.array([[1.0]]), long, problem.chunk_tokens)
+    full = float(saturating_batch(1.0, long.shape, problem.chunk_tokens))
+    assert full < 1
+    below = grid[grid < full]
+    assert len(below) == len(PROMPT_LOADS)
+    assert below[-1] == pytest.approx(PROMPT_LOADS[-1] * full)
 
 
 def reference(
@@ -152,7 +169,7 @@ def reference(
     at = [npu.name for npu in table.npus].index(offer.npu.name)
     best: dict[tuple[int, int], float] = {}
     for split, (tp, pp) in enumerate(table.splits):
-        for size, batch in enumerate(table.batches):
+        for size, batch in enumerate(table.batches[split]):
             point = (at, split, size)
             ttft, tpot = table.ttft[point], table.tpot[point]
             steps = table.traffic.output_tokens - 1
@@ -207,7 +224,9 @@ def test_capacity_of_a_selected_candidate_is_its_batchs(
         at = (
             [n.name for n in table.npus].index(npu),
             table.splits.index((candidate.tp, candidate.pp)),
-            list(table.batches).index(candidate.batch),
+            list(table.batches[table.splits.index((candidate.tp, candidate.pp))]).index(
+                candidate.mean_batch
+            ),
         )
         assert table.feasible(traffic.targets)[at]
         assert table.capacity[at] == candidate.capacity
