@@ -96,6 +96,10 @@ ENGINES: dict[Dtype, tuple[Dtype, ...]] = {
 """The arithmetic that can stand in for a format, narrowest first."""
 
 
+_WIDER_OF_ITS_SIZE = (Dtype.FP32, Dtype.BF16)
+"""Than TF32, which drops mantissa, and FP16, which has less range."""
+
+
 @dataclass(frozen=True, slots=True)
 class Precision:
     """The formats of a deployment's tensor classes.
@@ -118,9 +122,15 @@ class Precision:
 
     @property
     def compute(self) -> Dtype:
-        """Engine of the linear layers: the wider of weights and activations."""
-        wider = max((self.weights, self.activations), key=lambda d: (int(d.bytes), d))
-        return wider.engine
+        """Engine of the linear layers: the wider of weights and activations.
+
+        Of two of one size FP32 and BF16 win, else the activations: weights are
+        converted to them.
+        """
+        return max(
+            (self.activations, self.weights),  # max keeps the first of equals
+            key=lambda d: (int(d.bytes), d in _WIDER_OF_ITS_SIZE),
+        ).engine
 
     @property
     def residual(self) -> Dtype:

@@ -41,8 +41,17 @@ class SolverError(GenzSizeError):
     """The solver was misused or broke a promise."""
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
+def nearest(given: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
     """Return a hint that names the known words closest to the given one.
+
+    Parameters
+    ----------
+    given
+        What somebody wrote.
+    known
+        The words to choose from.
+    also
+        Further spellings, proposed where they are close but not listed otherwise.
 
     Returns
     -------
@@ -51,7 +60,7 @@ def nearest(given: str, known: Iterable[str]) -> str:
         known words in order.
     """
     words = sorted(known)
-    close = get_close_matches(given.lower(), words, n=3, cutoff=0.5)
+    close = get_close_matches(given.lower(), [*words, *also], n=3, cutoff=0.5)
     if close:
         return "; did you mean " + " or ".join(f"'{word}'" for word in close) + "?"
     listed = ", ".join(words[:12]) + (", ..." if len(words) > 12 else "")

@@ -8,7 +8,7 @@ are Python floats for one point or numpy arrays that broadcast for a million.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,9 @@ class OpCost:
     written: Number = 0.0
     link_bytes: Number = 0.0
     launches: Number = 0.0
+
+    # An array to the left leaves the product to __rmul__, which scales by all of it.
+    __array_ufunc__: ClassVar[None] = None
 
     @property
     def bytes(self) -> Number:

@@ -14,8 +14,10 @@ from typing import Annotated, Any
 
 from model_ops.errors import UnitError
 
+_WHOLE = r"[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*"
+"""Digits, plain, or in threes behind commas (``12,345``), or with underscores."""
 _QUANTITY = re.compile(
-    r"\s*([-+]?[0-9][0-9_]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?)\s*(.*?)\s*"
+    rf"\s*([-+]?(?:{_WHOLE})(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)\s*(.*?)\s*"
 )
 _DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _BINARY = {f"{p}i": 1024.0 ** (n + 1) for n, p in enumerate("KMGTP")}
@@ -43,7 +45,7 @@ class Unit:
     shown: tuple[str, ...]
 
     def parse(self, text: str) -> float:
-        """Return the quantity in the base unit.
+        """Return the quantity in the base unit; thousands may have commas.
 
         Raises
         ------
@@ -61,7 +63,7 @@ class Unit:
             raise UnitError(
                 f"{_quoted(text)} is not a quantity in {self.base}; {self._hint}"
             )
-        return self.check(float(number) * self.scales[unit], text)
+        return self.check(float(number.replace(",", "")) * self.scales[unit], text)
 
     @property
     def _hint(self) -> str:
@@ -76,11 +78,15 @@ class Unit:
         return value
 
     def format(self, value: float, digits: int = 3) -> str:
-        """Return the value as text in the largest shown unit that keeps it >= 1."""
-        fitting = [u for u in self.shown if abs(value) >= self.scales[u] * 0.9995]
+        """Return the value as text in the largest shown unit that keeps it >= 1.
+
+        Rounded to so many digits, or to a whole number where that has more.
+        """
+        one = 1 - 0.5 * 10.0**-digits  # what rounds up to 1 counts as 1
+        fitting = [u for u in self.shown if abs(value) >= self.scales[u] * one]
         unit = fitting[-1] if fitting else self.shown[0]
         number = value / self.scales[unit]
-        if abs(number) >= 10**digits:
+        if abs(number) >= 10**digits - 0.5:  # {:g} would write an exponent
             return f"{number:,.0f} {unit}"
         return f"{number:.{digits}g} {unit}"
 
@@ -140,9 +146,13 @@ _COST = {
 BYTE = Unit(
     "B", _prefixed("B", _DECIMAL | _BINARY), "141 GB", ("B", "kB", "MB", "GB", "TB")
 )
-SECOND = Unit("s", _TIME, "50 ms", ("us", "ms", "s", "min", "h"))
+# Long times stay in seconds, to be compared with the target that was asked for.
+SECOND = Unit("s", _TIME, "50 ms", ("us", "ms", "s"))
 BYTE_PER_SECOND = Unit(
-    "B/s", _prefixed("B/s", _DECIMAL), "4.8 TB/s", ("B/s", "MB/s", "GB/s", "TB/s")
+    "B/s",
+    _prefixed("B/s", _DECIMAL),
+    "4.8 TB/s",
+    ("B/s", "kB/s", "MB/s", "GB/s", "TB/s"),
 )
 FLOP_PER_SECOND = Unit(
     "FLOP/s", _ARITHMETIC, "989 TFLOP/s", ("FLOP/s", "GFLOP/s", "TFLOP/s")

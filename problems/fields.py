@@ -79,7 +79,7 @@ def _message(item: Mapping[str, Any], schema: type[BaseModel]) -> str:
         return f"{prefix}unknown value {shown(given)}{nearest(str(given), known)}"
     if kind == "tuple_type":
         table = f"[[{place[-1]}]] above it"
-        written = table if isinstance(given, dict) else f"[{shown(given)}]"
+        written = table if isinstance(given, dict) else f'["{given!s:.60}"]'
         return f"{prefix}must be a list; write {written}"
     rule = _RULES.get(kind, item["msg"]).format(**context)
     return f"{prefix}{rule}, got {shown(given)}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from model_ops.accuracy import interval
+from model_ops.accuracy import latency_intervals
 from model_ops.dtypes import Precision
 from model_ops.estimate import bound_by
 from model_ops.profiler.memory import MemoryFootprint
@@ -81,13 +81,20 @@ def _class_facts(plan: Plan, traffic: TrafficClass, each: list[Served]) -> Class
     ttft_bound, tpot_bound = bound_by(replica, largest.load, largest.estimate.batch)
     bounds = {"ttft": ttft_bound, "tpot": tpot_bound, "e2e": tpot_bound}
     targets = {str(target.metric): target.at_most for target in traffic.targets}
-    predictions = []
-    for metric, bound in bounds.items():
-        value = mean(metric)
-        low, high = (float(v) for v in interval(metric, value, largest.load.mode))
-        predictions.append(
-            Prediction(metric, value, low, high, targets.get(metric), str(bound))
+    means = {metric: mean(metric) for metric in bounds}
+    ranges = latency_intervals(**means, mode=largest.load.mode)
+    predictions = [
+        Prediction(
+            metric=metric,
+            mean=means[metric],
+            low=float(ranges[metric][0]),
+            high=float(ranges[metric][1]),
+            target=targets.get(metric),
+            bound_by=str(bound),
         )
+        for metric, bound in bounds.items()
+        if metric != "tpot" or traffic.output_tokens > 1
+    ]
     return ClassFacts(traffic, each, predictions, total, total * traffic.output_tokens)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from model_ops.accuracy import interval
+from model_ops.accuracy import interval, latency_intervals
 from model_ops.dtypes import Dtype, Precision
 from model_ops.errors import DeploymentError, GenzSizeError, ProblemError, nearest
 from model_ops.estimate import Estimate, Load, LoadMode, bound_by, estimate
@@ -320,17 +320,13 @@ def _errors(result: Estimate) -> list[str]:
 
 
 def _cells(values: Mapping[str, float], mode: LoadMode) -> dict[str, str]:
-    cells = {}
-    for metric in LATENCIES:
-        seconds = values[metric]
-        low, high = interval(metric, seconds, mode)
-        cells[f"{metric}_ms"] = f"{seconds * 1e3:.6g}"
-        cells[f"{metric}_ms_low"] = f"{low * 1e3:.6g}"
-        cells[f"{metric}_ms_high"] = f"{high * 1e3:.6g}"
-    low, high = interval("rate", values["output_tok_s"], mode)
-    return cells | {
-        "output_tok_s": f"{values['output_tok_s']:.6g}",
-        "output_tok_s_low": f"{low:.6g}",
-        "output_tok_s_high": f"{high:.6g}",
-        "memory_gb": f"{values['memory'] / 1e9:.6g}",
-    }
+    means = {metric: values[metric] for metric in LATENCIES}
+    ranges = latency_intervals(**means, mode=mode)
+    ranges["output_tok_s"] = interval("rate", values["output_tok_s"], mode)
+    cells = {"output_tok_s": f"{values['output_tok_s']:.6g}"}
+    cells |= {f"{metric}_ms": f"{mean * 1e3:.6g}" for metric, mean in means.items()}
+    for name, (low, high) in ranges.items():
+        scale, unit = (1.0, "") if name == "output_tok_s" else (1e3, "_ms")
+        cells[f"{name}{unit}_low"] = f"{float(low) * scale:.6g}"
+        cells[f"{name}{unit}_high"] = f"{float(high) * scale:.6g}"
+    return cells | {"memory_gb": f"{values['memory'] / 1e9:.6g}"}

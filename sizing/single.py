@@ -69,9 +69,10 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command
             f"{BYTE.format(float(result.usable_memory))} are usable"
         )
     if result.overloaded:
+        most = float(result.rate) * replicas
         raise DeploymentError(
-            f"--rate: {replicas} replicas finish at most "
-            f"{float(result.rate) * replicas:.3g} req/s; give more --replicas"
+            f"--rate: {replicas} x {npu} tp={degree} pp={pp} can finish at most "
+            f"{most:.3g} req/s; give more --replicas"
         )
     where = f"{replicas} x ({chip.name} tp={degree} pp={pp})"
     title = (

@@ -77,7 +77,10 @@ def _batch_binding(workspace: Workspace, deployment: PlannedDeployment) -> Bindi
     if batch + 1 == len(batches):
         return Binding("batch cap", where, "the largest batch that is tried")
     at = (npu, split, batch + 1)
-    reason = f"broken by a mean batch of {batches[batch + 1]:.4g}"
+    reason = (
+        f"with its batch full at {deployment.mean_batch:.4g} on average it just holds, "
+        f"at {batches[batch + 1]:.4g} it does not"
+    )
     for target in table.traffic.targets:
         if not table.latency(target.metric)[at] <= target.at_most:
             return Binding(f"{table.traffic.name} {target.label}", where, reason)

@@ -187,8 +187,9 @@ def _floor(
     wanted = requirement.text(requirement.value)
     alone = requirement.moved(bare, requirement.value)
     if workspace.has_plan(alone, options):
-        return Floor(requirement.label, wanted, wanted, True, "enough by itself")
+        reason = "enough by itself"
+        return Floor(requirement.label, wanted, f"<= {wanted}", True, reason)
     least = _least(workspace, bare, requirement, options)
-    text = "nothing" if least is None else requirement.text(least)
-    reason = "to carry the demand, however slowly"
+    text = "none found" if least is None else requirement.text(least)
+    reason = "to carry the traffic, however slowly"
     return Floor(requirement.label, wanted, text, False, reason)

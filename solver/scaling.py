@@ -107,7 +107,7 @@ def scale(instance: Instance) -> Scaled:
 
 
 def _scale_for(largest: float, decimals: int) -> float:
-    """Return the scale of so many decimals, fewer if `largest` would leave the range."""
+    """Return the scale of so many decimals; fewer keep `largest` in the range."""
     room = math.floor(math.log10(RANGE / max(largest, 1e-12)))
     return float(10.0 ** min(room, decimals))
 

@@ -29,7 +29,7 @@ from problems.catalogue.schema import (
     Price,
     PriceFile,
 )
-from problems.fields import messages, read_text
+from problems.fields import messages, read_text, shown
 
 _Item = TypeVar("_Item", bound=BaseModel)
 
@@ -85,8 +85,9 @@ def canonical(kind: str, given: str) -> str:
     aliases = _aliases(kind)
     if key in aliases:
         return aliases[key]
-    known = set(names(kind)) | set(aliases)
-    raise CatalogueError(f"unknown {kind[:-1]} '{given}'{nearest(key, known)}")
+    raise CatalogueError(
+        f"unknown {kind[:-1]} {shown(given)}{nearest(key, names(kind), aliases)}"
+    )
 
 
 @cache

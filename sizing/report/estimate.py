@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
-from model_ops.accuracy import interval
+from model_ops.accuracy import interval, latency_intervals
 from model_ops.estimate import Estimate, Load, bounds, load_steps
 from model_ops.serving.step import Replica, TimedOperator, timed_operators
 from model_ops.units import BYTE, FLOP, SECOND
@@ -112,24 +112,34 @@ def steps(prediction: Prediction) -> dict[str, list[TimedOperator]]:
     }
 
 
+def latencies(prediction: Prediction) -> dict[str, tuple[float, float, float]]:
+    """Return the mean, low and high seconds of each latency that there is."""
+    estimate = prediction.estimate
+    means = {"ttft": estimate.ttft, "tpot": estimate.tpot, "e2e": estimate.e2e}
+    ranges = latency_intervals(**means, mode=prediction.load.mode)
+    return {
+        metric: (float(mean), float(ranges[metric][0]), float(ranges[metric][1]))
+        for metric, mean in means.items()
+        if metric != "tpot" or estimate.shape.decode_steps > 0
+    }
+
+
 def as_text(prediction: Prediction) -> str:
     """Return the prediction as readable text."""
     console = new_console()
     estimate = prediction.estimate
     console.print(prediction.title)
     table = plain_table("figure", ">predicted", ">low", ">high")
-    for metric in ("ttft", "tpot", "e2e"):
-        value = float(getattr(estimate, metric))
-        low, high = interval(metric, value, prediction.load.mode)
-        cells = (SECOND.format(float(v)) for v in (value, low, high))
+    for metric, (value, low, high) in latencies(prediction).items():
+        cells = (SECOND.format(seconds) for seconds in (value, low, high))
         table.add_row(metric.upper(), *cells)
     for name, each in (
         ("requests/s", estimate.rate),
         ("output tokens/s", estimate.output_tokens_per_s),
     ):
         value = float(each) * prediction.replicas
-        low, high = interval("rate", value, prediction.load.mode)
-        table.add_row(name, *(f"{v:,.4g}" for v in (value, low, high)))
+        around = interval("rate", value, prediction.load.mode)
+        table.add_row(name, *(f"{v:,.4g}" for v in (value, *around)))
     title = "Predicted means; 9 of 10 measurements should lie from low to high"
     section(console, title, table)
     console.print()
@@ -171,14 +181,8 @@ def as_json(prediction: Prediction) -> str:
     """Return the prediction as one JSON object in SI units."""
     estimate, replica = prediction.estimate, prediction.replica
     result: dict[str, Any] = {}
-    for metric in ("ttft", "tpot", "e2e"):
-        value = float(getattr(estimate, metric))
-        low, high = interval(metric, value, prediction.load.mode)
-        result[f"{metric}_s"] = {
-            "mean": value,
-            "low": float(low),
-            "high": float(high),
-        }
+    for metric, (value, low, high) in latencies(prediction).items():
+        result[f"{metric}_s"] = {"mean": value, "low": low, "high": high}
     result["requests_per_s"] = float(estimate.rate) * prediction.replicas
     tokens = float(estimate.output_tokens_per_s)
     result["output_tokens_per_s"] = tokens * prediction.replicas

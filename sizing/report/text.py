@@ -5,6 +5,7 @@ from rich.table import Table as RichTable
 
 from model_ops.units import BYTE, SECOND, WATT
 from problems import catalogue
+from problems.offers import GIVEN
 from problems.plan import Plan, PlannedDeployment, Purchase
 from problems.requirements import requirements
 from sizing.api import Answer
@@ -77,8 +78,9 @@ def _sentence(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> str:
 
 
 def _bought(purchase: Purchase) -> str:
-    title = catalogue.npu_file(purchase.npu).title
-    what = f"{purchase.npus} {title}"
+    what = f"{purchase.npus:,} x {catalogue.npu_file(purchase.npu).title}"
+    if purchase.provider == GIVEN:
+        return f"{what} (at your price)"
     term = purchase.term.replace("_", "-")
     return f"{what} ({purchase.provider} {purchase.instance}, {term})"
 
@@ -93,7 +95,11 @@ def _asked(fact: ClassFacts) -> str:
 
 def _proof(answer: Answer) -> str:
     certificate = answer.outcome.certificate
-    what = {"cost": "costs less", "npus": "uses fewer NPUs", "power": "draws less"}
+    what = {
+        "cost": "costs less",
+        "npus": "uses fewer NPUs",
+        "power": "needs less power",
+    }
     objective = answer.problem.objective
     if answer.status == "optimal":
         return (
@@ -113,8 +119,8 @@ def _deployments(plan: Plan) -> RichTable:
     )  # fmt: skip
     for d in plan.deployments:
         table.add_row(
-            d.traffic, str(d.replicas), d.npu, str(d.tp), str(d.pp), str(d.batch),
-            d.precision, str(d.npus), str(d.nodes), f"{d.usd_per_hour:,.2f}",
+            d.traffic, f"{d.replicas:,}", d.npu, str(d.tp), str(d.pp), str(d.batch),
+            d.precision, f"{d.npus:,}", f"{d.nodes:,}", f"{d.usd_per_hour:,.2f}",
         )  # fmt: skip
     return table
 
@@ -146,18 +152,23 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
             )
     for binding in answer.bindings:
         lines.append(
-            f"What binds {binding.where}: {binding.requirement} ({binding.reason})."
+            f"What keeps {binding.where} from more: {binding.requirement} "
+            f"({binding.reason})."
         )
-    free = answer.problem.headroom
-    lines.append(
-        f"Targets are on means of steady traffic; {free:.0%} of the capacity is kept "
-        "free for bursts and failures (headroom)."
-    )
+    lines.append(_headroom(answer.problem.headroom))
     if plan.power is not None:
         lines.append(f"Power to provision: {WATT.format(plan.power)}.")
     _, per_token = usd_per_million_tokens(plan, facts)
     lines.append(f"Cost per million tokens, prompts included: {usd(per_token)}.")
     return lines
+
+
+def _headroom(free: float) -> str:
+    kept = f"{free:.0%} of it is kept free" if free else "none is kept free"
+    return (
+        "Targets are on means of steady traffic. Bursts, failures and percentiles need "
+        f"spare capacity: {kept} (--headroom)."
+    )
 
 
 def _place(deployment: PlannedDeployment) -> str:
@@ -175,7 +186,7 @@ def _runners_up(answer: Answer) -> RichTable:
         table.add_row(
             runner.npu,
             replicas,
-            str(runner.plan.total_npus),
+            f"{runner.plan.total_npus:,}",
             f"{runner.plan.usd_per_hour:,.2f}",
             f"{runner.distance:+.1%}",
         )

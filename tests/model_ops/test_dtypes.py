@@ -103,6 +103,27 @@ def test_linear_layers_compute_in_the_wider_of_weights_and_activations() -> None
         assert int(compute.bytes) == widest
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "compute"),
+    [
+        (Dtype.TF32, Dtype.FP32, Dtype.FP32),
+        (Dtype.FP16, Dtype.BF16, Dtype.BF16),
+        (Dtype.TF32, Dtype.BF16, Dtype.TF32),
+        (Dtype.FP8, Dtype.FP16, Dtype.FP16),
+    ],
+)
+def test_the_wider_format_computes_whichever_holds_the_weights(
+    one: Dtype, other: Dtype, compute: Dtype
+) -> None:
+    assert Precision(one, Dtype.BF16, other).compute is compute
+    assert Precision(other, Dtype.BF16, one).compute is compute
+
+
+def test_weights_as_wide_as_activations_are_converted_to_them() -> None:
+    assert Precision(Dtype.INT8, Dtype.BF16, Dtype.FP8).compute is Dtype.FP8
+    assert Precision(Dtype.INT4, Dtype.BF16, Dtype.NVFP4).compute is Dtype.FP4
+
+
 def test_fp8_attention_needs_an_fp8_cache_and_fp8_activations() -> None:
     for kv_cache, activations in product(Dtype, Dtype):
         attention = Precision(Dtype.FP8, kv_cache, activations).attention

@@ -21,8 +21,15 @@ from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.memory import largest_batch, lockstep_footprint
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.profiler.work import Step, decode, prefill
-from model_ops.serving.steady_state import RequestShape, steady_state
+from model_ops.serving.steady_state import (
+    DEFAULT_CHUNK_TOKENS,
+    Mix,
+    RequestShape,
+    saturating_batch,
+    steady_state,
+)
 from model_ops.serving.step import Replica, step_time, timed_operators
+from problems.catalogue import load_model, load_npu
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
@@ -33,6 +40,9 @@ OPEN, OFFLINE = LoadMode.OPEN_LOOP, LoadMode.OFFLINE
 ENDLESS = 1e40
 SHAPE = RequestShape(input_tokens=100, output_tokens=41)
 CHUNK = 256  # a step of 2048 tokens alone would fill the toy NPU
+SINGLE = RequestShape(input_tokens=100, output_tokens=1)
+LONG = RequestShape(input_tokens=700, output_tokens=2)  # full below one sequence
+WORDY = RequestShape(input_tokens=100, output_tokens=4)  # full below the memory
 
 
 def load(mode: LoadMode, shape: RequestShape = SHAPE, **changes: object) -> Load:
@@ -124,33 +134,44 @@ def test_static_batch_of_one_token_answers(toy_replica: Replica) -> None:
 # ---- open loop ----
 
 
-def capacity(replica: Replica) -> float:
-    return float(estimate(replica, load(OFFLINE)).rate)
+def capacity(replica: Replica, shape: RequestShape = SHAPE) -> float:
+    return float(estimate(replica, load(OFFLINE, shape)).rate)
+
+
+def saturating(replica: Replica, shape: RequestShape) -> float:
+    return float(saturating_batch(replica.parallelism.pp, shape, CHUNK))
 
 
 @settings
 @hypothesis.given(
-    st.floats(0.001, 0.99), st.sampled_from([(1, 1), (2, 1), (1, 3), (4, 6)])
+    st.floats(0.001, 0.99),
+    st.sampled_from([(1, 1), (2, 1), (1, 3), (4, 6)]),
+    st.sampled_from([SHAPE, SINGLE, LONG, WORDY]),
 )
 def test_open_loop_finishes_what_arrives(
-    toy_replica: Replica, share: float, layout: tuple[int, int]
+    toy_replica: Replica, share: float, layout: tuple[int, int], shape: RequestShape
 ) -> None:
     replica = split(toy_replica, *layout)
-    asked = share * capacity(replica)
-    found = estimate(replica, load(OPEN, rate=asked))
+    asked = share * capacity(replica, shape)
+    found = estimate(replica, load(OPEN, shape, rate=asked))
     assert not found.overloaded
     assert found.rate == pytest.approx(asked, rel=1e-4)
     # The batch holds what arrives for as long as it decodes.
-    assert found.batch == pytest.approx(found.rate * 40 * found.tpot, rel=1e-4)
-    assert found.ttft < np.inf
+    if shape is not SINGLE:
+        decoding = found.rate * shape.decode_steps * found.tpot
+        assert found.batch == pytest.approx(decoding, rel=1e-4)
+    assert 0 < found.ttft < np.inf
+    assert found.batch < saturating(replica, shape)
     assert found.memory.total <= found.usable_memory
 
 
+@pytest.mark.parametrize("shape", [SHAPE, SINGLE, LONG, WORDY])
 def test_open_loop_says_when_more_arrives_than_can_be_finished(
-    toy_replica: Replica,
+    toy_replica: Replica, shape: RequestShape
 ) -> None:
-    limit = capacity(toy_replica)
-    found = estimate(toy_replica, load(OPEN, rate=np.array([0.98, 1.02, 100]) * limit))
+    limit = capacity(toy_replica, shape)
+    asked = np.array([0.98, 1.02, 100]) * limit
+    found = estimate(toy_replica, load(OPEN, shape, rate=asked))
     assert found.overloaded.tolist() == [False, True, True]
     assert found.rate[2] == pytest.approx(limit, rel=1e-4)
 
@@ -184,14 +205,33 @@ def test_open_loop_is_slower_at_higher_rates_and_faster_on_faster_hardware(
     assert quick.batch < usual.batch
 
 
+def test_a_long_prompt_with_a_short_answer_is_served_by_less_than_a_sequence(
+    toy_replica: Replica,
+) -> None:
+    full = saturating(toy_replica, LONG)
+    assert full == pytest.approx(255 / 700)
+    for share in (0.1, 0.5, 0.95):
+        asked = share * capacity(toy_replica, LONG)
+        found = estimate(toy_replica, load(OPEN, LONG, rate=asked))
+        assert not found.overloaded
+        assert found.rate == pytest.approx(asked, rel=1e-4)
+        assert 0 < found.batch < full
+        assert found.fits
+    users = estimate(toy_replica, load(CLOSED, LONG, concurrency=1))
+    assert 0 < users.batch < full
+    # Alone, the user waits for no other's prompt longer than for its own.
+    chunks = steady_state(toy_replica, LONG, 1e-9, CHUNK).ttft
+    assert chunks < users.ttft < 2 * chunks
+
+
 # ---- closed loop ----
 
 
 @settings
 @hypothesis.given(
     st.integers(1, 60),
-    st.integers(1, 400),
-    st.integers(10, 200),
+    st.integers(1, 700),
+    st.integers(1, 200),
     st.sampled_from([(1, 1), (2, 1), (1, 3), (4, 6)]),
 )
 def test_closed_loop_obeys_littles_law(
@@ -204,9 +244,11 @@ def test_closed_loop_obeys_littles_law(
     replica = split(toy_replica, *layout)
     task = load(CLOSED, RequestShape(prompt, answer), concurrency=users)
     found = estimate(replica, task)
-    assert found.batch + found.rate * found.ttft == pytest.approx(users, rel=1e-3)
     assert users == pytest.approx(found.rate * found.e2e, rel=1e-3)
-    assert found.batch <= max(1, most_sequences(replica, task))
+    if answer > 1:  # one that is not is in the batch for the step that samples
+        assert found.batch + found.rate * found.ttft == pytest.approx(users, rel=1e-3)
+    assert 0 < found.batch <= max(1, most_sequences(replica, task))
+    assert found.batch < saturating(replica, task.shape)
 
 
 def test_more_users_are_served_no_slower_until_the_batch_is_full_then_wait(
@@ -223,6 +265,17 @@ def test_more_users_are_served_no_slower_until_the_batch_is_full_then_wait(
     # The users beyond the full batch wait for as long as it takes to serve them.
     more = 128 - 64
     assert found.ttft[-1] - found.ttft[-2] == pytest.approx(more / found.rate[-1])
+
+
+def test_more_users_than_prompts_have_room_for_wait(toy_replica: Replica) -> None:
+    users = np.array([1, 10, 1e3, 1e6, 2e6])
+    found = estimate(toy_replica, load(CLOSED, LONG, concurrency=users))
+    assert np.all(np.diff(found.rate) >= -1e-6 * found.rate[1:])
+    assert np.all(np.diff(found.ttft) > 0)
+    assert np.all(found.batch < saturating(toy_replica, LONG))
+    limit = capacity(toy_replica, LONG)
+    assert found.rate[-2:] == pytest.approx(limit, rel=1e-5)
+    assert found.ttft[-2:] == pytest.approx(users[-2:] / limit, rel=1e-3)
 
 
 # ---- offline ----
@@ -246,6 +299,82 @@ def test_offline_can_be_capped(toy_replica: Replica) -> None:
     assert found.rate == pytest.approx(
         steady_state(toy_replica, SHAPE, 3, CHUNK).rate, rel=1e-6
     )
+
+
+@pytest.mark.parametrize("layout", [(1, 1), (2, 1)])
+@pytest.mark.parametrize("shape", [SINGLE, LONG, WORDY])
+def test_offline_fills_the_room_for_prompts(
+    toy_replica: Replica, shape: RequestShape, layout: tuple[int, int]
+) -> None:
+    replica = split(toy_replica, *layout)
+    task = load(OFFLINE, shape)
+    full = saturating(replica, shape)
+    assert full < most_sequences(replica, task)
+    found = estimate(replica, task)
+    assert found.batch == pytest.approx(full, rel=1e-5)
+    assert found.batch < full
+    room = CHUNK - max(full, 1)
+    each = min(shape.input_tokens, room)
+    step = Step(
+        (
+            prefill(room / each, each, (shape.input_tokens - each) / 2),
+            decode(max(full, 1), shape.mean_context),
+        )
+    )
+    every = step_time(replica, step).latency
+    assert found.rate == pytest.approx(room / shape.input_tokens / every, rel=1e-4)
+    assert np.isfinite(found.ttft)
+    assert found.fits
+
+
+def test_short_prompts_of_an_8b_model_share_steps() -> None:
+    arch = load_model("llama-3.1-8b")
+    npu = load_npu("h100-sxm")
+    replica = Replica(arch, Parallelism(1, 1), arch.precision, Supply.of(npu))
+    prompt, answer = 100, 10
+    shape = RequestShape(prompt, answer)
+    found = estimate(replica, Load(shape, OFFLINE))
+
+    def seconds(prompts: float, decoding: float) -> float:
+        segments = prefill(prompts, prompt), decode(decoding, shape.mean_context)
+        return float(step_time(replica, Step(segments)).latency)
+
+    # Were each prompt to take a step of its own, no more would finish than steps.
+    one_a_step = 1 / seconds(1, answer - 1)
+    assert found.rate > 2 * one_a_step
+    # Only the room for prompts limits it, not the memory.
+    assert found.batch < 0.5 * most_sequences(replica, Load(shape, OFFLINE))
+    decoding = DEFAULT_CHUNK_TOKENS / (1 + prompt / (answer - 1))
+    prompts = (DEFAULT_CHUNK_TOKENS - decoding) / prompt
+    bound = prompts / seconds(prompts, decoding)
+    assert found.rate == pytest.approx(bound, rel=1e-4)
+    # And no faster than the multiply-adds of its tokens.
+    flop = 2 * (prompt + answer - 1) * arch.layer_parameters
+    assert found.rate < npu.flop_per_s[Dtype.BF16] / flop
+
+
+# ---- every mode ----
+
+
+@pytest.mark.parametrize("shape", [SINGLE, LONG, WORDY])
+@pytest.mark.parametrize("mode", list(LoadMode))
+@pytest.mark.parametrize("layout", [(1, 1), (4, 1), (2, 3)])
+def test_every_mode_serves_short_answers(
+    toy_replica: Replica, mode: LoadMode, shape: RequestShape, layout: tuple[int, int]
+) -> None:
+    replica = split(toy_replica, *layout)
+    small = 0.01 * capacity(replica, shape)
+    found = estimate(replica, load(mode, shape, concurrency=2, rate=small))
+    assert not found.overloaded
+    assert 0 < found.ttft < np.inf
+    assert found.rate > 0.99 * small
+    assert 0 < found.batch <= 2
+    assert (found.tpot > 0) == (shape is not SINGLE)
+    assert found.e2e == found.ttft + shape.decode_steps * found.tpot
+    if mode is OPEN:
+        assert found.rate == pytest.approx(small, rel=1e-4)
+    if mode is CLOSED:
+        assert found.rate * found.e2e == pytest.approx(2, rel=1e-3)
 
 
 def test_a_model_that_does_not_fit_is_said_not_raised(toy_replica: Replica) -> None:
@@ -304,13 +433,13 @@ def test_arrays_and_stacked_supplies_equal_scalars(
 
 @pytest.mark.parametrize("mode", list(LoadMode))
 def test_arrays_of_shapes_equal_scalars(toy_replica: Replica, mode: LoadMode) -> None:
-    prompts, answers = np.array([[10], [100], [700]]), np.array([2, 50])
+    prompts, answers = np.array([[10], [100], [700]]), np.array([1, 2, 50])
     task = {"concurrency": 6.0, "rate": 900.0}
     together = estimate(toy_replica, load(mode, RequestShape(prompts, answers), **task))
-    for row, column in np.ndindex(3, 2):
+    for row, column in np.ndindex(3, 3):
         shape = RequestShape(int(prompts[row, 0]), int(answers[column]))
         one = estimate(toy_replica, load(mode, shape, **task))
-        assert_equal_at(together, (3, 2), (row, column), one)
+        assert_equal_at(together, (3, 3), (row, column), one)
 
 
 # ---- what binds ----
@@ -377,5 +506,21 @@ def test_steps_behind_ttft_and_tpot(toy_replica: Replica) -> None:
     assert rest == Step((decode(4, context),))
     for mode in (OPEN, CLOSED, OFFLINE):
         mixed, rest = load_steps(toy_replica, load(mode), 4)
-        assert mixed == Step((prefill(1, 100, 0), decode(4, context)))
         assert rest == Step((decode(4, context),))
+        prompts, decoding = mixed.segments
+        assert decoding == decode(4, context)
+        # Four in forty steps: where any arrive, now and then two at once.
+        assert prompts.sequences == pytest.approx(0.1 / (1 - np.exp(-0.1)))
+        assert (prompts.queries, prompts.context) == (100, 0)
+
+
+def test_steps_behind_ttft_and_tpot_of_a_pipeline(toy_replica: Replica) -> None:
+    replica = split(toy_replica, 1, 3)
+    first, rest = load_steps(replica, load(STATIC), 6)
+    assert first == Step((prefill(2, 100),))
+    for mode in (OPEN, CLOSED, OFFLINE):
+        mix = Mix.of(3, SHAPE, 6, CHUNK)
+        assert mix.decoding == 2
+        expected = mix.mixed_step(SHAPE), mix.decode_step(SHAPE)
+        assert load_steps(replica, load(mode), 6) == expected
+        assert rest == expected[1]

@@ -82,6 +82,17 @@ def test_costs_scale_by_arrays() -> None:
     assert cost.read.tolist() == [5.0, 10.0]
 
 
+def test_arrays_and_their_elements_scale_costs_from_the_left() -> None:
+    cost, scale = OpCost(flop={Dtype.BF16: 3.0}, read=5.0), np.array([1.0, 2.0])
+    scaled = scale * cost
+    assert isinstance(scaled, OpCost)
+    assert scaled.flop[Dtype.BF16].tolist() == [3.0, 6.0]
+    assert scaled.read.tolist() == [5.0, 10.0]
+    assert scale[1] * cost == cost * 2
+    with pytest.raises(TypeError):
+        scale + cost
+
+
 @pytest.mark.parametrize("ranks", [2, 3, 8])
 def test_least_bytes_each_rank_sends(ranks: int) -> None:
     payload = 840.0

@@ -7,16 +7,38 @@ from typing import Any
 from model_ops.errors import ConfigError
 
 _MOST_LAYERS = 10_000
+"""No model comes near; layers are listed one by one, so a damaged count costs time."""
+
 _LARGEST = 10**9
 """No dimension of a model comes near; a larger one is a damaged config."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """A config's fields, read with a clear error for what is missing or wrong."""
+    """A config's fields, read with a clear error for what is missing or wrong.
+
+    Parameters
+    ----------
+    values
+        The fields.
+    name
+        What the model is called.
+    inside
+        The way to these fields in the config, e.g. ``"quantization_config."``.
+    """
 
     values: Mapping[str, Any]
     name: str
+    inside: str = ""
+
+    def wrong(self, key: str, why: str) -> ConfigError:
+        """Return the error that says what is wrong with a field."""
+        return ConfigError(f"{self.name}: {self.inside}{key} {why}")
+
+    def lacks(self, *keys: str) -> ConfigError:
+        """Return the error that says which field is missing."""
+        wanted = " or ".join(self.inside + key for key in keys)
+        return ConfigError(f"{self.name}: the config lacks {wanted}")
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return a field, or the default where it is absent or null."""
@@ -37,22 +59,53 @@ class Fields:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int):
-                raise ConfigError(
-                    f"{self.name}: {key} must be a whole number: {value!r}"
-                )
+                raise self.wrong(key, f"must be a whole number: {value!r}")
             most = _MOST_LAYERS if "layer" in key else _LARGEST
             if not least <= value <= most:
-                raise ConfigError(
-                    f"{self.name}: {key} must be from {least} to {most}: {str(value)[:20]}"
+                raise self.wrong(
+                    key, f"must be from {least} to {most}: {str(value)[:20]}"
                 )
             return value
         if default is None:
-            raise ConfigError(f"{self.name}: the config lacks {' or '.join(keys)}")
+            raise self.lacks(*keys)
         return default
+
+    def number(self, key: str, most: float) -> float:
+        """Return a number above zero.
+
+        Raises
+        ------
+        ConfigError
+            If it is absent, no number, or not above zero and at most `most`.
+        """
+        value = self.get(key)
+        if value is None:
+            raise self.lacks(key)
+        real = isinstance(value, int | float) and not isinstance(value, bool)
+        if not real or not 0 < value <= most:  # which NaN is not either
+            raise self.wrong(
+                key, f"must be a number above 0, at most {most}: {str(value)[:20]!r}"
+            )
+        return float(value)
+
+    def part(self, key: str) -> "Fields":
+        """Return the fields of a nested mapping, which know the way to them.
+
+        Raises
+        ------
+        ConfigError
+            If it is absent or no mapping.
+        """
+        value = self.get(key)
+        if value is None:
+            raise self.lacks(key)
+        if not isinstance(value, Mapping):
+            raise self.wrong(key, f"must be a mapping: {str(value)[:40]!r}")
+        return Fields(value, self.name, f"{self.inside}{key}.")
 
     def flag(self, key: str, default: bool = False) -> bool:
         """Return a yes-or-no field."""
         value = self.get(key, default)
         if not isinstance(value, bool):
-            raise ConfigError(f"{self.name}: {key} must be true or false: {value!r}")
+            raise self.wrong(key, f"must be true or false: {value!r}")
         return value

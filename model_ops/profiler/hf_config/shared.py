@@ -49,7 +49,7 @@ def _by_type(
             f"{fields.name}: layer_types must list num_hidden_layers {layers} entries"
         )
     for kind in kinds:
-        if kind not in known:
+        if not isinstance(kind, str) or kind not in known:
             raise ConfigError(
                 f"{fields.name}: layer_types has unknown '{kind}'"
                 f"{nearest(str(kind), known)}"

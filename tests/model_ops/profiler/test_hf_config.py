@@ -426,7 +426,38 @@ def test_what_the_outer_config_alone_says_holds_for_the_text() -> None:
 
 # ---- precision ----
 
-FLOAT8 = {"num_bits": 8, "type": "float", "strategy": "channel"}
+
+def numbers(bits: int, kind: str, **more: Any) -> dict[str, Any]:
+    """Return a compressed-tensors scheme."""
+    return {"num_bits": bits, "type": kind, "dynamic": False, **more}
+
+
+def groups(*schemes: Any, **more: Any) -> dict[str, Any]:
+    """Return compressed-tensors' keys for (weights, inputs) of each group."""
+    named = {
+        f"group_{index}": {
+            "weights": weights,
+            "input_activations": inputs,
+            "targets": ["Linear"],
+        }
+        for index, (weights, inputs) in enumerate(schemes)
+    }
+    return {"quant_method": "compressed-tensors", "config_groups": named, **more}
+
+
+def modelopt(algorithm: str | None, **more: Any) -> dict[str, Any]:
+    return {"quant_method": "modelopt", "quant_algo": algorithm, **more}
+
+
+FLOAT8, INT8, INT4 = numbers(8, "float"), numbers(8, "int"), numbers(4, "int")
+NVFP4 = numbers(4, "float", group_size=16)
+MXFP4 = numbers(4, "float", group_size=32, scale_dtype="torch.uint8")
+FP8_BLOCKS = {
+    "activation_scheme": "dynamic",
+    "fmt": "e4m3",
+    "quant_method": "fp8",
+    "weight_block_size": [128, 128],
+}
 
 
 @pytest.mark.parametrize(
@@ -435,18 +466,7 @@ FLOAT8 = {"num_bits": 8, "type": "float", "strategy": "channel"}
         ({}, Precision()),
         ({"torch_dtype": "float16"}, Precision(*[Dtype.FP16] * 3)),
         ({"dtype": "float32"}, Precision(*[Dtype.FP32] * 3)),
-        (
-            {"quantization_config": {"quant_method": "fp8", "fmt": "e4m3"}},
-            Precision(Dtype.FP8, Dtype.BF16, Dtype.FP8),
-        ),
-        (
-            {"quantization_config": {"quant_method": "fbgemm_fp8"}},
-            Precision(Dtype.FP8, Dtype.BF16, Dtype.FP8),
-        ),
-        (
-            {"quantization_config": {"quant_method": "awq", "bits": 4}},
-            Precision(Dtype.INT4, Dtype.BF16, Dtype.BF16),
-        ),
+        ({"quantization_config": None}, Precision()),
         (
             {
                 "quantization_config": {"quant_method": "gptq", "bits": 4},
@@ -454,42 +474,135 @@ FLOAT8 = {"num_bits": 8, "type": "float", "strategy": "channel"}
             },
             Precision(Dtype.INT4, Dtype.FP16, Dtype.FP16),
         ),
-        (
-            {"quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}},
-            Precision(Dtype.FP8, Dtype.BF16, Dtype.FP8),
-        ),
-        (
-            {
-                "quantization_config": {
-                    "quant_method": "modelopt",
-                    "quant_algo": "NVFP4",
-                    "kv_cache_quant_algo": "FP8",
-                }
-            },
-            Precision(Dtype.NVFP4, Dtype.FP8, Dtype.NVFP4),
-        ),
-        (
-            {"quantization_config": {"quant_method": "mxfp4"}},
-            Precision(Dtype.MXFP4, Dtype.BF16, Dtype.BF16),
-        ),
-        (
-            {
-                "quantization_config": {
-                    "quant_method": "compressed-tensors",
-                    "format": "float-quantized",
-                    "config_groups": {
-                        "group_0": {"weights": FLOAT8, "input_activations": FLOAT8}
-                    },
-                }
-            },
-            Precision(Dtype.FP8, Dtype.BF16, Dtype.FP8),
-        ),
     ],
 )
 def test_precision_of_a_checkpoint(
     changes: dict[str, Any], precision: Precision
 ) -> None:
     assert read(**changes).precision == precision
+
+
+@pytest.mark.parametrize(
+    ("quantization", "precision"),
+    [
+        (FP8_BLOCKS, "fp8"),
+        ({**FP8_BLOCKS, "scale_fmt": "ue8m0"}, "fp8"),
+        ({"quant_method": "FP8", "kv_cache_scheme": "static"}, "fp8-kv8"),
+        ({"quant_method": "fbgemm_fp8"}, "fp8"),
+        ({"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}, "mxfp4"),
+        ({"quant_method": "awq", "bits": 4}, "int4"),
+        ({"quant_method": "awq", "w_bit": 4}, "int4"),
+        ({"quant_method": "gptq", "bits": 8}, "int8/bf16/kv-bf16"),
+        # No key but the method's own tells the format.
+        ({"quant_method": "gptq", "bits": 4, "note": "fp8, mxfp4"}, "int4"),
+        ({**FP8_BLOCKS, "modules_to_not_convert": ["nvfp4.awq"]}, "fp8"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "int4"),
+        ({"load_in_8bit": True, "load_in_4bit": False}, "int8"),
+        (groups((FLOAT8, FLOAT8), format="float-quantized"), "fp8"),
+        (groups((FLOAT8, FLOAT8), kv_cache_scheme=FLOAT8), "fp8-kv8"),
+        (groups((FLOAT8, FLOAT8), kv_cache_scheme=INT8), "fp8/fp8/kv-int8"),
+        (groups((FLOAT8, FLOAT8), kv_cache_scheme=None), "fp8"),
+        (groups((FLOAT8, FLOAT8), (FLOAT8, FLOAT8)), "fp8"),
+        (groups((FLOAT8, None)), "fp8/bf16/kv-bf16"),
+        (groups((INT8, INT8), format="int-quantized"), "int8"),
+        (groups((INT8, None), format="pack-quantized"), "int8/bf16/kv-bf16"),
+        (groups((INT4, None), format="pack-quantized"), "int4"),
+        (groups((INT4, None), format="pack-quantized", quant_method=None), "int4"),
+        (groups((INT4, FLOAT8)), "int4/fp8/kv-bf16"),
+        (groups((NVFP4, NVFP4)), "nvfp4"),
+        (groups((NVFP4, None)), "nvfp4/bf16/kv-bf16"),
+        (groups((MXFP4, None), format="mxfp4-pack-quantized"), "mxfp4"),
+        (groups(kv_cache_scheme=FLOAT8), "bf16/bf16/kv-fp8"),
+        (modelopt("FP8"), "fp8"),
+        (modelopt("FP8", kv_cache_quant_algo="FP8"), "fp8-kv8"),
+        (modelopt("FP8", kv_cache_scheme=FLOAT8), "fp8-kv8"),
+        (modelopt("NVFP4", kv_cache_quant_algo="FP8"), "nvfp4/nvfp4/kv-fp8"),
+        (modelopt("NVFP4", kv_cache_quant_algo="none"), "nvfp4"),
+        (modelopt("W4A16_AWQ"), "int4"),
+        (modelopt("W4A8_AWQ"), "int4/fp8/kv-bf16"),
+        (modelopt("W8A16"), "int8/bf16/kv-bf16"),
+        (modelopt("W8A8_SQ_PER_CHANNEL"), "int8"),
+        (modelopt("W4A8_NVFP4_FP8"), "nvfp4/fp8/kv-bf16"),
+        (modelopt(None, kv_cache_quant_algo="FP8"), "bf16/bf16/kv-fp8"),
+        (
+            modelopt(None, config_groups=groups((NVFP4, NVFP4))["config_groups"]),
+            "nvfp4",
+        ),
+        # The method left out, the groups beside the algorithm.
+        (
+            groups(
+                (FLOAT8, FLOAT8),
+                quant_method=None,
+                quant_algo="FP8",
+                kv_cache_scheme="FP8",
+                producer={"name": "modelopt"},
+            ),
+            "fp8-kv8",
+        ),
+        # hf_quant_config.json, pasted.
+        (
+            {
+                "producer": {"name": "modelopt"},
+                "quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"},
+            },
+            "fp8-kv8",
+        ),
+    ],
+)
+def test_precision_of_a_quantised_checkpoint(
+    quantization: dict[str, Any], precision: str
+) -> None:
+    found = read(quantization_config=quantization).precision
+    assert found == Precision.of(precision)
+
+
+METHODS = "awq, bitsandbytes, compressed-tensors, fbgemm_fp8, fp8, gptq, .*mxfp4"
+
+
+@pytest.mark.parametrize(
+    ("quantization", "said"),
+    [
+        ("fp8", " must be a mapping: 'fp8'"),
+        ([FP8_BLOCKS], " must be a mapping"),
+        ({}, f".quant_method is missing; known: {METHODS}"),
+        ({"bits": 4}, f".quant_method is missing; known: {METHODS}"),
+        ({"quant_method": "hqq"}, f".quant_method is unknown: 'hqq'; known: {METHODS}"),
+        ({"quant_method": ["fp8"]}, ".quant_method is unknown: .*; known: "),
+        ({"quant_method": "gptq"}, ".bits or quantization_config.w_bit$"),
+        ({"quant_method": "gptq", "bits": 3}, ".bits must be 4 or 8: 3"),
+        ({"quant_method": "awq", "bits": "4"}, ".bits must be a whole number: '4'"),
+        ({"quant_method": "bitsandbytes"}, ".load_in_4bit or load_in_8bit must be"),
+        ({"load_in_4bit": True, "load_in_8bit": True}, ".load_in_4bit .* not both"),
+        ({"load_in_4bit": "yes"}, ".load_in_4bit must be true or false: 'yes'"),
+        (modelopt("MIXED_PRECISION"), ".quant_algo is MIXED_PRECISION: .* one format"),
+        (modelopt("FP9"), ".quant_algo is unknown: 'FP9'; known: .*W4A16_AWQ"),
+        (modelopt(None), " quantises neither weights nor KV cache"),
+        (modelopt("FP8", kv_cache_quant_algo="FP9"), ".kv_cache_quant_algo is unknown"),
+        (modelopt("FP8", kv_cache_scheme=[8]), ".kv_cache_scheme must be a mapping"),
+        (groups(), " quantises neither weights nor KV cache"),
+        (
+            groups((FLOAT8, FLOAT8), (INT4, None)),
+            ".config_groups differ: .* one format",
+        ),
+        (groups((None, FLOAT8)), r".config_groups.group_0.weights$"),
+        (groups((4, None)), ".config_groups.group_0.weights must be a mapping: '4'"),
+        (
+            groups((numbers(3, "int"), None)),
+            ".weights is unknown: 'int 3'; known: int 4",
+        ),
+        (groups((numbers([4], "int"), None)), ".weights is unknown: "),
+        (groups((INT8, {"num_bits": 8})), ".input_activations is unknown: 'None 8'"),
+        (
+            groups((numbers(4, "float"), None)),
+            "'float 4 group_size None'; known: .* 16",
+        ),
+        (groups((INT4, None), config_groups=[1]), ".config_groups must be a mapping"),
+        (groups((INT4, None), config_groups={"g": 1}), ".config_groups.g must be a"),
+    ],
+)
+def test_quantisations_that_are_refused(quantization: object, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"^m: .*quantization_config.*{said}"):
+        read(quantization_config=quantization)
 
 
 def test_precision_of_published_checkpoints() -> None:
@@ -522,7 +635,10 @@ def test_precision_of_published_checkpoints() -> None:
         ({"hidden_size": -64}, "hidden_size must be from 1 to .*: -64"),
         ({"hidden_size": 0}, "hidden_size must be from 1 to"),
         ({"vocab_size": 10**12}, "vocab_size must be from 1 to"),
-        ({"num_hidden_layers": 10**12}, "num_hidden_layers must be from 1 to"),
+        (
+            {"num_hidden_layers": 10_001},
+            "num_hidden_layers must be from 1 to 10000: 10",
+        ),
         ({"num_nextn_predict_layers": -1}, "num_nextn_predict_layers must be from 0"),
         ({"attention_bias": "no"}, "attention_bias must be true or false: 'no'"),
         ({"attention_bias": 0}, "attention_bias must be true or false: 0"),
@@ -545,11 +661,11 @@ def test_precision_of_published_checkpoints() -> None:
             {"sliding_window": 8, "layer_types": ["linear_attention"] * 4},
             "layer_types has unknown 'linear_attention'; did you mean",
         ),
-        ({"torch_dtype": "float61"}, "torch_dtype: unknown dtype 'float61'"),
         (
-            {"quantization_config": {"quant_method": "bitsandbytes"}},
-            "quantization_config names no known method: 'bitsandbytes'; known: ",
+            {"sliding_window": 8, "layer_types": [["full_attention"], {}, None, 1]},
+            r"layer_types has unknown '\['full_attention'\]'; did you mean",
         ),
+        ({"torch_dtype": "float61"}, "torch_dtype: unknown dtype 'float61'"),
     ],
 )
 def test_errors_name_the_model_and_what_is_wrong(
@@ -587,35 +703,85 @@ def test_a_field_with_two_names_is_asked_for_under_both() -> None:
     assert read(old).parameters == read(FALCON).parameters
 
 
+HALF_MIXER, HALF_FFN = {"n_heads_in_group": 8}, {"ffn_mult": 6.0}
+
+
 @pytest.mark.parametrize(
     ("block", "said"),
     [
-        ({"attention": {"n_heads_in_group": 8}}, "block_configs lacks 'ffn'"),
-        ({"ffn": {"ffn_mult": 6.0}}, "block_configs lacks 'attention'"),
-        (
-            {"attention": {}, "ffn": {"ffn_mult": 6.0}},
-            "block_configs lacks 'n_heads_in_group'",
-        ),
-        (
-            {"attention": {"n_heads_in_group": 8}, "ffn": {}},
-            "block_configs lacks 'ffn_mult'",
-        ),
-        (
-            {"attention": {"replace_with_linear": True}, "ffn": {"ffn_mult": 6.0}},
-            "replace_with_linear is not supported",
-        ),
-        ("attention", "block_configs lacks"),
+        ("attention", r"block_configs\[0\] must be a mapping: 'attention'"),
+        (None, r"lacks block_configs\[0\]"),
+        ({"attention": HALF_MIXER}, r"lacks block_configs\[0\].ffn"),
+        ({"ffn": HALF_FFN}, r"lacks block_configs\[0\].attention"),
+        ({"attention": [8], "ffn": HALF_FFN}, r"\[0\].attention must be a mapping"),
+        ({"attention": HALF_MIXER, "ffn": 6.0}, r"\[0\].ffn must be a mapping: '6.0'"),
     ],
 )
 def test_malformed_blocks(block: object, said: str) -> None:
-    with pytest.raises(ConfigError, match=f"m: {said}"):
+    with pytest.raises(ConfigError, match=f"^m: .*{said}"):
         read(NAS, block_configs=[block] * 3)
 
 
-@pytest.mark.parametrize("blocks", [[], "all", {}])
-def test_blocks_must_be_a_list(blocks: object) -> None:
-    with pytest.raises(ConfigError, match="m: the config lacks block_configs"):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, r"lacks block_configs\[0\].attention.n_heads_in_group"),
+        ({"n_heads_in_group": 0}, "n_heads_in_group must be from 1 to .*: 0"),
+        ({"n_heads_in_group": -8}, "n_heads_in_group must be from 1 to .*: -8"),
+        ({"n_heads_in_group": 3}, "group 3 does not divide num_attention_heads 8"),
+        ({"n_heads_in_group": 16}, "group 16 does not divide num_attention_heads 8"),
+        ({"n_heads_in_group": 4.0}, "n_heads_in_group must be a whole number: 4.0"),
+        ({"n_heads_in_group": "4"}, "n_heads_in_group must be a whole number: '4'"),
+        ({"no_op": "yes"}, "attention.no_op must be true or false: 'yes'"),
+        ({"replace_with_linear": True}, "replace_with_linear is not supported"),
+    ],
+)
+def test_malformed_attention_of_a_block(changes: dict[str, Any], said: str) -> None:
+    block = {"attention": changes, "ffn": HALF_FFN}
+    with pytest.raises(ConfigError, match=f"^m: .*{said}"):
+        read(NAS, block_configs=[block] * 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, r"lacks block_configs\[0\].ffn.ffn_mult"),
+        ({"ffn_mult": float("nan")}, "ffn_mult must be a number above 0.*'nan'"),
+        ({"ffn_mult": float("inf")}, "ffn_mult must be a number above 0.*'inf'"),
+        ({"ffn_mult": -1.0}, "ffn_mult must be a number above 0.*'-1.0'"),
+        ({"ffn_mult": 0}, "ffn_mult must be a number above 0.*'0'"),
+        ({"ffn_mult": 10**400}, "ffn_mult must be a number above 0, at most 1000"),
+        ({"ffn_mult": "6"}, "ffn_mult must be a number above 0.*'6'"),
+        ({"ffn_mult": True}, "ffn_mult must be a number above 0.*'True'"),
+        ({"no_op": 1}, "ffn.no_op must be true or false: 1"),
+        ({"replace_with_linear": True}, "replace_with_linear is not supported"),
+    ],
+)
+def test_malformed_ffn_of_a_block(changes: dict[str, Any], said: str) -> None:
+    block = {"attention": HALF_MIXER, "ffn": changes}
+    with pytest.raises(ConfigError, match=f"^m: .*{said}"):
+        read(NAS, block_configs=[block] * 3)
+
+
+def test_the_malformed_block_is_named() -> None:
+    blocks = [*NAS["block_configs"][:2], {"attention": {}, "ffn": {}}]
+    with pytest.raises(
+        ConfigError, match=r"lacks block_configs\[2\].attention.n_heads"
+    ):
         read(NAS, block_configs=blocks)
+
+
+@pytest.mark.parametrize("blocks", [[], "all", {}, NAS["block_configs"][:2]])
+def test_blocks_must_be_as_many_as_layers(blocks: object) -> None:
+    said = "m: block_configs must list num_hidden_layers 3 entries"
+    with pytest.raises(ConfigError, match=said):
+        read(NAS, block_configs=blocks)
+
+
+def test_a_narrow_ffn_is_no_less_than_its_step() -> None:
+    block = {"attention": {"no_op": True}, "ffn": {"ffn_mult": 1e-9}}
+    (run,) = read(NAS, block_configs=[block] * 3).runs
+    assert run.layer.ffn.intermediate_size == 256
 
 
 def test_known_model_types_are_sorted_and_listed_in_the_error() -> None:
@@ -632,7 +798,7 @@ st = hypothesis.strategies
 
 @hypothesis.settings(derandomize=True, deadline=None, max_examples=300)
 @hypothesis.given(
-    st.sampled_from([LLAMA, GPT2, FALCON, NEOX, OPT, BLOOM]),
+    st.sampled_from([LLAMA, GPT2, FALCON, NEOX, OPT, BLOOM, NAS]),
     st.data(),
     st.sampled_from(
         [None, "x", -1, 0, 1.5, True, [], {}, float("nan"), 10**10, [1], {"a": 1}]
@@ -642,6 +808,7 @@ def test_a_damaged_field_is_read_or_refused_but_never_crashes(
     base: dict[str, Any], data: Any, damage: object
 ) -> None:
     optional = ["head_dim", "sliding_window", "torch_dtype", "tie_word_embeddings"]
+    optional += ["quantization_config", "layer_types"]
     field: Callable[..., Any] = data.draw(st.sampled_from([*base, *optional]))
     message = None
     try:

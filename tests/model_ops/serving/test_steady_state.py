@@ -1,5 +1,5 @@
 from dataclasses import replace
-from math import ceil, inf
+from math import ceil, exp, inf
 
 import numpy as np
 import pytest
@@ -12,10 +12,11 @@ from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.profiler.work import Step, decode, prefill
 from model_ops.serving.steady_state import (
+    DEFAULT_CHUNK_TOKENS,
+    Mix,
     RequestShape,
-    decode_step,
-    mixed_step,
     pipeline_slots,
+    saturating_batch,
     sequences_per_step,
     steady_state,
 )
@@ -46,9 +47,11 @@ def clockwork(toy_replica: Replica) -> Replica:
 
 def test_shape_of_a_request() -> None:
     shape = RequestShape(input_tokens=100, output_tokens=21)
-    assert shape.decode_steps == 20
+    assert shape.decode_steps == shape.held_steps == 20
     assert shape.mean_context == 100 + 21 / 2
-    assert RequestShape(100, 1).decode_steps == 0
+    single = RequestShape(100, 1)
+    assert single.decode_steps == 0
+    assert single.held_steps == 1  # the one that samples
 
 
 @pytest.mark.parametrize(
@@ -61,42 +64,113 @@ def test_a_pipeline_has_no_more_micro_batches_than_sequences(
     assert sequences_per_step(batch, slots) == max(batch / slots, 1)
 
 
+# ---- how prompts ride along ----
+
+SHAPE = RequestShape(100, 11)  # ten steps a cycle
+LONG = RequestShape(1000, 3)  # two
+SINGLE = RequestShape(100, 1)  # one
+
+
 @pytest.mark.parametrize(
-    ("batch", "slots", "chunk", "prompts", "of_each", "context"),
+    ("shape", "pp", "batch", "chunk", "slots", "decoding", "arriving", "room"),
     [
-        (4, 1, 2048, 1, 100, 0),  # 4 prompts in 10 steps: one at a time
-        (30, 1, 2048, 3, 100, 0),  # 30 prompts in 10 steps: three in each
-        (4, 1, 44, 1, 40, 30),  # 40 of the chunk are left for prompts
-        (40, 4, 60, 1, 50, 25),  # ten decode in each of four micro-batches
-        (100, 1, 60, 1, 1, 49.5),  # the decodes take it all; prompts still crawl
+        (SHAPE, 1, 4, 2048, 1, 4, 0.4, 2044),  # short prompts: some share a step
+        (SHAPE, 1, 30, 2048, 1, 30, 3, 2018),  # three and more in each
+        (SHAPE, 1, 4, 84, 1, 4, 0.4, 80),  # longer than the room: half the steps
+        (SHAPE, 1, 4, 44, 1, 4, 0.4, 40),  # every step
+        (SHAPE, 1, 4, 24, 1, 4, 0.4, 20),  # twice what every step can carry
+        (SHAPE, 4, 40, 60, 4, 10, 1, 50),  # ten decode in each of four micro-batches
+        (SHAPE, 4, 3, 2048, 3, 1, 0.1, 2047),  # fewer sequences than stages
+        (SHAPE, 1, 100, 60, 1, 100, 10, 1),  # decodes take it all; prompts crawl
+        (SHAPE, 1, 0.5, 2048, 1, 1, 0.05, 2047),  # at times nothing decodes
+        (LONG, 1, 0.5, 251, 1, 1, 0.25, 250),
+        (SINGLE, 1, 4, 2048, 1, 4, 4, 2044),
     ],
 )
-def test_mixed_step_by_hand(
-    batch: int, slots: int, chunk: int, prompts: float, of_each: float, context: float
+def test_mix_by_hand(
+    shape: RequestShape,
+    pp: int,
+    batch: float,
+    chunk: int,
+    slots: float,
+    decoding: float,
+    arriving: float,
+    room: float,
 ) -> None:
-    shape = RequestShape(100, 11)
-    step, carried, each = mixed_step(shape, batch, slots, chunk)
-    assert carried == prompts * of_each
-    assert each == of_each
-    expected = (
-        prefill(prompts, of_each, context),
-        decode(batch / slots, shape.mean_context),
-    )
-    assert step == Step(expected)
-    assert decode_step(shape, batch, slots) == Step(expected[1:])
+    mix = Mix.of(pp, shape, batch, chunk)
+    needed = arriving * shape.input_tokens
+    load = needed / room
+    share = min(max(load, 1 - exp(-arriving)), 1)
+    carried = min(needed / share, room)
+    assert (mix.slots, mix.decoding, mix.room) == (slots, decoding, room)
+    assert mix.prompt_load == pytest.approx(load)
+    assert mix.share == pytest.approx(share)
+    assert mix.carried == pytest.approx(carried)
+
+    each = min(shape.input_tokens, carried)
+    before = (shape.input_tokens - each) / 2  # of a prompt's chunks, on average
+    chunk_of, rest = mix.mixed_step(shape).segments
+    assert chunk_of.sequences == pytest.approx(carried / each)
+    assert chunk_of.queries == pytest.approx(each)
+    assert chunk_of.context == pytest.approx(before)
+    assert chunk_of.family == prefill(1, 1).family
+    assert rest == decode(decoding, shape.mean_context)
+    assert mix.decode_step(shape) == Step((rest,))
+
+
+def test_prompts_longer_than_the_room_come_in_chunks_of_the_room() -> None:
+    mix = Mix.of(1, SHAPE, 4, chunk_tokens=84)
+    assert mix.share == mix.prompt_load == 0.5
+    assert mix.mixed_step(SHAPE).segments[0] == prefill(1, 80, 10)
+
+
+def test_short_prompts_share_a_step() -> None:
+    mix = Mix.of(1, SHAPE, 30, DEFAULT_CHUNK_TOKENS)
+    assert mix.prompt_load < 0.15 < 0.95 < mix.share
+    prompts = mix.mixed_step(SHAPE).segments[0]
+    assert prompts.sequences == pytest.approx(3 / (1 - exp(-3)))
+    assert (prompts.queries, prompts.context) == (100, 0)
+
+
+def test_a_lonely_prompt_has_a_step_for_itself() -> None:
+    mix = Mix.of(1, SHAPE, 1e-6, DEFAULT_CHUNK_TOKENS)
+    prompt = mix.mixed_step(SHAPE).segments[0]
+    assert prompt.sequences == pytest.approx(1)
+    assert prompt.queries == 100
+
+
+@pytest.mark.parametrize(
+    ("pp", "shape", "chunk", "batch"),
+    [
+        (1, SHAPE, 2048, 2048 / 11),  # per sequence, ten prompt tokens and a decode
+        (4, SHAPE, 2048, 4 * 2048 / 11),
+        (1, SINGLE, 2048, 2048 / 101),
+        (1, RequestShape(1023, 2), 1024, 1),
+        (1, RequestShape(8000, 3), 2048, 2047 / 4000),  # one decodes beside the chunk
+        (1, RequestShape(100_000, 1), 2048, 0.02047),
+    ],
+)
+def test_saturating_batch_by_hand(
+    pp: int, shape: RequestShape, chunk: int, batch: float
+) -> None:
+    assert saturating_batch(pp, shape, chunk) == pytest.approx(batch)
+
+
+# ---- cycles by hand ----
 
 
 def test_cycle_of_whole_prompts_by_hand(clockwork: Replica) -> None:
     batch, prompt, answer = 4, 100, 11
     state = steady_state(clockwork, RequestShape(prompt, answer), batch)
     # Ten steps a cycle; each of the four newcomers' prompts rides in one.
-    steps, mixed = answer - 1, 4
-    share = mixed / steps
-    assert state.prefill_share == share
+    steps, room = answer - 1, DEFAULT_CHUNK_TOKENS - batch
+    load = batch * prompt / steps / room
+    assert state.prompt_load == pytest.approx(load)
     assert state.rate == pytest.approx(batch / (steps * SECOND))
     assert state.tpot == pytest.approx(SECOND)
-    residual, service = SECOND / 2, SECOND
-    queue = share * service / (2 * (1 - share))  # M/D/1
+    residual = (1 - exp(-batch)) * SECOND / 2  # where a step runs at all
+    service = prompt / room * SECOND
+    queue = load * service / (2 * (1 - load))  # M/D/1
     assert state.ttft == pytest.approx(residual + queue + SECOND)
 
 
@@ -105,97 +179,225 @@ def test_cycle_of_chunked_prompts_by_hand(clockwork: Replica) -> None:
     room = chunk - batch
     state = steady_state(clockwork, RequestShape(prompt, answer), batch, chunk)
     steps, mixed = answer - 1, batch * prompt / room
-    share = mixed / steps
-    assert state.prefill_share == pytest.approx(share)
+    load = mixed / steps
+    assert state.prompt_load == pytest.approx(load)
     assert state.rate == pytest.approx(batch / (steps * SECOND))
     service = prompt / room * SECOND
-    queue = share * service / (2 * (1 - share))
+    queue = load * service / (2 * (1 - load))
     own = ceil(prompt / room) * SECOND
-    assert state.ttft == pytest.approx(SECOND / 2 + queue + own)
+    residual = (1 - exp(-batch)) * SECOND / 2
+    assert state.ttft == pytest.approx(residual + queue + own)
 
 
-def test_cycle_of_a_pipeline_by_hand(clockwork: Replica) -> None:
-    pp, batch, prompt, answer = 2, 8, 100, 11
+@pytest.mark.parametrize(("answer", "chunk", "chunks"), [(11, 2048, 1), (101, 20, 7)])
+def test_cycle_of_a_pipeline_by_hand(
+    clockwork: Replica, answer: int, chunk: int, chunks: int
+) -> None:
+    pp, batch, prompt = 2, 8, 100
     replica = replace(clockwork, parallelism=Parallelism(1, pp))
-    state = steady_state(replica, RequestShape(prompt, answer), batch)
+    state = steady_state(replica, RequestShape(prompt, answer), batch, chunk)
     # Two micro-batches share the stages, so each steps every other second; a
-    # micro-batch of four takes up four prompts in its ten steps.
-    period, share = 2 * SECOND, 4 / 10
+    # micro-batch of four takes up four prompts in its cycle.
+    period, room = 2 * SECOND, chunk - batch / pp
+    load = batch / pp * prompt / (answer - 1) / room
     assert state.tpot == pytest.approx(period)
-    assert state.rate == pytest.approx(batch / (10 * period))
-    assert state.prefill_share == pytest.approx(share)
-    residual, service = SECOND / 2, SECOND  # a step starts every second
-    queue = share * service / (2 * (1 - share))
-    assert state.ttft == pytest.approx(residual + queue + SECOND)
+    assert state.rate == pytest.approx(batch / ((answer - 1) * period))
+    assert state.prompt_load == pytest.approx(load)
+    residual = (1 - exp(-batch)) * SECOND / 2  # a step starts every second
+    service = prompt / room * SECOND
+    queue = load * service / (2 * (1 - load))
+    assert state.ttft == pytest.approx(residual + queue + chunks * SECOND)
 
 
-def test_unequal_steps_by_hand(toy_replica: Replica) -> None:
-    batch, prompt, answer = 4, 100, 11
-    shape = RequestShape(prompt, answer)
-    context = prompt + answer / 2
-    with_prompt = Step((prefill(1, prompt), decode(batch, context)))
-    mixed = step_time(toy_replica, with_prompt).latency
-    plain = step_time(toy_replica, Step((decode(batch, context),))).latency
+@pytest.mark.parametrize(
+    ("batch", "chunk", "prompts"),
+    [
+        (4, 2048, 0.4 / (1 - exp(-0.4))),  # some steps carry two prompts
+        (0.25, 2048, 0.025 / (1 - exp(-0.025))),  # nearly none does
+        (4, 84, 0.8),  # prompts longer than the room
+    ],
+)
+def test_unequal_steps_by_hand(
+    toy_replica: Replica, batch: float, chunk: int, prompts: float
+) -> None:
+    prompt, answer = 100, 11
+    context, decoding = prompt + answer / 2, max(batch, 1)
+    each = min(prompts, 1) * prompt
+    ride = prefill(max(prompts, 1), each, (prompt - each) / 2)
+    step = Step((ride, decode(decoding, context)))
+    mixed = step_time(toy_replica, step).latency
+    plain = step_time(toy_replica, Step((decode(decoding, context),))).latency
     assert mixed > 1.2 * plain
-    cycle = 4 * mixed + 6 * plain
-    state = steady_state(toy_replica, shape, batch)
+
+    arriving, room = batch / 10, chunk - decoding
+    load = arriving * prompt / room
+    share = max(load, 1 - exp(-arriving))
+    assert share * prompts == pytest.approx(arriving)  # all prompts are carried
+    cycle = 10 * (share * mixed + (1 - share) * plain)
+    state = steady_state(toy_replica, RequestShape(prompt, answer), batch, chunk)
+    assert state.prompt_load == pytest.approx(load)
     assert state.rate == pytest.approx(batch / cycle)
     assert state.tpot == pytest.approx(cycle / 10)
     # An arrival falls into a step in proportion to its length, and waits half.
-    residual = (4 * mixed * mixed / 2 + 6 * plain * plain / 2) / cycle
-    queue = 0.4 * mixed / (2 * 0.6)
-    assert state.ttft == pytest.approx(residual + queue + mixed)
+    halves = share * mixed * mixed / 2 + (1 - share) * plain * plain / 2
+    residual = (1 - exp(-batch)) * halves / (cycle / 10)
+    service = prompt / room * mixed
+    queue = load * service / (2 * (1 - load))
+    own = ceil(prompt / room) * mixed
+    assert state.ttft == pytest.approx(residual + queue + own)
 
 
-def test_prompts_that_take_every_step_queue_for_ever(clockwork: Replica) -> None:
-    state = steady_state(clockwork, RequestShape(1000, 11), 4, chunk_tokens=104)
-    assert state.prefill_share == 1
-    assert state.ttft == inf
+def test_a_long_prompt_with_a_short_answer_by_hand(clockwork: Replica) -> None:
+    prompt, steps, batch = 100_000, 2, 0.02
+    state = steady_state(clockwork, RequestShape(prompt, steps + 1), batch)
+    room = DEFAULT_CHUNK_TOKENS - 1
+    load = batch / steps * prompt / room
+    assert 0.4 < load < 0.5
+    assert state.prompt_load == pytest.approx(load)
+    assert state.rate == pytest.approx(batch / (steps * SECOND))
+    assert state.tpot == pytest.approx(SECOND)
+    residual = (1 - exp(-batch)) * SECOND / 2
+    queue = load * prompt / room * SECOND / (2 * (1 - load))
+    own = 49 * SECOND
+    assert state.ttft == pytest.approx(residual + queue + own)
+
+
+def test_prompts_that_fill_the_room_queue_for_ever(clockwork: Replica) -> None:
+    shape = RequestShape(1000, 11)
+    full = steady_state(clockwork, shape, 4, chunk_tokens=404)
+    assert full.prompt_load == 1
+    assert full.ttft == inf
+    assert full.rate == pytest.approx(4 / (10 * SECOND))
+    beyond = steady_state(clockwork, shape, 4, chunk_tokens=104)
+    assert beyond.prompt_load == 4
+    assert beyond.ttft == inf
     # Forty steps for the prompts of four requests: those pace, not the decodes.
-    assert state.rate == pytest.approx(4 / (40 * SECOND))
+    assert beyond.rate == pytest.approx(4 / (40 * SECOND))
+    assert beyond.tpot == pytest.approx(SECOND)
 
 
-def test_an_answer_of_one_token_has_no_tpot(clockwork: Replica) -> None:
-    assert steady_state(clockwork, RequestShape(100, 1), 4).tpot == 0
+def test_an_answer_of_one_token_has_no_tpot_but_a_rate(clockwork: Replica) -> None:
+    state = steady_state(clockwork, SINGLE, 4)
+    assert state.tpot == 0
+    assert state.rate == pytest.approx(4 / SECOND)  # each is held for one step
+    load, room = state.prompt_load, DEFAULT_CHUNK_TOKENS - 4
+    assert load == pytest.approx(400 / room)
+    queue = load * 100 / room * SECOND / (2 * (1 - load))
+    assert state.ttft == pytest.approx((1 - exp(-4)) * SECOND / 2 + queue + SECOND)
 
 
 # ---- properties ----
 
 prompts = st.integers(1, 3000)
-answers = st.integers(2, 500)
+answers = st.integers(1, 500)
+longer_answers = st.integers(2, 500)
 chunks = st.sampled_from([64, 256, 2048])
 layouts = st.tuples(st.sampled_from([1, 2, 4]), st.integers(1, 6))
+# Up to thousands of prompt tokens per step of a sequence, down to less than one.
+shapes = st.builds(RequestShape, prompts, answers) | st.builds(
+    RequestShape, st.integers(1000, 100_000), st.integers(1, 4)
+)
+
+
+STEPS = np.linspace(0, 1, 161)[1:-1]
+
+
+def leaves_room(shape: RequestShape, chunk: int) -> bool:
+    """Whether prompts fill the room before decodes leave none."""
+    return shape.input_tokens * (chunk - 1) >= shape.held_steps
 
 
 @settings
-@hypothesis.given(prompts, answers, chunks, layouts)
-def test_until_prompts_saturate_more_batch_raises_rate_ttft_and_tpot(
-    toy_replica: Replica, prompt: int, answer: int, chunk: int, split: tuple[int, int]
+@hypothesis.given(shapes, chunks, st.integers(1, 16))
+def test_prompts_fill_the_room_at_the_saturating_batch(
+    shape: RequestShape, chunk: int, pp: int
+) -> None:
+    hypothesis.assume(leaves_room(shape, chunk))
+    full = saturating_batch(pp, shape, chunk)
+    at = Mix.of(pp, shape, full, chunk)
+    assert at.prompt_load == pytest.approx(1, rel=1e-9)
+    assert at.share == pytest.approx(1, rel=1e-9)
+    # Only between one sequence and one per stage does a batch not add to the load.
+    assert Mix.of(pp, shape, full * 1.01, chunk).prompt_load >= 1 - 1e-9
+    below = Mix.of(pp, shape, full * 0.99, chunk)
+    assert below.prompt_load < 1 or 1 <= full <= pp
+
+
+@settings
+@hypothesis.given(shapes, chunks, layouts)
+def test_until_prompts_saturate_more_batch_raises_rate_and_tpot(
+    toy_replica: Replica, shape: RequestShape, chunk: int, split: tuple[int, int]
 ) -> None:
     replica = replace(toy_replica, parallelism=Parallelism(*split))
-    batch = split[1] * np.linspace(1, 40, 157)  # every micro-batch has a sequence
-    state = steady_state(replica, RequestShape(prompt, answer), batch, chunk)
-    free = state.prefill_share < 1 - 1e-6
-    assert np.all(np.diff(free.astype(int)) <= 0)  # once saturated, always
-    for values in (state.rate[free], state.ttft[free], state.tpot[free]):
-        assert np.all(np.diff(values) >= -1e-9 * values[:-1])
+    full = float(saturating_batch(split[1], shape, chunk))
+    batch = full * np.sort(np.append(np.geomspace(1e-6, 1e-3, 40), STEPS))
+    state = steady_state(replica, shape, batch, chunk)
+    assert np.all(state.prompt_load < 1)
+    assert np.all(np.isfinite(state.ttft))
+    assert np.all(np.diff(state.prompt_load) >= -1e-12)
+    for values in (state.rate, state.tpot):
+        assert np.all(np.diff(values) >= -1e-6 * values[:-1])
+    # Until each stage has a micro-batch, more of them start a prompt sooner.
+    ttft = state.ttft[batch >= split[1]] if split[1] > 1 else state.ttft
+    assert np.all(np.diff(ttft) >= -1e-9 * ttft[:-1])
 
 
 @settings
-@hypothesis.given(prompts, answers, chunks, layouts, st.integers(1, 64))
+@hypothesis.given(shapes, chunks, layouts)
+def test_beyond_saturation_prompts_wait_for_ever_and_the_rate_does_not_grow(
+    toy_replica: Replica, shape: RequestShape, chunk: int, split: tuple[int, int]
+) -> None:
+    hypothesis.assume(leaves_room(shape, chunk))
+    replica = replace(toy_replica, parallelism=Parallelism(*split))
+    full = float(saturating_batch(split[1], shape, chunk))
+    batch = full * np.append(1 + 1e-9, np.geomspace(1.001, 50, 100))
+    state = steady_state(replica, shape, batch, chunk)
+    assert np.all(state.prompt_load > 1)
+    assert np.all(state.ttft == inf)
+    # A pipeline filled by less than a sequence per stage still gains stages.
+    if split[1] == 1 or full >= split[1]:
+        assert np.all(np.diff(state.rate) <= 1e-9 * state.rate[:-1])
+
+
+@settings
+@hypothesis.given(
+    prompts, longer_answers, chunks, layouts, st.floats(1e-4, 1, exclude_max=True)
+)
 def test_batch_is_rate_times_the_seconds_of_decoding(
     toy_replica: Replica,
     prompt: int,
     answer: int,
     chunk: int,
     split: tuple[int, int],
-    batch: int,
+    fullness: float,
+) -> None:
+    shape = RequestShape(prompt, answer)
+    replica = replace(toy_replica, parallelism=Parallelism(*split))
+    batch = fullness * saturating_batch(split[1], shape, chunk)
+    state = steady_state(replica, shape, batch, chunk)
+    held = state.rate * (answer - 1) * state.tpot
+    assert held == pytest.approx(float(batch))  # Little's law
+
+
+@settings
+@hypothesis.given(shapes, chunks, layouts)
+def test_an_idle_replica_starts_a_prompt_at_once(
+    toy_replica: Replica, shape: RequestShape, chunk: int, split: tuple[int, int]
 ) -> None:
     replica = replace(toy_replica, parallelism=Parallelism(*split))
-    state = steady_state(replica, RequestShape(prompt, answer), batch, chunk)
-    hypothesis.assume(state.prefill_share < 1)
-    held = state.rate * (answer - 1) * state.tpot
-    assert held == pytest.approx(batch)  # Little's law
+    room = chunk - 1
+    each = min(shape.input_tokens, room)
+    step = Step(
+        (
+            prefill(1, each, (shape.input_tokens - each) / 2),
+            decode(1, shape.mean_context),
+        )
+    )
+    chunk_time = step_time(replica, step).period(1)
+    own = ceil(shape.input_tokens / room) * chunk_time
+    ttft = steady_state(replica, shape, 1e-9, chunk).ttft
+    assert ttft == pytest.approx(own, rel=1e-5)
+    assert ttft >= own * (1 - 1e-9)
 
 
 @settings
@@ -236,6 +438,9 @@ def test_faster_hardware_never_serves_less(
         assert fast.tpot <= slow.tpot * (1 + 1e-12)
 
 
+PARTS = ("ttft", "tpot", "rate", "prompt_load")
+
+
 def test_arrays_and_stacked_supplies_equal_scalars(
     toy_arch: ModelArch, toy_replica: Replica, toy_npu: Npu
 ) -> None:
@@ -268,6 +473,28 @@ def test_arrays_and_stacked_supplies_equal_scalars(
             float(batch[point]),
             256,
         )
-        for part in ("ttft", "tpot", "rate", "prefill_share"):
+        for part in PARTS:
             found = np.broadcast_to(getattr(together, part), grid)[index]
             assert found == pytest.approx(getattr(alone, part), rel=1e-12)
+
+
+def test_arrays_of_shapes_and_chunks_equal_scalars(toy_replica: Replica) -> None:
+    input_tokens = np.array([1, 300, 5000])[:, None, None, None]
+    output_tokens = np.array([1, 2, 50])[:, None, None]
+    chunk, batch = np.array([64, 2048])[:, None], np.array([0.02, 1.0, 2.5, 90.0])
+    replica = replace(toy_replica, parallelism=Parallelism(2, 3))
+    shape = RequestShape(input_tokens, output_tokens)
+    together = steady_state(replica, shape, batch, chunk)
+    full = saturating_batch(3, shape, chunk)
+    grid = (3, 3, 2, 4)
+    for index in np.ndindex(grid):
+        one = RequestShape(
+            int(input_tokens.flat[index[0]]), int(output_tokens.flat[index[1]])
+        )
+        size = int(chunk.flat[index[2]])
+        alone = steady_state(replica, one, float(batch[index[3]]), size)
+        for part in PARTS:
+            found = np.broadcast_to(getattr(together, part), grid)[index]
+            assert found == pytest.approx(getattr(alone, part), rel=1e-12)
+        expected = float(saturating_batch(3, one, size))
+        assert np.broadcast_to(full, grid)[index] == pytest.approx(expected)
