@@ -25,7 +25,6 @@ from model_ops.serving.steady_state import (
     DEFAULT_CHUNK_TOKENS,
     Mix,
     RequestShape,
-    pipeline_slots,
     saturating_batch,
     steady_state,
 )
@@ -153,6 +152,11 @@ def _memory(replica: Replica, load: Load, batch: Number) -> MemoryFootprint:
         output_tokens=shape.output_tokens,
         step_tokens=load.chunk_tokens,
     )
+
+
+def pipeline_slots(pp: Number, batch: Number) -> Number:
+    """Return the micro-batches that a pipeline keeps in flight."""
+    return np.clip(batch, 1, pp)
 
 
 def _static_batch(replica: Replica, load: Load) -> Estimate:

@@ -85,7 +85,8 @@ class Mix:
     Parameters
     ----------
     slots
-        Micro-batches in flight: one, or up to one per pipeline stage.
+        Micro-batches in flight: one per pipeline stage; where fewer sequences
+        decode, prompts fill the others.
     decoding
         Decoding sequences of a step that decodes at all.
     room
@@ -110,7 +111,7 @@ class Mix:
         cls, pp: Number, shape: RequestShape, batch: Number, chunk_tokens: Number
     ) -> "Mix":
         """Return how the prompts of a batch's newcomers ride along."""
-        slots = pipeline_slots(pp, batch)
+        slots = pp
         decoding = sequences_per_step(batch, slots)
         room = np.maximum(chunk_tokens - decoding, 1.0)
         arriving = batch / (shape.held_steps * slots)
@@ -139,11 +140,6 @@ class Mix:
         return Step((decode(self.decoding, shape.mean_context),))
 
 
-def pipeline_slots(pp: Number, batch: Number) -> Number:
-    """Return the micro-batches that a pipeline keeps in flight."""
-    return np.clip(batch, 1, pp)
-
-
 def sequences_per_step(batch: Number, slots: Number) -> Number:
     """Return the decoding sequences of a step that decodes at all.
 
@@ -157,13 +153,14 @@ def saturating_batch(
 ) -> Number:
     """Return the batch whose newcomers' prompts fill the room of every step.
 
-    The batch at which `SteadyState.prompt_load` is one; below one sequence where
-    prompts are long and answers short.
+    The batch at which `SteadyState.prompt_load` is one; below one sequence per stage
+    where prompts are long and answers short. Where prompts are so short that the
+    decodes alone fill the steps first, the batch that does.
     """
     per_step = shape.input_tokens / shape.held_steps
-    many = pp * chunk_tokens / (1.0 + per_step)
+    many = chunk_tokens / (1.0 + per_step)
     few = (chunk_tokens - 1.0) / per_step
-    return np.where(many >= pp, many, np.minimum(few, 1.0))
+    return pp * np.where(many >= 1.0, many, few)
 
 
 def steady_state(

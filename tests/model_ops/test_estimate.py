@@ -18,7 +18,7 @@ from model_ops.platform.fabric import Fabric
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
-from model_ops.profiler.memory import largest_batch, lockstep_footprint
+from model_ops.profiler.memory import footprint, largest_batch, lockstep_footprint
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.profiler.work import Step, decode, prefill
 from model_ops.serving.steady_state import (
@@ -217,6 +217,16 @@ def test_a_long_prompt_with_a_short_answer_is_served_by_less_than_a_sequence(
         assert found.rate == pytest.approx(asked, rel=1e-4)
         assert 0 < found.batch < full
         assert found.fits
+        whole = footprint(  # at times the sequence is there
+            toy_replica.arch,
+            toy_replica.parallelism,
+            toy_replica.precision,
+            batch=1,
+            input_tokens=700,
+            output_tokens=2,
+            step_tokens=CHUNK,
+        )
+        assert found.memory == whole
     users = estimate(toy_replica, load(CLOSED, LONG, concurrency=1))
     assert 0 < users.batch < full
     # Alone, the user waits for no other's prompt longer than for its own.

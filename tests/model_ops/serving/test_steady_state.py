@@ -15,7 +15,6 @@ from model_ops.serving.steady_state import (
     DEFAULT_CHUNK_TOKENS,
     Mix,
     RequestShape,
-    pipeline_slots,
     saturating_batch,
     sequences_per_step,
     steady_state,
@@ -54,14 +53,9 @@ def test_shape_of_a_request() -> None:
     assert single.held_steps == 1  # the one that samples
 
 
-@pytest.mark.parametrize(
-    ("pp", "batch", "slots"), [(1, 64, 1), (4, 64, 4), (4, 3, 3), (4, 0.5, 1)]
-)
-def test_a_pipeline_has_no_more_micro_batches_than_sequences(
-    pp: int, batch: float, slots: float
-) -> None:
-    assert pipeline_slots(pp, batch) == slots
-    assert sequences_per_step(batch, slots) == max(batch / slots, 1)
+def test_a_step_that_decodes_decodes_at_least_one_sequence() -> None:
+    assert sequences_per_step(64, 4) == 16
+    assert sequences_per_step(3, 4) == sequences_per_step(0.5, 1) == 1
 
 
 # ---- how prompts ride along ----
@@ -80,7 +74,7 @@ SINGLE = RequestShape(100, 1)  # one
         (SHAPE, 1, 4, 44, 1, 4, 0.4, 40),  # every step
         (SHAPE, 1, 4, 24, 1, 4, 0.4, 20),  # twice what every step can carry
         (SHAPE, 4, 40, 60, 4, 10, 1, 50),  # ten decode in each of four micro-batches
-        (SHAPE, 4, 3, 2048, 3, 1, 0.1, 2047),  # fewer sequences than stages
+        (SHAPE, 4, 3, 2048, 4, 1, 0.075, 2047),  # fewer sequences than stages
         (SHAPE, 1, 100, 60, 1, 100, 10, 1),  # decodes take it all; prompts crawl
         (SHAPE, 1, 0.5, 2048, 1, 1, 0.05, 2047),  # at times nothing decodes
         (LONG, 1, 0.5, 251, 1, 1, 0.25, 250),
@@ -317,10 +311,8 @@ def test_prompts_fill_the_room_at_the_saturating_batch(
     at = Mix.of(pp, shape, full, chunk)
     assert at.prompt_load == pytest.approx(1, rel=1e-9)
     assert at.share == pytest.approx(1, rel=1e-9)
-    # Only between one sequence and one per stage does a batch not add to the load.
-    assert Mix.of(pp, shape, full * 1.01, chunk).prompt_load >= 1 - 1e-9
-    below = Mix.of(pp, shape, full * 0.99, chunk)
-    assert below.prompt_load < 1 or 1 <= full <= pp
+    assert Mix.of(pp, shape, full * 1.01, chunk).prompt_load > 1
+    assert Mix.of(pp, shape, full * 0.99, chunk).prompt_load < 1
 
 
 @settings
@@ -337,9 +329,7 @@ def test_until_prompts_saturate_more_batch_raises_rate_and_tpot(
     assert np.all(np.diff(state.prompt_load) >= -1e-12)
     for values in (state.rate, state.tpot):
         assert np.all(np.diff(values) >= -1e-6 * values[:-1])
-    # Until each stage has a micro-batch, more of them start a prompt sooner.
-    ttft = state.ttft[batch >= split[1]] if split[1] > 1 else state.ttft
-    assert np.all(np.diff(ttft) >= -1e-9 * ttft[:-1])
+    assert np.all(np.diff(state.ttft) >= -1e-9 * state.ttft[:-1])
 
 
 @settings
@@ -354,9 +344,7 @@ def test_beyond_saturation_prompts_wait_for_ever_and_the_rate_does_not_grow(
     state = steady_state(replica, shape, batch, chunk)
     assert np.all(state.prompt_load > 1)
     assert np.all(state.ttft == inf)
-    # A pipeline filled by less than a sequence per stage still gains stages.
-    if split[1] == 1 or full >= split[1]:
-        assert np.all(np.diff(state.rate) <= 1e-9 * state.rate[:-1])
+    assert np.all(np.diff(state.rate) <= 1e-9 * state.rate[:-1])
 
 
 @settings
@@ -393,8 +381,11 @@ def test_an_idle_replica_starts_a_prompt_at_once(
             decode(1, shape.mean_context),
         )
     )
-    chunk_time = step_time(replica, step).period(1)
-    own = ceil(shape.input_tokens / room) * chunk_time
+    time, stages = step_time(replica, step), split[1]
+    # Chunks follow each other through the stages of a pipeline.
+    own = time.latency + (ceil(shape.input_tokens / room) - 1) * (
+        time.period(stages) / stages
+    )
     ttft = steady_state(replica, shape, 1e-9, chunk).ttft
     assert ttft == pytest.approx(own, rel=1e-5)
     assert ttft >= own * (1 - 1e-9)
