@@ -3,31 +3,21 @@
 Quantiles of measured / predicted over published serving results of dense models,
 every group of measurements weighing the same; ``tests/benchmarks/accuracy.py`` prints
 them. No constant of the model was fitted to those results. An interval always holds
-the prediction itself; where fewer than five groups were measured it borrows the wider
-side of its nearest kin (E2E is TPOT many times over).
+the prediction itself.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from model_ops.estimate import LoadMode
+from model_ops.estimate import Estimate, LoadMode, least_latencies
 from model_ops.opcost import Number
+from model_ops.serving.step import Replica
 
-_OPEN = {
-    "ttft": (0.63, 1.71),
-    "tpot": (0.75, 1.5),
-    "e2e": (0.41, 1.5),
-    "rate": (0.68, 1.1),
-}
+_OPEN = {"ttft": (0.63, 1.71), "tpot": (0.75, 1.5), "rate": (0.68, 1.1)}
 # Benchmarks with a fixed number of users start them all at once: that burst, not the
 # steady state, sets much of the TTFT they measure.
-_CLOSED = {
-    "ttft": (0.02, 27.0),
-    "tpot": (0.2, 1.5),
-    "e2e": (0.2, 1.5),
-    "rate": (0.79, 1.4),
-}
+_CLOSED = {"ttft": (0.02, 27.0), "tpot": (0.2, 1.5), "rate": (0.79, 1.4)}
 _OFFLINE = {**_CLOSED, "rate": (0.77, 2.6)}
 _STATIC = {
     "ttft": (0.65, 2.1),
@@ -62,16 +52,23 @@ def interval(metric: str, value: Number, mode: LoadMode) -> tuple[Number, Number
 
 
 def latency_intervals(
-    ttft: Number, tpot: Number, e2e: Number, mode: LoadMode
+    replica: Replica, estimate: Estimate, mode: LoadMode
 ) -> dict[str, tuple[Number, Number]]:
-    """Return the intervals of the three latencies of one prediction.
+    """Return the intervals of the three latencies of an estimate.
 
-    No request ends before its first token: E2E's interval is never below TTFT's.
+    Nothing is faster than the roofline, so no interval starts below it. E2E adds up
+    from its parts where too few measurements of its own are known.
     """
-    first = interval("ttft", ttft, mode)
-    low, high = interval("e2e", e2e, mode)
-    return {
-        "ttft": first,
-        "tpot": interval("tpot", tpot, mode),
-        "e2e": (np.maximum(low, first[0]), np.maximum(high, first[1])),
-    }
+    steps = estimate.shape.decode_steps
+    least = least_latencies(replica, estimate.shape)
+    parts = {}
+    for metric, floor in zip(("ttft", "tpot"), least, strict=True):
+        mean = getattr(estimate, metric)
+        low, high = interval(metric, mean, mode)
+        parts[metric] = (np.minimum(np.maximum(low, floor), mean), high)
+    (first, last), (slow, fast) = parts["ttft"], parts["tpot"]
+    whole = (first + steps * slow, last + steps * fast)
+    if "e2e" in FACTORS[mode]:
+        low, high = interval("e2e", estimate.e2e, mode)
+        whole = (np.maximum(low, first), np.maximum(high, last))
+    return {**parts, "e2e": whole}

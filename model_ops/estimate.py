@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_ops.opcost import Mask, Number
+from model_ops.platform.supply import Supply
 from model_ops.profiler.memory import (
     MemoryFootprint,
     footprint,
@@ -25,6 +26,8 @@ from model_ops.serving.steady_state import (
     DEFAULT_CHUNK_TOKENS,
     Mix,
     RequestShape,
+    batch_cap,
+    mean_batch,
     saturating_batch,
     steady_state,
 )
@@ -127,6 +130,18 @@ def estimate(replica: Replica, load: Load) -> Estimate:
     return _MODES[load.mode](replica, load)
 
 
+def least_latencies(replica: Replica, shape: RequestShape) -> tuple[Number, Number]:
+    """Return the TTFT and TPOT of a request alone on ideal kernels and links.
+
+    No measurement can be below: the roofline itself.
+    """
+    npus = tuple(npu.ideal() for npu in replica.supply.npus)
+    ideal = replace(replica, supply=Supply(npus, replica.supply.axes))
+    first = step_time(ideal, Step((prefill(1.0, shape.input_tokens),)))
+    further = step_time(ideal, Step((decode(1.0, shape.input_tokens),)))
+    return first.latency, further.latency
+
+
 def most_sequences(replica: Replica, load: Load) -> Number:
     """Return the decoding sequences that fit in the replica's memory."""
     shape = load.shape
@@ -142,12 +157,14 @@ def most_sequences(replica: Replica, load: Load) -> Number:
 
 
 def _memory(replica: Replica, load: Load, batch: Number) -> MemoryFootprint:
+    """Return what is needed at a mean batch; only an open loop goes beyond it."""
     shape = load.shape
+    most = batch_cap(batch) if load.mode is LoadMode.OPEN_LOOP else np.ceil(batch)
     return footprint(
         replica.arch,
         replica.parallelism,
         replica.precision,
-        batch=np.ceil(batch),
+        batch=most,
         input_tokens=shape.input_tokens,
         output_tokens=shape.output_tokens,
         step_tokens=load.chunk_tokens,
@@ -213,6 +230,8 @@ def _bisect(enough: Callable[[Number], Mask], most: Number) -> Number:
 def _most_decoding(replica: Replica, load: Load) -> Number:
     """Return the batch at which memory, or the room for prompts, is full."""
     in_memory = np.maximum(most_sequences(replica, load), 1.0)
+    if load.mode is LoadMode.OPEN_LOOP:
+        in_memory = mean_batch(in_memory)
     full = saturating_batch(replica.parallelism.pp, load.shape, load.chunk_tokens)
     return np.minimum(in_memory, full * (1.0 - _BELOW_SATURATION))
 
@@ -235,7 +254,7 @@ def _closed_loop(replica: Replica, load: Load) -> Estimate:
 
     def all_users(batch: Number) -> Mask:
         state = steady_state(replica, load.shape, batch, load.chunk_tokens)
-        return batch + state.rate * state.ttft >= users
+        return state.in_flight >= users
 
     batch = _bisect(all_users, most)
     result = _at_batch(replica, load, batch)

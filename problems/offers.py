@@ -60,16 +60,21 @@ class Offer:
     @property
     def key(self) -> str:
         """What tells this offer from the problem's others."""
-        return (
-            f"{self.npu.name}|{self.provider}|{self.price.instance}|{self.price.term}"
-        )
+        price = self.price
+        parts = (self.provider, price.instance, price.term, price.region)
+        return "|".join((self.npu.name, *parts))
 
-    def admits(self, npus: int) -> bool:
-        """Return whether a replica of so many NPUs can stand on these hosts.
+    def admits(self, tp: int, pp: int) -> bool:
+        """Return whether a replica split so can stand on these hosts.
 
-        It stays within a host or fills hosts whole. An instance that is a part
-        of a node shares no fast fabric with the next: a replica cannot span two.
+        Tensor parallel ranks stay within the fast fabric, as serving frameworks
+        advise; pipeline stages may cross it. A replica stays within a host or fills
+        hosts whole. An instance that is a part of a node shares no fast fabric with
+        the next: a replica cannot span two.
         """
+        npus = tp * pp
+        if tp > self.npu.scale_up_npus:
+            return False
         if npus <= self.host_npus:
             return True
         if self.whole and self.host_npus < self.npu.node_npus:
@@ -244,11 +249,14 @@ def _cheapest(npu: Npu, quotes: Iterable[Quote]) -> list[Offer]:
     return kept
 
 
+_SIZES = range(1, 129)
+"""NPUs of a replica for which offers are compared."""
+
+
 def _at_least_as_good(better: Offer, offer: Offer) -> bool:
     """Return whether `better`, no dearer per NPU, serves wherever `offer` does."""
-    if not better.whole:
-        return True
-    same_host = better.host_npus == offer.host_npus and better.whole == offer.whole
-    alone = better.host_npus < better.npu.node_npus
-    finer = offer.whole and offer.host_npus % better.host_npus == 0 and not alone
-    return same_host or finer
+    if any(offer.admits(1, n) and not better.admits(1, n) for n in _SIZES):
+        return False
+    if not better.whole or better.host_npus == offer.host_npus:
+        return better.whole <= offer.whole
+    return offer.whole and offer.host_npus % better.host_npus == 0

@@ -41,8 +41,8 @@ class PlannedDeployment(_Part):
     mode: Literal["aggregated"] = "aggregated"
     tp: Positive
     pp: Positive
-    ep: Positive = 1
-    dp: Positive = 1
+    ep: Literal[1] = 1
+    dp: Literal[1] = 1
     batch: Positive
     mean_batch: Annotated[float, Field(gt=0)]
     chunk_tokens: Positive

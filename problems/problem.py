@@ -87,13 +87,15 @@ class TrafficClass(_Part):
     name: Name = "traffic"
     input_tokens: Tokens
     output_tokens: Tokens
-    rate: Annotated[RequestsPerSecond, Field(gt=0, le=1e9)] | None = None
+    rate: Annotated[RequestsPerSecond, Field(gt=0, le=10_000_000)] | None = None
     concurrency: Annotated[int, Field(gt=0, le=1_000_000_000)] | None = None
     targets: tuple[LatencyTarget, ...] = ()
 
     @model_validator(mode="after")
     def _one_demand_and_distinct_targets(self) -> Self:
-        if (self.rate is None) == (self.concurrency is None):
+        if self.rate is None and self.concurrency is None:
+            raise ValueError("rate is missing (or give concurrency instead)")
+        if self.rate is not None and self.concurrency is not None:
             raise ValueError("give either rate or concurrency, and not both")
         kinds = [(target.metric, target.statistic) for target in self.targets]
         if len(kinds) != len(set(kinds)):
@@ -152,6 +154,12 @@ class GivenPrice(_Part):
     usd_per_hour: Annotated[UsdPerHour, Field(gt=0, le=1e6)]
     npus: Annotated[int, Field(gt=0, le=100_000)] = 1
     whole_instance: bool | None = None
+
+    @model_validator(mode="after")
+    def _is_whole_or_single(self) -> Self:
+        if self.npus > 1 and self.whole_instance is False:
+            raise ValueError("whole_instance: a price for several NPUs buys them whole")
+        return self
 
 
 class Prices(_Part):

@@ -42,12 +42,11 @@ def full_state(
 def capacity(plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass) -> float:
     """Return what one replica covers of the class's demand with its batch full.
 
-    Requests per second where the class states a rate, decoding sequences where
-    it states a concurrency.
+    Requests per second where the class states a rate, requests in flight where it
+    states a concurrency.
     """
-    if traffic.concurrency is not None:
-        return deployment.mean_batch
-    return float(full_state(plan, deployment, traffic).rate)
+    state = full_state(plan, deployment, traffic)
+    return float(state.rate if traffic.concurrency is None else state.in_flight)
 
 
 @dataclass(frozen=True, slots=True)

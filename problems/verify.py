@@ -4,13 +4,14 @@ Everything is computed again in floats from the plan and the catalogue, clearly
 rather than quickly, and never from the solver's tables.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from model_ops.profiler.memory import footprint
 from model_ops.profiler.parallelism import rule_broken_by
-from model_ops.serving.steady_state import SteadyState
+from model_ops.serving.steady_state import SteadyState, batch_cap
 from problems import catalogue
 from problems.offers import Offer, offers
 from problems.plan import Plan, PlannedDeployment, Purchase
@@ -85,35 +86,51 @@ def _deployment(
     problem: SizingProblem, plan: Plan, deployment: PlannedDeployment
 ) -> Iterator[Violation]:
     arch = catalogue.load_model(plan.model)
-    name = f"{deployment.npu} tp{deployment.tp} pp{deployment.pp}"
     if broken := rule_broken_by(arch, deployment.tp, deployment.pp):
-        yield Violation("parallelism", f"{name}: {broken}")
+        yield Violation("parallelism", f"{_place(deployment)}: {broken}")
     for traffic in problem.traffic:
-        if traffic.name != deployment.traffic:
-            continue
-        replica = replica_of(plan, deployment)
-        needed = footprint(
-            replica.arch,
-            replica.parallelism,
-            replica.precision,
-            batch=deployment.batch,
-            input_tokens=traffic.input_tokens,
-            output_tokens=traffic.output_tokens,
-            step_tokens=deployment.chunk_tokens,
-        ).total
-        usable = replica.supply.usable_memory
-        if deployment.mean_batch > deployment.batch:
-            yield Violation("batch", f"{name}: {deployment.mean_batch} on average")
-        if needed > usable * (1 + _ROUNDING):
-            yield Violation("memory", f"{name}: {needed:.4g} B of {usable:.4g} B")
-        state = full_state(plan, deployment, traffic)
-        for target in traffic.targets:
-            value = latency(state, target, traffic)
-            if not value <= target.at_most * (1 + _ROUNDING):
-                yield Violation(
-                    f"{traffic.name} {target.label}",
-                    f"{name}: {value:.6g} s exceeds {target.at_most:.6g} s",
-                )
+        if traffic.name == deployment.traffic:
+            yield from _memory(plan, deployment, traffic)
+            yield from _latencies(plan, deployment, traffic)
+
+
+def _place(deployment: PlannedDeployment) -> str:
+    return f"{deployment.npu} tp{deployment.tp} pp{deployment.pp}"
+
+
+def _memory(
+    plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass
+) -> Iterator[Violation]:
+    name, replica = _place(deployment), replica_of(plan, deployment)
+    needed = footprint(
+        replica.arch,
+        replica.parallelism,
+        replica.precision,
+        batch=deployment.batch,
+        input_tokens=traffic.input_tokens,
+        output_tokens=traffic.output_tokens,
+        step_tokens=deployment.chunk_tokens,
+    ).total
+    usable = replica.supply.usable_memory
+    if needed > usable * (1 + _ROUNDING):
+        yield Violation("memory", f"{name}: {needed:.4g} B of {usable:.4g} B")
+    if batch_cap(deployment.mean_batch) > deployment.batch:
+        yield Violation("batch", f"{name}: {deployment.mean_batch} on average")
+
+
+def _latencies(
+    plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass
+) -> Iterator[Violation]:
+    name, state = _place(deployment), full_state(plan, deployment, traffic)
+    if not math.isfinite(state.ttft):
+        yield Violation("prompts", f"{name}: they arrive faster than processed")
+    for target in traffic.targets:
+        value = latency(state, target, traffic)
+        if not value <= target.at_most * (1 + _ROUNDING):
+            yield Violation(
+                f"{traffic.name} {target.label}",
+                f"{name}: {value:.6g} s exceeds {target.at_most:.6g} s",
+            )
 
 
 def _demand(plan: Plan, traffic: TrafficClass, headroom: float) -> Iterator[Violation]:
@@ -138,8 +155,9 @@ def _purchase(
     slots: Counter[int] = Counter()
     for deployment in standing:
         npus = deployment.npus_per_replica
-        if not offer.admits(npus):
-            yield Violation("hosts", f"{npus} NPUs cannot stand on {offer.label}")
+        if not offer.admits(deployment.tp, deployment.pp):
+            split = f"tp{deployment.tp} pp{deployment.pp}"
+            yield Violation("hosts", f"{split} cannot stand on {offer.label}")
         if deployment.npus != deployment.replicas * npus:
             yield Violation("npus", f"{deployment.npu}: {deployment.npus} are not used")
         slots[offer.slot(npus)] += deployment.replicas
@@ -147,6 +165,7 @@ def _purchase(
     if hosts > purchase.hosts:
         yield Violation("hosts", f"{purchase.hosts} of {offer.label}, {hosts} needed")
     yield from _bill(purchase, offer, sum(deployment.npus for deployment in standing))
+    yield from _shares(purchase, offer, standing)
 
 
 def _bill(purchase: Purchase, offer: Offer, used: int) -> Iterator[Violation]:
@@ -162,6 +181,22 @@ def _bill(purchase: Purchase, offer: Offer, used: int) -> Iterator[Violation]:
     power = None if offer.npu.power is None else offer.npu.power * npus
     if purchase.power != power:
         yield Violation("power", f"{offer.label}: {purchase.power} stated, {power}")
+
+
+def _shares(
+    purchase: Purchase, offer: Offer, standing: list[PlannedDeployment]
+) -> Iterator[Violation]:
+    """Compare the deployments' shares of a purchase with the whole of it."""
+    split = sum(deployment.usd_per_hour for deployment in standing)
+    if abs(split - purchase.usd_per_hour) > _ROUNDING * purchase.usd_per_hour:
+        yield Violation("cost", f"{offer.label}: the shares add up to {split}")
+    for deployment in standing:
+        slots = {offer.slot(deployment.npus_per_replica): deployment.replicas}
+        nodes = offer.hosts_for(slots) * offer.nodes_per_host
+        if deployment.nodes != nodes:
+            yield Violation(
+                "nodes", f"{offer.label}: {deployment.nodes} stated, {nodes}"
+            )
 
 
 def _limits(

@@ -1,12 +1,13 @@
 """Figures that every report format shows, computed once from an answer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from model_ops.accuracy import latency_intervals
 from model_ops.dtypes import Precision
 from model_ops.estimate import bound_by
-from model_ops.profiler.memory import MemoryFootprint
+from model_ops.opcost import Number
+from model_ops.profiler.memory import MemoryFootprint, footprint
 from model_ops.units import HOURS_PER_MONTH
 from problems import catalogue
 from problems.plan import Plan
@@ -70,32 +71,36 @@ def class_facts(answer: Answer, plan: Plan) -> list[ClassFacts]:
 
 def _class_facts(plan: Plan, traffic: TrafficClass, each: list[Served]) -> ClassFacts:
     rates = [s.deployment.replicas * float(s.estimate.rate) for s in each]
-    total = sum(rates)
+    ranges = [_ranges(plan, served) for served in each]
 
-    def mean(metric: str) -> float:
-        values = (float(getattr(s.estimate, metric)) for s in each)
-        return sum(v * r for v, r in zip(values, rates, strict=True)) / total
+    def pooled(values: Iterable[float]) -> float:
+        """Return the mean over all requests."""
+        return sum(v * r for v, r in zip(values, rates, strict=True)) / sum(rates)
 
     largest = each[rates.index(max(rates))]
     replica = replica_of(plan, largest.deployment)
     ttft_bound, tpot_bound = bound_by(replica, largest.load, largest.estimate.batch)
     bounds = {"ttft": ttft_bound, "tpot": tpot_bound, "e2e": tpot_bound}
     targets = {str(target.metric): target.at_most for target in traffic.targets}
-    means = {metric: mean(metric) for metric in bounds}
-    ranges = latency_intervals(**means, mode=largest.load.mode)
     predictions = [
         Prediction(
             metric=metric,
-            mean=means[metric],
-            low=float(ranges[metric][0]),
-            high=float(ranges[metric][1]),
+            mean=pooled(float(getattr(s.estimate, metric)) for s in each),
+            low=pooled(float(around[metric][0]) for around in ranges),
+            high=pooled(float(around[metric][1]) for around in ranges),
             target=targets.get(metric),
             bound_by=str(bound),
         )
         for metric, bound in bounds.items()
         if metric != "tpot" or traffic.output_tokens > 1
     ]
-    return ClassFacts(traffic, each, predictions, total, total * traffic.output_tokens)
+    tokens = sum(rates) * traffic.output_tokens
+    return ClassFacts(traffic, each, predictions, sum(rates), tokens)
+
+
+def _ranges(plan: Plan, served: Served) -> dict[str, tuple[Number, Number]]:
+    replica = replica_of(plan, served.deployment)
+    return latency_intervals(replica, served.estimate, served.load.mode)
 
 
 def usd_per_month(plan: Plan) -> float:
@@ -111,10 +116,20 @@ def usd_per_million_tokens(plan: Plan, facts: list[ClassFacts]) -> tuple[float, 
     return per_second / output, per_second / (output + prompts)
 
 
-def memory_of(served: Served) -> tuple[MemoryFootprint, float]:
+def memory_of(plan: Plan, served: Served) -> tuple[MemoryFootprint, float]:
     """Return a deployment's memory with its batch full, and what is usable."""
-    estimate = served.estimate
-    return estimate.memory, float(estimate.usable_memory)
+    deployment, shape = served.deployment, served.load.shape
+    replica = replica_of(plan, deployment)
+    needed = footprint(
+        replica.arch,
+        replica.parallelism,
+        replica.precision,
+        batch=deployment.batch,
+        input_tokens=shape.input_tokens,
+        output_tokens=shape.output_tokens,
+        step_tokens=deployment.chunk_tokens,
+    )
+    return needed, float(replica.supply.usable_memory)
 
 
 def emulated(plan: Plan) -> Iterator[str]:
@@ -124,6 +139,18 @@ def emulated(plan: Plan) -> Iterator[str]:
         engine = catalogue.load_npu(deployment.npu).engine(wanted)
         if engine is not wanted:
             yield f"{deployment.npu} computes {wanted} in {engine}."
+
+
+def unmeasured(plan: Plan) -> Iterator[str]:
+    """Yield a sentence for each NPU whose kernels nobody measured for us."""
+    for npu in dict.fromkeys(deployment.npu for deployment in plan.deployments):
+        profile = catalogue.npu_file(npu).efficiency
+        basis = catalogue.efficiency_file(profile).basis
+        if basis != "measured":
+            yield (
+                f"No kernel of {npu} was measured: its efficiencies are {basis}, "
+                "its figures less certain than the intervals say."
+            )
 
 
 def provenance(answer: Answer, plan: Plan) -> list[dict[str, str]]:

@@ -279,22 +279,26 @@ def _predict(points: list[Point]) -> list[dict[str, str]]:
     )
     result = estimate(replica, load)
     ttft_bound, tpot_bound = bound_by(replica, load, result.batch)
-    arrays: dict[str, Any] = {
-        "ttft": result.ttft,
-        "tpot": result.tpot,
-        "e2e": result.e2e,
-        "output_tok_s": result.output_tokens_per_s * replicas,
-        "memory": np.broadcast_to(result.memory.total, replicas.shape),
-    }
-    answers = _errors(result)
+    tokens = result.output_tokens_per_s * replicas
+    ranges = latency_intervals(replica, result, first.mode)
+    ranges["output_tok_s"] = interval("rate", tokens, first.mode)
+    columns: dict[str, Any] = {"output_tok_s": tokens}
+    for metric in LATENCIES:
+        columns[f"{metric}_ms"] = getattr(result, metric) * 1e3
+    for name, sides in ranges.items():
+        scale, unit = (1.0, "") if name == "output_tok_s" else (1e3, "_ms")
+        for side, values in zip(("low", "high"), sides, strict=True):
+            columns[f"{name}{unit}_{side}"] = values * scale
+    columns["memory_gb"] = result.memory.total / 1e9
+    arrays = {n: np.broadcast_to(v, replicas.shape) for n, v in columns.items()}
     cells = []
-    for i, error in enumerate(answers):
+    for i, error in enumerate(_errors(result)):
         if error:
             cells.append({"error": error})
             continue
-        values = {name: float(array[i]) for name, array in arrays.items()}
         bound = str((tpot_bound if points[i].output_tokens > 1 else ttft_bound)[i])
-        cells.append(_cells(values, first.mode) | {"bound_by": bound})
+        numbers = {name: f"{float(array[i]):.6g}" for name, array in arrays.items()}
+        cells.append({**numbers, "bound_by": bound})
     return cells
 
 
@@ -317,16 +321,3 @@ def _errors(result: Estimate) -> list[str]:
         else:
             errors.append("")
     return errors
-
-
-def _cells(values: Mapping[str, float], mode: LoadMode) -> dict[str, str]:
-    means = {metric: values[metric] for metric in LATENCIES}
-    ranges = latency_intervals(**means, mode=mode)
-    ranges["output_tok_s"] = interval("rate", values["output_tok_s"], mode)
-    cells = {"output_tok_s": f"{values['output_tok_s']:.6g}"}
-    cells |= {f"{metric}_ms": f"{mean * 1e3:.6g}" for metric, mean in means.items()}
-    for name, (low, high) in ranges.items():
-        scale, unit = (1.0, "") if name == "output_tok_s" else (1e3, "_ms")
-        cells[f"{name}{unit}_low"] = f"{float(low) * scale:.6g}"
-        cells[f"{name}{unit}_high"] = f"{float(high) * scale:.6g}"
-    return cells | {"memory_gb": f"{values['memory'] / 1e9:.6g}"}

@@ -10,7 +10,7 @@ from problems.requirements import requirements
 from solver.candidates import Table
 from solver.instance import Instance
 from solver.model import SolveOptions
-from solver.solve import Feasible, Optimal, Workspace, objective_value
+from solver.solve import Optimal, Workspace, objective_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def bindings(workspace: Workspace, plan: Plan, options: SolveOptions) -> list[Bi
         if requirement.target is not None:
             continue
         free = workspace.solve(options, requirement.moved(problem, None))
-        if isinstance(free, Optimal | Feasible):
+        if isinstance(free, Optimal):
             better = objective_value(problem, free.plan)
             if better < value * (1 - 1e-9):
                 reason = f"without it the plan would be {1 - better / value:.1%} better"
@@ -73,13 +73,13 @@ def _batch_binding(workspace: Workspace, deployment: PlannedDeployment) -> Bindi
     npu = [n.name for n in table.npus].index(deployment.npu)
     split = table.splits.index((deployment.tp, deployment.pp))
     batches = table.batches[split]
-    batch = int(np.searchsorted(batches, deployment.mean_batch))
-    if batch + 1 == len(batches):
+    larger = int(np.searchsorted(batches, deployment.mean_batch, side="right"))
+    if larger == len(batches):
         return Binding("batch cap", where, "the largest batch that is tried")
-    at = (npu, split, batch + 1)
+    at = (npu, split, larger)
     reason = (
-        f"with its batch full at {deployment.mean_batch:.4g} on average it just holds, "
-        f"at {batches[batch + 1]:.4g} it does not"
+        f"at a mean batch of {deployment.mean_batch:.4g} it just holds, "
+        f"at {batches[larger]:.4g} it does not"
     )
     for target in table.traffic.targets:
         if not table.latency(target.metric)[at] <= target.at_most:
@@ -116,7 +116,7 @@ def runners_up(
         if used == {npu}:
             continue
         outcome = workspace.solve_instance(problem, _only(full, npu), options)
-        if isinstance(outcome, Optimal | Feasible):
+        if isinstance(outcome, Optimal):
             theirs = objective_value(problem, outcome.plan)
             found.append(RunnerUp(npu, outcome.plan, theirs, theirs / value - 1))
             found.sort(key=lambda runner: runner.value)

@@ -18,7 +18,12 @@ from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.memory import footprint
 from model_ops.profiler.parallelism import Parallelism, rule_broken_by
-from model_ops.serving.steady_state import saturating_batch, steady_state
+from model_ops.serving.steady_state import (
+    batch_cap,
+    mean_batch,
+    saturating_batch,
+    steady_state,
+)
 from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.offers import Offer
@@ -32,7 +37,7 @@ LARGEST_REPLICA = 64
 PIPELINE_STAGES = (1, 2, 3, 4, 6, 8, 12, 16)
 
 LARGEST_BATCH = 1024
-"""Decoding sequences of one replica (vLLM ``max_num_seqs`` on large GPUs)."""
+"""Decoding sequences of one replica at once (vLLM ``max_num_seqs`` on large GPUs)."""
 
 _POINTS_AT_ONCE = 40_000
 """Points per array: small enough for the arrays to stay in the processor's cache."""
@@ -45,13 +50,15 @@ PROMPT_LOADS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0
 def batch_grid(pp: Floats, traffic: TrafficClass, chunk_tokens: int) -> Floats:
     """Return the mean batches tried, ascending, shaped [split, batch].
 
-    Each number up to 32, then steps of 4 %; and those at which prompts take given
-    shares of the room for them.
+    Steps of 12 % below one sequence and of 4 % above; and those at which prompts
+    take given shares of the room for them.
     """
-    steps = np.geomspace(32, LARGEST_BATCH, 90)
-    counts = np.unique(np.concatenate([np.arange(1, 33), np.round(steps)]))
+    most = float(mean_batch(LARGEST_BATCH))
+    counts = np.concatenate(
+        [np.geomspace(0.01, 1, 41)[:-1], np.geomspace(1, most, 175)]
+    )
     full = np.asarray(saturating_batch(pp, traffic.shape, chunk_tokens))
-    shares = np.minimum(full * np.array(PROMPT_LOADS), LARGEST_BATCH)
+    shares = np.minimum(full * np.array(PROMPT_LOADS), most)
     tried = [np.broadcast_to(counts, (len(pp), len(counts))), shares]
     return np.sort(np.concatenate(tried, axis=1), axis=1)
 
@@ -70,7 +77,7 @@ def splits(arch: ModelArch, offers: Sequence[Offer]) -> list[tuple[int, int]]:
         for pp in PIPELINE_STAGES
         if tp * pp <= LARGEST_REPLICA
         and rule_broken_by(arch, tp, pp) is None
-        and any(offer.admits(tp * pp) for offer in offers)
+        and any(offer.admits(tp, pp) for offer in offers)
     ]
 
 
@@ -86,8 +93,8 @@ class Table:
         The first two axes.
     batches
         Mean batches, ascending, shaped [split, batch].
-    ttft, tpot, rate
-        Seconds and requests per second, shaped [npu, split, batch].
+    ttft, tpot, rate, in_flight
+        Seconds, requests per second and requests, shaped [npu, split, batch].
     free_memory
         Usable bytes less needed ones on the fullest NPU, same shape.
     """
@@ -100,6 +107,7 @@ class Table:
     ttft: Floats
     tpot: Floats
     rate: Floats
+    in_flight: Floats
     free_memory: Floats
 
     def admitted(self, offers: Sequence[Offer]) -> npt.NDArray[np.bool_]:
@@ -107,7 +115,7 @@ class Table:
         return np.array(
             [
                 [
-                    any(o.npu.name == npu.name and o.admits(tp * pp) for o in offers)
+                    any(o.npu.name == npu.name and o.admits(tp, pp) for o in offers)
                     for tp, pp in self.splits
                 ]
                 for npu in self.npus
@@ -121,9 +129,9 @@ class Table:
 
     @property
     def capacity(self) -> Floats:
-        """What a replica covers of the demand: its rate, or its batch."""
+        """What a replica covers of the demand: its rate, or its requests in flight."""
         if self.traffic.concurrency is not None:
-            return np.broadcast_to(self.batches, self.rate.shape)
+            return self.in_flight
         return self.rate
 
     def latency(self, metric: str) -> Floats:
@@ -148,9 +156,10 @@ def tabulate(problem: SizingProblem, offers: Sequence[Offer]) -> list[Table]:
     npus = tuple({offer.npu.name: offer.npu for offer in offers}.values())
     axes = splits(arch, offers)
     return [
-        _table(arch, problem, traffic, precision, npus, axes)
-        for traffic in problem.traffic
+        _table(arch, problem, traffic, precision, able, axes)
         for precision in problem.formats()
+        if (able := tuple(npu for npu in npus if npu.computes(precision)))
+        for traffic in problem.traffic
     ]
 
 
@@ -171,7 +180,7 @@ def _table(
         arch,
         parallelism,
         precision,
-        batch=np.ceil(batches),
+        batch=batch_cap(batches),
         input_tokens=traffic.input_tokens,
         output_tokens=traffic.output_tokens,
         step_tokens=problem.chunk_tokens,
@@ -182,11 +191,9 @@ def _table(
         replica = Replica(arch, parallelism, precision, supply)
         state = steady_state(replica, traffic.shape, batches, problem.chunk_tokens)
         free = np.asarray(supply.usable_memory - needed, dtype=float)
-        parts.append((state.ttft, state.tpot, state.rate, free))
-    ttft, tpot, rate, free = (
-        np.concatenate(arrays) for arrays in zip(*parts, strict=True)
-    )
-    return Table(traffic, precision, npus, tuple(axes), batches, ttft, tpot, rate, free)
+        parts.append((state.ttft, state.tpot, state.rate, state.in_flight, free))
+    arrays = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return Table(traffic, precision, npus, tuple(axes), batches, *arrays)
 
 
 def npu_groups(npus: Sequence[Npu], points_each: int) -> Iterator[Sequence[Npu]]:
@@ -245,12 +252,14 @@ def select(
         best = capacity.argmax(axis=2)
         row = {npu.name: i for i, npu in enumerate(table.npus)}
         for number, offer in enumerate(offers):
-            at = row[offer.npu.name]
+            at = row.get(offer.npu.name)
+            if at is None:
+                continue
             for split, (tp, pp) in enumerate(table.splits):
                 where = best[at, split]
                 value = float(capacity[at, split, where])
                 npus = tp * pp
-                if value <= 0 or not offer.admits(npus):
+                if value <= 0 or not offer.admits(tp, pp):
                     continue
                 found.setdefault((index[name], number), []).append(
                     Candidate(

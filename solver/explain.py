@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from model_ops.units import USD_PER_HOUR
 from problems.problem import SizingProblem
 from problems.requirements import Requirement, requirements
 from solver.floors import MEMORY, Floor, latency_floor, memory_floor
@@ -24,14 +25,15 @@ class Relaxation:
     ----------
     requirement, wanted, to
         What moves, from where, to where.
-    usd_per_hour
-        What the cheapest plan then costs.
+    usd_per_hour, npus
+        What the cheapest plan then costs and uses.
     """
 
     requirement: str
     wanted: str
     to: str
     usd_per_hour: float
+    npus: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,11 @@ def _relaxation(
     least = _least(workspace, problem, requirement, options)
     if least is None:
         return None
-    to = least if requirement.unit is None else _rounded_up(least)
+    to = least
+    if requirement.unit is USD_PER_HOUR:
+        to = math.ceil(least * 100) / 100
+    elif requirement.unit is not None:
+        to = _rounded_up(least)
     cheapest = requirement.moved(problem, to).model_copy(update={"objective": "cost"})
     outcome = workspace.solve(options, cheapest)
     if not isinstance(outcome, Optimal | Feasible):
@@ -113,6 +119,7 @@ def _relaxation(
         requirement.text(requirement.value),
         requirement.text(to),
         outcome.plan.usd_per_hour,
+        outcome.plan.total_npus,
     )
 
 
@@ -136,7 +143,10 @@ def _less_traffic(workspace: Workspace, options: SolveOptions) -> Relaxation | N
     if not isinstance(outcome, Optimal | Feasible):
         return None
     share = math.floor(low * 1000) / 10
-    return Relaxation("traffic", "100 %", f"{share:.1f} %", outcome.plan.usd_per_hour)
+    plan = outcome.plan
+    return Relaxation(
+        "traffic", "100 %", f"{share:.1f} %", plan.usd_per_hour, plan.total_npus
+    )
 
 
 def _least(

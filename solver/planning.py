@@ -1,9 +1,9 @@
 """From the solver's counts to a plan."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
+from model_ops.serving.steady_state import batch_cap
 from problems.offers import Offer
 from problems.plan import Plan, PlannedDeployment, Purchase
 from problems.problem import SizingProblem
@@ -72,7 +72,7 @@ def _deployments(
             npu=offer.npu.name,
             tp=candidate.tp,
             pp=candidate.pp,
-            batch=math.ceil(candidate.mean_batch),
+            batch=int(batch_cap(candidate.mean_batch)),
             mean_batch=candidate.mean_batch,
             chunk_tokens=problem.chunk_tokens,
             precision=candidate.precision.name,

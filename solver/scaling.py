@@ -42,7 +42,7 @@ class Scaled:
     most
         Replicas of each candidate that could ever be needed.
     loss
-        Largest relative loss of a capacity by rounding down.
+        Largest relative loss of a capacity or price by rounding.
     """
 
     capacity: tuple[int, ...]
@@ -72,18 +72,14 @@ def scale(instance: Instance) -> Scaled:
         ]
         largest = sum(c.capacity * math.ceil(wanted / c.capacity) for _, c in of_class)
         smallest = min((c.capacity for _, c in of_class), default=1.0)
-        decimals = _SIGNIFICANT - math.floor(math.log10(smallest))
+        decimals = _SIGNIFICANT - 1 - math.floor(math.log10(smallest))
         per = _scale_for(max(largest, wanted), decimals)
         demand.append(ceiling(wanted * per))
         for i, candidate in of_class:
             exact = candidate.capacity * per
             capacity[i] = floor(exact)
             loss = max(loss, 1 - capacity[i] / exact)
-    if loss > LARGEST_LOSS:
-        raise SolverError(
-            f"traffic: rounding would lose {loss:.2%} of a replica's capacity; "
-            "the demand is too many times one replica's"
-        )
+    _checked(loss)
     most = tuple(
         math.ceil(demand[c.traffic] / max(capacity[i], 1))
         for i, c in enumerate(instance.candidates)
@@ -91,13 +87,17 @@ def scale(instance: Instance) -> Scaled:
     npus = sum(n * c.npus for n, c in zip(most, instance.candidates, strict=True))
     dearest = max((o.price.usd_per_hour for o in instance.offers), default=1.0)
     usd_per = _scale_for(dearest * max(npus, 1), _DECIMALS)
+    usd = [offer.price.usd_per_hour for offer in instance.offers]
+    loss = _checked(
+        max([loss, *(ceiling(u * usd_per) / (u * usd_per) - 1 for u in usd)])
+    )
     hungriest = max((o.npu.power or 0.0 for o in instance.offers), default=0.0)
     hosts = max((o.host_npus for o in instance.offers), default=1)
     watts_per = _scale_for(max(hungriest, 1.0) * max(npus, 1) * hosts, _DECIMALS)
     return Scaled(
         capacity=tuple(capacity),
         demand=tuple(demand),
-        usd=tuple(ceiling(o.price.usd_per_hour * usd_per) for o in instance.offers),
+        usd=tuple(ceiling(u * usd_per) for u in usd),
         usd_per=usd_per,
         watts=tuple(ceiling((o.npu.power or 0.0) * watts_per) for o in instance.offers),
         watts_per=watts_per,
@@ -110,6 +110,16 @@ def _scale_for(largest: float, decimals: int) -> float:
     """Return the scale of so many decimals; fewer keep `largest` in the range."""
     room = math.floor(math.log10(RANGE / max(largest, 1e-12)))
     return float(10.0 ** min(room, decimals))
+
+
+def _checked(loss: float) -> float:
+    """Return a relative loss by rounding if it is small enough, else refuse."""
+    if loss > LARGEST_LOSS:
+        raise SolverError(
+            f"rounding to integers would lose {loss:.2%}; the demand is too many times "
+            "what one replica covers"
+        )
+    return loss
 
 
 def floor(value: float) -> int:

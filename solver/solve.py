@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from model_ops.errors import SolverError
+from model_ops.errors import ProblemError, SolverError
 from problems.offers import Offer, offers
 from problems.plan import Plan
 from problems.problem import SizingProblem
@@ -103,6 +103,9 @@ class Workspace:
         start = time.perf_counter()
         available = offers(problem)
         tables = tabulate(problem, available)
+        if not tables:
+            formats = ", ".join(precision.name for precision in problem.formats())
+            raise ProblemError(f"precisions: no NPU here computes {formats}")
         elapsed = time.perf_counter() - start
         return cls(problem, tuple(available), tuple(tables), elapsed)
 

@@ -56,9 +56,9 @@ class Fabric:
         """Return over how many members a group is spread on each tier.
 
         A group is placed innermost first: it fills a tier's domain before it
-        crosses to the next; one that does not fill whole domains takes the
-        largest equal share of each that divides it. The products of the
-        returned numbers equal `ranks`.
+        crosses to the next; one that does not fill whole domains takes as many
+        NPUs of each as the greatest common divisor says. The product of the
+        returned numbers is `ranks`.
         """
         left: Number = np.asarray(ranks, dtype=np.int64)
         inside: Number = np.asarray(1)

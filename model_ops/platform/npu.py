@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from model_ops.dtypes import ENGINES, Dtype
+from model_ops.dtypes import ENGINES, Dtype, Precision
 from model_ops.errors import DeploymentError
 from model_ops.platform.efficiency import Efficiency, IdealEfficiency
-from model_ops.platform.fabric import Fabric
+from model_ops.platform.fabric import UNLIMITED, Fabric
 from model_ops.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds, Watts
 
 PROVISIONED_PER_TDP = 2.17
@@ -66,6 +66,13 @@ class Npu:
         return self.memory_capacity * self.memory_usable - self.runtime_reserve
 
     @property
+    def scale_up_npus(self) -> int:
+        """NPUs that reach each other without the outermost tier, where there is one."""
+        inner = self.fabric.tiers[:-1] or self.fabric.tiers
+        limited = [int(tier.npus) for tier in inner if tier.npus < UNLIMITED]
+        return max(limited, default=self.node_npus)
+
+    @property
     def power(self) -> Watts | None:
         """Watts to provision, host, network and cooling included; None if unknown."""
         if self.provisioned_power is not None or self.tdp is None:
@@ -87,6 +94,11 @@ class Npu:
             f"{self.name} cannot compute {wanted}: it has rates for "
             + ", ".join(self.flop_per_s)
         )
+
+    def computes(self, precision: Precision) -> bool:
+        """Return whether the NPU has arithmetic for each of a precision's formats."""
+        wanted = (precision.compute, precision.attention, precision.residual)
+        return all(set(ENGINES[w.engine]) & set(self.flop_per_s) for w in wanted)
 
     def ideal(self) -> "Npu":
         """Return the NPU with every efficiency at one and nothing reserved."""

@@ -177,7 +177,7 @@ def footprint(
         The model and how it is laid out.
     batch
         Decoding sequences over all stages; every stage holds its layers' cache
-        of all of them, and of one prompt in prefill per stage.
+        of all of them, and of the prompts in prefill: a step of them per stage.
     input_tokens, output_tokens
         Tokens of a sequence's prompt and answer.
     step_tokens
@@ -190,9 +190,12 @@ def footprint(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
     )
+    # A step of short prompts carries several of them.
+    in_step = kv_bytes_per_sequence(arch, parallelism, precision, step_tokens)
+    prefilling = parallelism.pp * np.maximum(cache.prompt, in_step)
     return MemoryFootprint(
         weights=weight_bytes(arch, parallelism, precision),
-        kv_cache=cache.of(batch) + parallelism.pp * cache.prompt,
+        kv_cache=cache.of(batch) + prefilling,
         activations=activation_bytes(
             arch, parallelism, precision, step_tokens, batch / parallelism.pp + 1
         ),

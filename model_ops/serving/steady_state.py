@@ -62,6 +62,8 @@ class SteadyState:
 
     Parameters
     ----------
+    batch
+        Decoding sequences.
     ttft, tpot
         Mean time to first token and mean time per further token; TPOT is zero
         where there is no further token.
@@ -72,10 +74,30 @@ class SteadyState:
         prompts grows without bound towards one.
     """
 
+    batch: Number
     ttft: Seconds | Number
     tpot: Seconds | Number
     rate: RequestsPerSecond | Number
     prompt_load: Number
+
+    @property
+    def in_flight(self) -> Number:
+        """Requests that decode or wait for their first token (Little's law)."""
+        return self.batch + self.rate * self.ttft
+
+
+def batch_cap(mean: Number) -> Number:
+    """Return the sequences that a replica must be able to decode at once.
+
+    The batch is Poisson around its mean; two standard deviations more are exceeded
+    one time in fifty, so that few requests wait for a place.
+    """
+    return np.ceil(mean + 2.0 * np.sqrt(mean))
+
+
+def mean_batch(cap: Number) -> Number:
+    """Return the largest mean batch whose `batch_cap` is `cap`."""
+    return (np.sqrt(1.0 + np.maximum(cap, 0.0)) - 1.0) ** 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +226,7 @@ def steady_state(
     chunks = np.ceil(shape.input_tokens / mix.room)
     own = mixed.latency + (chunks - 1) * mixed_period / slots
     return SteadyState(
+        batch=batch,
         ttft=residual + queue + own,
         tpot=mean * (shape.decode_steps > 0),
         rate=batch / (shape.held_steps * mean * np.maximum(load, 1.0)),

@@ -2,9 +2,9 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from model_ops.dtypes import Dtype
 from model_ops.opcost import KernelFamily
@@ -107,6 +107,7 @@ class NpuFile(CatalogueFile):
 class EfficiencyFile(CatalogueFile):
     """What share of an NPU's rates its kernels reach, by kernel family."""
 
+    basis: Literal["measured", "transferred", "assumed"]
     memory_usable: Annotated[Fraction, Field(description="share of the capacity")]
     runtime_reserve: Annotated[Bytes, Field(description="context, communicator")]
     link_efficiency: Fraction
@@ -171,6 +172,12 @@ class Price(BaseModel):
     confidence: Confidence
     source: Annotated[str, Field(min_length=5)]
     notes: str = ""
+
+    @model_validator(mode="after")
+    def _is_whole_or_single(self) -> Self:
+        if self.npus > 1 and not self.whole_instance:
+            raise ValueError("a price for several NPUs is a whole instance's")
+        return self
 
 
 class ModelFile(CatalogueFile):

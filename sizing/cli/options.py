@@ -107,7 +107,7 @@ def problem_options(function: F) -> F:
             option("--output-tokens", type=int, help="Generated tokens of a request."),
             option(
                 "--rate",
-                type=Quantity(REQUEST_PER_SECOND, 1e9),
+                type=Quantity(REQUEST_PER_SECOND, 1e7),
                 help="Requests that arrive, e.g. '10 req/s'.",
             ),
             option("--concurrency", type=int, help="Requests in flight, not a rate."),

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from model_ops.accuracy import interval, latency_intervals
-from model_ops.estimate import Estimate, Load, bounds, load_steps
+from model_ops.estimate import Estimate, Load, LoadMode, bounds, load_steps
 from model_ops.serving.step import Replica, TimedOperator, timed_operators
 from model_ops.units import BYTE, FLOP, SECOND
 from sizing.report.console import new_console, plain_table, section, text_of
@@ -116,7 +116,8 @@ def latencies(prediction: Prediction) -> dict[str, tuple[float, float, float]]:
     """Return the mean, low and high seconds of each latency that there is."""
     estimate = prediction.estimate
     means = {"ttft": estimate.ttft, "tpot": estimate.tpot, "e2e": estimate.e2e}
-    ranges = latency_intervals(**means, mode=prediction.load.mode)
+    mode = prediction.load.mode
+    ranges = latency_intervals(prediction.replica, estimate, mode)
     return {
         metric: (float(mean), float(ranges[metric][0]), float(ranges[metric][1]))
         for metric, mean in means.items()
@@ -138,8 +139,10 @@ def as_text(prediction: Prediction) -> str:
         ("output tokens/s", estimate.output_tokens_per_s),
     ):
         value = float(each) * prediction.replicas
+        arriving = prediction.load.mode is LoadMode.OPEN_LOOP
         around = interval("rate", value, prediction.load.mode)
-        table.add_row(name, *(f"{v:,.4g}" for v in (value, *around)))
+        cells = (f"{v:,.4g}" for v in ((value,) if arriving else (value, *around)))
+        table.add_row(name, *cells)
     title = "Predicted means; 9 of 10 measurements should lie from low to high"
     section(console, title, table)
     console.print()

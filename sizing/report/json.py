@@ -6,6 +6,7 @@ from typing import Any
 
 from problems.plan import Plan
 from problems.requirements import requirements
+from problems.serve import Served
 from sizing.api import Answer
 from sizing.facts import (
     ClassFacts,
@@ -87,7 +88,7 @@ def _planned(answer: Answer, plan: Plan) -> dict[str, Any]:
         "total_npus": plan.total_npus,
         "power_w": plan.power,
         "predictions": [_class(fact) for fact in facts],
-        "memory": [_memory(served) for fact in facts for served in fact.served],
+        "memory": [_memory(plan, served) for fact in facts for served in fact.served],
         "binding": [asdict(binding) for binding in answer.bindings],
         "runners_up": [
             {
@@ -108,8 +109,22 @@ def _class(fact: ClassFacts) -> dict[str, Any]:
         "traffic": fact.traffic.name,
         "rate_req_per_s": fact.rate,
         "output_tokens_per_s": fact.output_tokens_per_s,
-        "utilisation": [served.utilisation for served in fact.served],
+        "deployments": [_served(served) for served in fact.served],
         **{f"{p.metric}_s": _prediction(p) for p in fact.predictions},
+    }
+
+
+def _served(served: Served) -> dict[str, Any]:
+    estimate = served.estimate
+    return {
+        "npu": served.deployment.npu,
+        "tp": served.deployment.tp,
+        "pp": served.deployment.pp,
+        "req_per_s_per_replica": float(estimate.rate),
+        "decoding_per_replica": float(estimate.batch),
+        "utilisation": served.utilisation,
+        "ttft_mean_s": float(estimate.ttft),
+        "tpot_mean_s": float(estimate.tpot),
     }
 
 
@@ -127,8 +142,8 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _memory(served: Any) -> dict[str, Any]:
-    memory, usable = memory_of(served)
+def _memory(plan: Plan, served: Served) -> dict[str, Any]:
+    memory, usable = memory_of(plan, served)
     return {
         "npu": served.deployment.npu,
         "traffic": served.deployment.traffic,

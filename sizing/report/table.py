@@ -2,9 +2,10 @@
 
 import csv
 import io
+from typing import Any
 
+from problems.serve import Served
 from sizing.api import Answer
-from sizing.facts import class_facts
 from solver.solve import Feasible, Optimal
 
 _COLUMNS = (
@@ -23,7 +24,12 @@ _COLUMNS = (
     "nodes",
     "usd_per_hour",
 )
-_PREDICTED = ("ttft_mean_s", "tpot_mean_s", "e2e_mean_s")
+_PREDICTED = (
+    "req_per_s_per_replica",
+    "ttft_mean_s",
+    "tpot_mean_s",
+    "e2e_mean_s",
+)
 
 
 def as_csv(answer: Answer) -> str:
@@ -32,12 +38,14 @@ def as_csv(answer: Answer) -> str:
     writer = csv.DictWriter(text, (*_COLUMNS, *_PREDICTED), lineterminator="\n")
     writer.writeheader()
     if isinstance(answer.outcome, Optimal | Feasible):
-        facts = class_facts(answer, answer.outcome.plan)
-        means = {
-            fact.traffic.name: {f"{p.metric}_mean_s": p.mean for p in fact.predictions}
-            for fact in facts
-        }
-        for deployment in answer.outcome.plan.deployments:
-            row = deployment.model_dump(include=set(_COLUMNS))
-            writer.writerow({"status": answer.status} | row | means[deployment.traffic])
+        for each in answer.served.values():
+            for served in each:
+                writer.writerow({"status": answer.status} | _row(served))
     return text.getvalue()
+
+
+def _row(served: Served) -> dict[str, Any]:
+    row: dict[str, Any] = served.deployment.model_dump(include=set(_COLUMNS))
+    estimate = served.estimate
+    predicted = (estimate.rate, estimate.ttft, estimate.tpot, estimate.e2e)
+    return row | dict(zip(_PREDICTED, (float(v) for v in predicted), strict=True))

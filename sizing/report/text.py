@@ -1,5 +1,7 @@
 """An answer as text: what to say in the meeting first, what it rests on last."""
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -8,6 +10,7 @@ from problems import catalogue
 from problems.offers import GIVEN
 from problems.plan import Plan, PlannedDeployment, Purchase
 from problems.requirements import requirements
+from problems.serve import Served
 from sizing.api import Answer
 from sizing.facts import (
     ClassFacts,
@@ -15,6 +18,7 @@ from sizing.facts import (
     emulated,
     memory_of,
     provenance,
+    unmeasured,
     usd_per_million_tokens,
     usd_per_month,
 )
@@ -41,7 +45,7 @@ def as_text(answer: Answer) -> str:
 
 def usd(value: float) -> str:
     """Return dollars with a precision that fits their size."""
-    return f"{value:,.2f} USD" if value < 10_000 else f"{value:,.0f} USD"
+    return f"{value:,.2f} USD" if value < 1_000 else f"{value:,.0f} USD"
 
 
 def _plan(console: Console, answer: Answer, plan: Plan) -> None:
@@ -56,7 +60,9 @@ def _plan(console: Console, answer: Answer, plan: Plan) -> None:
         _predictions(facts),
     )
     console.print()
-    for line in (*_notes(answer, plan, facts), *emulated(plan)):
+    for line in _risks(facts):
+        console.print(f"- {line}")
+    for line in (*_notes(answer, plan, facts), *emulated(plan), *unmeasured(plan)):
         console.print(f"- {line}")
     if answer.runners_up:
         title = "The best plans with one NPU type only"
@@ -82,15 +88,18 @@ def _bought(purchase: Purchase) -> str:
     if purchase.provider == GIVEN:
         return f"{what} (at your price)"
     term = purchase.term.replace("_", "-")
-    return f"{what} ({purchase.provider} {purchase.instance}, {term})"
+    return (
+        f"{what} ({purchase.provider} {purchase.instance}, {term}, price: "
+        f"{purchase.as_of.split(';')[0]})"
+    )
 
 
 def _asked(fact: ClassFacts) -> str:
     traffic = fact.traffic
     tokens = f"{traffic.input_tokens:,} tokens in and {traffic.output_tokens:,} out"
     if traffic.rate is not None:
-        return f"{traffic.rate:g} requests/s of {tokens}"
-    return f"{traffic.concurrency:,} requests in flight of {tokens}"
+        return f"{traffic.rate:,g} req/s of {tokens}"
+    return f"{traffic.concurrency:,} requests in flight, each of {tokens}"
 
 
 def _proof(answer: Answer) -> str:
@@ -142,14 +151,7 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
     lines = []
     for fact in facts:
         for served in fact.served:
-            memory, usable = memory_of(served)
-            lines.append(
-                f"{_place(served.deployment)}: {served.utilisation:.0%} busy; memory "
-                f"per NPU {BYTE.format(float(memory.total))} of {BYTE.format(usable)} "
-                f"usable (weights {BYTE.format(float(memory.weights))}, KV cache "
-                f"{BYTE.format(float(memory.kv_cache))}, activations "
-                f"{BYTE.format(float(memory.activations))})."
-            )
+            lines += [_load_of(fact, served), _memory_of(plan, served)]
     for binding in answer.bindings:
         lines.append(
             f"What keeps {binding.where} from more: {binding.requirement} "
@@ -157,10 +159,26 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
         )
     lines.append(_headroom(answer.problem.headroom))
     if plan.power is not None:
-        lines.append(f"Power to provision: {WATT.format(plan.power)}.")
+        lines.append(
+            f"Power to provision: {WATT.format(plan.power)}, host and cooling included."
+        )
     _, per_token = usd_per_million_tokens(plan, facts)
     lines.append(f"Cost per million tokens, prompts included: {usd(per_token)}.")
     return lines
+
+
+def _risks(facts: list[ClassFacts]) -> Iterator[str]:
+    """Yield what the interval says of each target that its high end misses."""
+    for fact in facts:
+        for p in fact.predictions:
+            if p.target is not None and p.high > p.target:
+                safe = SECOND.format(p.target * p.mean / p.high)
+                yield (
+                    "The proof is about the model: the measured mean "
+                    f"{p.metric.upper()} of {fact.traffic.name} may reach "
+                    f"{SECOND.format(p.high)}, above the target. To hold the target "
+                    f"there too, ask for {safe}."
+                )
 
 
 def _headroom(free: float) -> str:
@@ -171,14 +189,39 @@ def _headroom(free: float) -> str:
     )
 
 
+def _load_of(fact: ClassFacts, served: Served) -> str:
+    return (
+        f"{_place(served.deployment)} for {fact.traffic.name}: each replica gets "
+        f"{_share(served)}, {served.utilisation:.0%} of what targets and memory allow."
+    )
+
+
+def _memory_of(plan: Plan, served: Served) -> str:
+    memory, usable = memory_of(plan, served)
+    parts = {
+        "weights": memory.weights,
+        "KV cache": memory.kv_cache,
+        "activations": memory.activations,
+    }
+    listed = ", ".join(f"{k} {BYTE.format(float(v))}" for k, v in parts.items())
+    return (
+        f"Its memory per NPU, batch full: {BYTE.format(float(memory.total))} of "
+        f"{BYTE.format(usable)} usable ({listed})."
+    )
+
+
+def _share(served: Served) -> str:
+    batch = float(served.estimate.batch)
+    return f"{float(served.estimate.rate):.3g} req/s ({batch:.3g} decoding)"
+
+
 def _place(deployment: PlannedDeployment) -> str:
     return f"{deployment.npu} tp={deployment.tp} pp={deployment.pp}"
 
 
 def _runners_up(answer: Answer) -> RichTable:
-    table = plain_table(
-        "NPU", "replicas", ">NPUs", ">USD/h", ">more",
-    )  # fmt: skip
+    unit = {"cost": "USD", "npus": "NPUs", "power": "power"}[answer.problem.objective]
+    table = plain_table("NPU", "replicas", ">NPUs", ">USD/h", f">more {unit}")
     for runner in answer.runners_up:
         replicas = ", ".join(
             f"{d.replicas} x (tp={d.tp} pp={d.pp})" for d in runner.plan.deployments
@@ -232,10 +275,16 @@ def _infeasible(console: Console, answer: Answer, explanation: Explanation) -> N
         table.add_row(f.requirement, f.wanted, f.least, possible, f.reason)
     section(console, "The least that each could be by itself", table)
     if explanation.relaxations:
-        table = plain_table("requirement", ">asked", ">needed", ">then USD/h")
+        table = plain_table("requirement", ">asked", ">needed", ">then USD/h", ">NPUs")
         for relaxed in explanation.relaxations:
             cost = f"{relaxed.usd_per_hour:,.2f}"
-            table.add_row(relaxed.requirement, relaxed.wanted, relaxed.to, cost)
+            table.add_row(
+                relaxed.requirement,
+                relaxed.wanted,
+                relaxed.to,
+                cost,
+                f"{relaxed.npus:,}",
+            )
         title = "What to give up: any one of these alone makes a plan possible"
         section(console, title, table)
     elif len(requirements(answer.problem)) > 1 and conflicts != (MEMORY,):

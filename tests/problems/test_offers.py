@@ -179,8 +179,15 @@ def test_replica_stays_in_a_host_or_fills_hosts(
     host: int, whole: bool, fits: list[int], does_not: list[int]
 ) -> None:
     offer = an_offer(host, whole=whole)
-    assert [n for n in fits if not offer.admits(n)] == []
-    assert [n for n in does_not if offer.admits(n)] == []
+    assert [n for n in fits if not offer.admits(1, n)] == []
+    assert [n for n in does_not if offer.admits(1, n)] == []
+
+
+def test_tensor_parallel_stays_within_the_fast_fabric() -> None:
+    offer = an_offer(8, whole=True)
+    assert offer.npu.scale_up_npus == 8
+    assert offer.admits(8, 2)
+    assert not offer.admits(16, 1)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_wrong_hardware_is_refused(
     [
         ({"traffic": []}, "traffic"),
         ({"traffic": [traffic(concurrency=3)]}, "either rate or concurrency"),
-        ({"traffic": [traffic(rate=None)]}, "either rate or concurrency"),
+        ({"traffic": [traffic(rate=None)]}, "rate is missing"),
         ({"traffic": [traffic(), traffic()]}, "a name of its own"),
         (
             {"traffic": [traffic(targets=[target("ttft", "1 s")] * 2)]},

@@ -185,7 +185,7 @@ def test_csv_without_a_plan_is_a_header(genz: Genz) -> None:
 def test_text_is_the_default(genz: Genz) -> None:
     ran = genz("size", *QUESTION)
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.startswith("To serve llama-3.1-8b (5 requests/s")
+    assert ran.out.startswith("To serve llama-3.1-8b (5 req/s")
     assert "Proved optimal" in ran.out
     again = genz("size", *QUESTION, "--format", "text").out
     assert untimed(again) == untimed(ran.out)

@@ -53,7 +53,7 @@ def random_instance(toys: Any, seed: int) -> Instance:
     made = []
     for i in range(draw.randint(max(2, classes), 5)):
         number = draw.randrange(len(offers))
-        sizes = [n for n in (1, 2, 3, 4, 7, 8, 16) if offers[number].admits(n)]
+        sizes = [n for n in (1, 2, 3, 4, 7, 8, 16) if offers[number].admits(1, n)]
         npus = draw.choice(sizes)
         capacity = npus * draw.randint(2, 12) / 4
         made.append((i % classes, number, npus, capacity))
@@ -207,6 +207,7 @@ def replicas_of(
     for tp, pp in itertools.product(range(1, LARGEST_REPLICA + 1), PIPELINE_STAGES):
         npus = tp * pp
         fits = npus <= host or npus % host == 0
+        fits = fits and tp <= npu.scale_up_npus
         if npus > LARGEST_REPLICA or not fits or rule_broken_by(arch, tp, pp):
             continue
         for precision in problem.formats():

@@ -178,7 +178,7 @@ def reference(
             if not met or table.free_memory[point] < 0 or ttft == np.inf:
                 continue
             capacity = batch if table.traffic.concurrency else table.rate[point]
-            if offer.admits(tp * pp):
+            if offer.admits(tp, pp):
                 best[tp, pp] = max(best.get((tp, pp), 0.0), float(capacity))
     return best
 

@@ -28,7 +28,7 @@ def random_instance(toys: Any, seed: int, objective: str) -> Instance:
     made = []
     for number, offer in enumerate(offers):
         for npus in (1, 2, 3, 4, 8, 16):
-            if not offer.admits(npus):
+            if not offer.admits(1, npus):
                 continue
             for traffic in range(classes):
                 if draw.random() < 0.8:
