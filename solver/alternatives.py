@@ -52,11 +52,12 @@ class RunnerUp:
 
 def bindings(workspace: Workspace, plan: Plan, options: SolveOptions) -> list[Binding]:
     """Return what stops each deployment's batch, and the limits that cost something."""
+    options = options.started()
     found = [_batch_binding(workspace, deployment) for deployment in plan.deployments]
     problem = workspace.problem
     value = objective_value(problem, plan)
     for requirement in requirements(problem):
-        if requirement.target is not None:
+        if requirement.target is not None or not options.remaining:
             continue
         free = workspace.solve(options, requirement.moved(problem, None))
         if isinstance(free, Optimal):
@@ -105,6 +106,7 @@ def runners_up(
     Types are tried in the order of what they cost per capacity, which no plan of
     theirs undercuts, until no type left can be among the best.
     """
+    options = options.started()
     problem = workspace.problem
     full = workspace.instance(problem)
     value = objective_value(problem, plan)
@@ -112,6 +114,8 @@ def runners_up(
     found: list[RunnerUp] = []
     for bound, npu in sorted(_bounds(full)):
         if len(found) >= most and bound >= found[most - 1].value:
+            break
+        if not options.remaining:
             break
         if used == {npu}:
             continue

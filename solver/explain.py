@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from model_ops.units import USD_PER_HOUR
 from problems.problem import SizingProblem
 from problems.requirements import Requirement, requirements
 from solver.floors import MEMORY, Floor, latency_floor, memory_floor
-from solver.model import SolveOptions
+from solver.model import OutOfTimeError, SolveOptions
 from solver.solve import Feasible, Optimal, Workspace
 
 _DOUBLINGS = 40
@@ -49,29 +51,55 @@ class Explanation:
         The least of each requirement by itself.
     relaxations
         Single requirements whose relaxation alone suffices, cheapest first.
+    complete
+        Whether the time sufficed; else the conflict may not be minimal, and floors
+        and relaxations may be missing.
     """
 
     conflicts: tuple[str, ...]
     floors: tuple[Floor, ...]
     relaxations: tuple[Relaxation, ...]
+    complete: bool = True
+
+
+_Part = TypeVar("_Part")
 
 
 def explain(workspace: Workspace, options: SolveOptions) -> Explanation:
-    """Return why a problem whose outcome is infeasible has no plan."""
+    """Return why a problem whose outcome is infeasible has no plan.
+
+    Takes as long again as the options' time limit at most, and then tells what it
+    has found.
+    """
+    options = options.started()
     problem = workspace.problem
     every = requirements(problem)
     bare = _without(problem, every)
-    if not workspace.has_plan(bare, options):
+    fits = _in_time(lambda: workspace.has_plan(bare, options))
+    if fits is False:
         return Explanation((MEMORY,), (memory_floor(workspace),), ())
-    relaxed = [_relaxation(workspace, requirement, options) for requirement in every]
-    relaxed.append(_less_traffic(workspace, options))
+    conflict = _in_time(lambda: minimal_conflict(workspace, every, options))
+    floors, relaxed = [], []
+    for requirement in every:
+        floors.append(_in_time(partial(_floor, workspace, bare, requirement, options)))
+    for requirement in every:
+        relaxed.append(_in_time(partial(_relaxation, workspace, requirement, options)))
+    relaxed.append(_in_time(partial(_less_traffic, workspace, options)))
+    told = [r for r in relaxed if isinstance(r, Relaxation)]
     return Explanation(
-        conflicts=tuple(r.label for r in minimal_conflict(workspace, every, options)),
-        floors=tuple(_floor(workspace, bare, r, options) for r in every),
-        relaxations=tuple(
-            sorted((r for r in relaxed if r), key=lambda r: r.usd_per_hour)
-        ),
+        conflicts=tuple(r.label for r in (every if conflict is None else conflict)),
+        floors=tuple(floor for floor in floors if floor is not None),
+        relaxations=tuple(sorted(told, key=lambda r: r.usd_per_hour)),
+        complete=options.remaining > 0,
     )
+
+
+def _in_time(part: Callable[[], _Part]) -> _Part | None:
+    """Return a part of the explanation; None if the time was up before."""
+    try:
+        return part()
+    except OutOfTimeError:
+        return None
 
 
 def minimal_conflict(

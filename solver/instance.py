@@ -27,6 +27,11 @@ class Instance:
     limits: Limits
     objective: Objective
 
+    @property
+    def limited(self) -> bool:
+        """Whether anything may be used at most."""
+        return bool(self.limits.model_dump(exclude_defaults=True))
+
     def unit_cost(self, offer: Offer) -> float:
         """Return the objective's value per NPU of an offer, its hosts full."""
         if self.objective == "cost":

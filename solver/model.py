@@ -1,7 +1,8 @@
 """Variables, constraints and objective put together, solved level by level."""
 
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 from ortools.sat.python import cp_model
 
@@ -25,11 +26,14 @@ class SolveOptions:
         Threads; one makes the search deterministic.
     seed
         Of the search's random choices.
+    deadline
+        When the time is up, on `time.monotonic`'s clock; None until `started`.
     """
 
     time_limit: float = 60.0
     workers: int = 1
     seed: int = 0
+    deadline: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.time_limit < math.inf:
@@ -38,6 +42,21 @@ class SolveOptions:
             raise SolverError(f"workers: {self.workers} must be at least 1")
         if not 0 <= self.seed < 2**31:
             raise SolverError(f"seed: {self.seed} must be from 0 to 2^31 - 1")
+
+    def started(self) -> "SolveOptions":
+        """Return options whose time runs from now, for solves that share it."""
+        return replace(self, deadline=time.monotonic() + self.time_limit)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left; zero once the time is up."""
+        if self.deadline is None:
+            return self.time_limit
+        return max(self.deadline - time.monotonic(), 0.0)
+
+
+class OutOfTimeError(Exception):
+    """The time was up before a question could be answered either way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +69,8 @@ class Choice:
         ``"optimal"``, ``"feasible"``, ``"infeasible"`` or ``"timed_out"``.
     replicas, hosts
         Counts per candidate and per offer; empty without a plan.
-    bound
-        What no plan can undercut, in the objective's unit.
+    bound, value
+        What no plan can undercut, and the objective, in the objective's unit.
     loss
         Largest relative loss of a capacity by scaling to integers.
     """
@@ -60,6 +79,7 @@ class Choice:
     replicas: tuple[int, ...] = ()
     hosts: tuple[int, ...] = ()
     bound: float = 0.0
+    value: float = 0.0
     loss: float = 0.0
 
 
@@ -82,6 +102,7 @@ def choose(instance: Instance, options: SolveOptions) -> Choice:
     SolverError
         If CP-SAT refuses the model, which is a fault of ours.
     """
+    options = options if options.deadline is not None else options.started()
     model, variables = build(instance)
     objective = expression(variables, instance.objective)
     solver = _solver(options)
@@ -89,17 +110,32 @@ def choose(instance: Instance, options: SolveOptions) -> Choice:
     status = _status(solver, model)
     if status in ("infeasible", "timed_out"):
         return Choice(status, loss=variables.scaled.loss)
-    bound = solver.best_objective_bound / per_unit(variables, instance.objective)
+    unit = per_unit(variables, instance.objective)
     counts = _counts(solver, variables)
     if status == "optimal":
         counts = _break_ties(model, variables, solver, options, counts)
-    return Choice(status, *counts, bound=bound, loss=variables.scaled.loss)
+    return Choice(
+        status,
+        *counts,
+        bound=solver.best_objective_bound / unit,
+        value=solver.objective_value / unit,
+        loss=variables.scaled.loss,
+    )
 
 
 def is_possible(instance: Instance, options: SolveOptions) -> bool:
-    """Return whether some choice satisfies every constraint; false if none is found."""
+    """Return whether some choice satisfies every constraint.
+
+    Raises
+    ------
+    OutOfTimeError
+        If neither is known when the time is up.
+    """
     model, _ = build(instance)
-    return _status(_solver(options), model) in ("optimal", "feasible")
+    status = _status(_solver(options), model) if options.remaining else "timed_out"
+    if status == "timed_out":
+        raise OutOfTimeError
+    return status in ("optimal", "feasible")
 
 
 Counts = tuple[tuple[int, ...], tuple[int, ...]]
@@ -113,15 +149,13 @@ def _break_ties(
     counts: Counts,
 ) -> Counts:
     held = expression(variables, variables.instance.objective)
-    spent = solver.wall_time
     for tie_break in tie_breaks(model, variables):
         model.add(held <= round(solver.objective_value)).with_name("hold")
         _hint(model, variables, counts)
         model.minimize(tie_break)
-        solver = _solver(options, spent)
+        solver = _solver(options)
         if _status(solver, model) != "optimal":
             break
-        spent += solver.wall_time
         counts = _counts(solver, variables)
         held = tie_break
     return counts
@@ -143,9 +177,9 @@ def _counts(solver: cp_model.CpSolver, variables: Variables) -> Counts:
     )
 
 
-def _solver(options: SolveOptions, spent: float = 0.0) -> cp_model.CpSolver:
+def _solver(options: SolveOptions) -> cp_model.CpSolver:
     solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = max(options.time_limit - spent, 0.0)
+    solver.parameters.max_time_in_seconds = options.remaining
     solver.parameters.num_workers = options.workers
     solver.parameters.random_seed = options.seed
     # A covering problem is proved by its linear relaxation, all of it.

@@ -24,8 +24,7 @@ def pruned(instance: Instance) -> Instance:
     Limits forbid plans, so the known plan is counted only if it keeps them; the
     bound needs no limits to hold.
     """
-    limits = instance.limits
-    if limits.model_dump(exclude_defaults=True):
+    if instance.limited:
         return instance
     classes = range(len(instance.demand))
     per_capacity = [_least(instance, traffic) for traffic in classes]
@@ -45,6 +44,21 @@ def pruned(instance: Instance) -> Instance:
     return _without_unused_offers(replace(instance, candidates=tuple(kept)))
 
 
+def known_plan(instance: Instance) -> tuple[int, ...]:
+    """Return replica counts that cover every class, each with one candidate."""
+    counts = [0] * len(instance.candidates)
+    for traffic in range(len(instance.demand)):
+        mine = [i for i, c in enumerate(instance.candidates) if c.traffic == traffic]
+        best = min(mine, key=lambda i: _alone(instance, instance.candidates[i]))
+        counts[best] = _replicas(instance, instance.candidates[best])
+    return tuple(counts)
+
+
+def lower_bound(instance: Instance) -> float:
+    """Return what no plan can undercut: each class at its least cost per capacity."""
+    return sum(w * _least(instance, t) for t, w in enumerate(instance.demand))
+
+
 def _cost(instance: Instance, candidate: Candidate) -> float:
     """Return what one replica costs at the least: its NPUs in full hosts."""
     return candidate.npus * instance.unit_cost(instance.offers[candidate.offer])
@@ -61,13 +75,17 @@ def _least(instance: Instance, traffic: int) -> float:
 def _alone(instance: Instance, candidate: Candidate) -> float:
     """Return the cost of covering the class with this candidate only."""
     offer = instance.offers[candidate.offer]
-    # In integers a replica covers less by the loss of scaling: one more may be due.
-    covered = candidate.capacity * (1 - LARGEST_LOSS)
-    replicas = math.ceil(instance.demand[candidate.traffic] / covered)
+    replicas = _replicas(instance, candidate)
     hosts = offer.hosts_for({candidate.slot: replicas})
     return offer.billed_npus(hosts, replicas * candidate.npus) * instance.unit_cost(
         offer
     )
+
+
+def _replicas(instance: Instance, candidate: Candidate) -> int:
+    # In integers a replica covers less by the loss of scaling: one more may be due.
+    covered = candidate.capacity * (1 - LARGEST_LOSS)
+    return math.ceil(instance.demand[candidate.traffic] / covered)
 
 
 def _without_unused_offers(instance: Instance) -> Instance:

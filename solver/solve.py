@@ -1,5 +1,6 @@
 """From a problem to a typed outcome; every plan in it has passed the verifier."""
 
+import math
 import time
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -13,7 +14,8 @@ from solver.candidates import Table, select, tabulate
 from solver.instance import Instance
 from solver.model import Choice, SolveOptions, choose, is_possible
 from solver.planning import plan_of
-from solver.prune import pruned
+from solver.prune import known_plan, lower_bound, pruned
+from solver.scaling import LARGEST_LOSS
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,15 @@ class Workspace:
             return Infeasible(replace(found, seconds=self._seconds(start)))
         instance = pruned(full)
         choice = choose(instance, options)
+        if choice.status == "timed_out" and not instance.limited:
+            # Without limits a plan is known before the search.
+            choice = replace(
+                choice,
+                status="feasible",
+                replicas=known_plan(instance),
+                bound=lower_bound(instance),
+                value=math.inf,
+            )
         certificate = replace(
             found,
             bound=choice.bound,
@@ -167,12 +178,17 @@ class Workspace:
     def has_plan(
         self, problem: SizingProblem, options: SolveOptions = _DEFAULT_OPTIONS
     ) -> bool:
-        """Return whether a problem over these tables has any plan."""
+        """Return whether a problem over these tables has any plan.
+
+        Raises
+        ------
+        OutOfTimeError
+            If neither is known when the time is up.
+        """
         instance = self.instance(problem)
         if {c.traffic for c in instance.candidates} != set(range(len(problem.traffic))):
             return False
-        limited = bool(problem.limits.model_dump(exclude_defaults=True))
-        return not limited or is_possible(instance, options)
+        return not instance.limited or is_possible(instance, options)
 
     def _seconds(self, start: float) -> dict[str, float]:
         return {"candidates": self.seconds, "solve": time.perf_counter() - start}
@@ -201,6 +217,12 @@ def _outcome(
     problem: SizingProblem, plan: Plan, choice: Choice, certificate: Certificate
 ) -> SolveOutcome:
     value = objective_value(problem, plan)
+    off = choice.status == "optimal" and value < choice.value * (1 - LARGEST_LOSS)
+    if off or value > choice.value * (1 + LARGEST_LOSS):
+        raise SolverError(
+            f"the plan's objective is {value}, the solver's {choice.value}; "
+            "please report this"
+        )
     bound = min(choice.bound, value)
     gap = 0.0 if choice.status == "optimal" else (value - bound) / value
     if choice.status == "optimal":

@@ -65,6 +65,7 @@ def _unplanned(answer: Answer) -> dict[str, Any]:
             "conflicts": list(explanation.conflicts),
             "floors": [asdict(floor) for floor in explanation.floors],
             "relaxations": [asdict(relaxed) for relaxed in explanation.relaxations],
+            "complete": explanation.complete,
         }
     }
 

@@ -289,6 +289,12 @@ def _infeasible(console: Console, answer: Answer, explanation: Explanation) -> N
         section(console, title, table)
     elif len(requirements(answer.problem)) > 1 and conflicts != (MEMORY,):
         console.print("No single relaxation suffices; more than one must move.")
+    if not explanation.complete:
+        console.print()
+        console.print(
+            "The time was up before all was known: the conflict may be smaller, and "
+            "more may help. Give more --time-limit."
+        )
 
 
 def _alone(answer: Answer, label: str) -> str:
