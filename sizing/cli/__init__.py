@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from sizing.cli.groups import Suggesting
+
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "size": ("sizing.cli.size", "Find the cheapest hardware for a model and targets."),
     "estimate": ("sizing.cli.estimate", "Predict what deployments do, and why."),
@@ -20,7 +22,7 @@ INFEASIBLE = 3
 TIMED_OUT = 4
 
 
-class _Lazy(click.Group):
+class _Lazy(Suggesting):
     """A group that imports a command only when it runs or shows its help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -33,16 +35,6 @@ class _Lazy(click.Group):
             return None
         command: click.Command = import_module(_COMMANDS[cmd_name][0]).command
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that the arguments name, or fail with the nearest."""
-        from model_ops.errors import nearest
-
-        if args[0] not in _COMMANDS:
-            ctx.fail(f"No such command '{args[0]}'{nearest(args[0], _COMMANDS)}")
-        return super().resolve_command(ctx, args)
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter

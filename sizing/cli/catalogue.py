@@ -2,12 +2,13 @@
 
 import click
 
+from sizing.cli.groups import Suggesting
 from sizing.cli.options import output_options
 
 _KINDS = ("npus", "models", "prices")
 
 
-@click.group("catalogue")
+@click.group("catalogue", cls=Suggesting)
 def command() -> None:
     """List and show the NPUs, models and prices that genz-size knows."""
 

@@ -27,26 +27,25 @@ _FIELDS = {
 }
 
 
-class Quantity(click.ParamType[str]):
-    """A quantity with its unit, above zero; stays text, as in a problem file."""
+def quantity(unit: Unit, most: float) -> Callable[..., str | None]:
+    """Return a callback that checks a quantity with its unit, above zero.
 
-    name = "text"
+    The value stays text, as in a problem file.
+    """
 
-    def __init__(self, unit: Unit, most: float) -> None:
-        self._unit, self._most = unit, most
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
-        """Return the text as it is, if it is such a quantity."""
+    def check(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+        if value is None:
+            return None
         try:
-            number = self._unit.parse(value)
+            number = unit.parse(value)
         except UnitError as error:
-            self.fail(str(error), param, ctx)
-        if not 0 < number <= self._most:
-            limit = f"{self._most:,.0f} {self._unit.base}"
-            self.fail(f"'{value}' must be above 0 and at most {limit}", param, ctx)
+            raise click.BadParameter(str(error)) from None
+        if not 0 < number <= most:
+            limit = f"{most:,.0f} {unit.base}"
+            raise click.BadParameter(f"'{value}' must be above 0 and at most {limit}")
         return value
+
+    return check
 
 
 def _decorate(function: F, decorators: list[Callable[[F], F]]) -> F:
@@ -107,23 +106,23 @@ def problem_options(function: F) -> F:
             option("--output-tokens", type=int, help="Generated tokens of a request."),
             option(
                 "--rate",
-                type=Quantity(REQUEST_PER_SECOND, 1e7),
+                callback=quantity(REQUEST_PER_SECOND, 1e7),
                 help="Requests that arrive, e.g. '10 req/s'.",
             ),
             option("--concurrency", type=int, help="Requests in flight, not a rate."),
             option(
                 "--ttft",
-                type=Quantity(SECOND, 86_400),
+                callback=quantity(SECOND, 86_400),
                 help="Mean time to first token, at most, e.g. '2 s'.",
             ),
             option(
                 "--tpot",
-                type=Quantity(SECOND, 86_400),
+                callback=quantity(SECOND, 86_400),
                 help="Mean time per output token, e.g. '50 ms'.",
             ),
             option(
                 "--e2e",
-                type=Quantity(SECOND, 86_400),
+                callback=quantity(SECOND, 86_400),
                 help="Mean time from arrival to last token.",
             ),
             option("--npu", multiple=True, help="NPU name, alias or glob; repeatable."),
@@ -153,12 +152,12 @@ def problem_options(function: F) -> F:
             ),
             option(
                 "--budget",
-                type=Quantity(USD_PER_HOUR, 1e9),
+                callback=quantity(USD_PER_HOUR, 1e9),
                 help="Cost, at most, e.g. '100 USD/h'.",
             ),
             option(
                 "--max-power",
-                type=Quantity(WATT, 1e12),
+                callback=quantity(WATT, 1e12),
                 help="Power, at most, e.g. '40 kW'.",
             ),
             option("--chunk-tokens", type=int, help="Tokens of one engine step."),
