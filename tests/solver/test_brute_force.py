@@ -219,7 +219,7 @@ def replicas_of(
                 arch,
                 parallel,
                 precision,
-                batch=np.ceil(batches),
+                batch=np.ceil(batches + 2 * np.sqrt(batches)),
                 input_tokens=traffic.input_tokens,
                 output_tokens=traffic.output_tokens,
                 step_tokens=problem.chunk_tokens,
@@ -230,7 +230,9 @@ def replicas_of(
             for target in traffic.targets:
                 good &= latency[target.metric] <= target.at_most
             if good.any():
-                capacity = batches if traffic.concurrency else state.rate
+                capacity = state.rate
+                if traffic.concurrency:  # Little's law: decoding, or not yet
+                    capacity = batches + state.rate * state.ttft
                 yield npus, float(np.max(np.where(good, capacity, 0.0)))
 
 

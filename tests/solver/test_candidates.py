@@ -1,5 +1,6 @@
 """Tables equal the model called point by point; selection keeps what matters."""
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model_ops.errors import ProblemError
 from model_ops.platform.supply import Supply
 from model_ops.profiler.memory import footprint
 from model_ops.profiler.parallelism import Parallelism, rule_broken_by
-from model_ops.serving.steady_state import saturating_batch, steady_state
+from model_ops.serving.steady_state import (
+    batch_cap,
+    mean_batch,
+    saturating_batch,
+    steady_state,
+)
 from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.offers import offers
@@ -27,6 +34,7 @@ from solver.candidates import (
     tabulate,
     undominated,
 )
+from solver.solve import Workspace
 
 Small = Callable[..., SizingProblem]
 
@@ -76,16 +84,66 @@ def test_table_per_class_and_format(tables: list[Table]) -> None:
     axes = [(table.traffic.name, table.precision.name) for table in tables]
     assert axes == [
         ("chat", "bf16"),
-        ("chat", "fp8"),
         ("users", "bf16"),
+        ("chat", "fp8"),
         ("users", "fp8"),
     ]
     for table in tables:
         shape = (len(table.npus), *table.batches.shape)
         assert len(table.batches) == len(table.splits)
         assert table.points == np.prod(shape)
-        for array in (table.ttft, table.tpot, table.rate, table.free_memory):
+        measured = (table.ttft, table.tpot, table.rate, table.in_flight)
+        for array in (*measured, table.free_memory):
             assert array.shape == shape
+
+
+def test_capacity_is_the_rate_or_the_requests_in_flight(tables: list[Table]) -> None:
+    for table in tables:
+        waiting = table.rate * table.ttft
+        in_flight = table.batches[None] + waiting
+        finite = np.isfinite(table.ttft)
+        assert table.in_flight[finite] == pytest.approx(in_flight[finite], rel=1e-12)
+        users = table.traffic.concurrency is not None
+        assert table.capacity is (table.in_flight if users else table.rate)
+    assert {table.traffic.concurrency is None for table in tables} == {True, False}
+
+
+def mixed_formats(small: Small, *formats: str) -> SizingProblem:
+    """Return a problem on an NPU with FP32 arithmetic and on one without."""
+    given = [
+        {"npu": "h100-sxm", "usd_per_hour": 2.5},
+        {"npu": "gaudi2", "usd_per_hour": 0.01},
+    ]
+    return small(
+        precisions=list(formats),
+        hardware={"npus": ["h100-sxm", "gaudi2"]},
+        prices={"given": given},
+        traffic=[{"input_tokens": 500, "output_tokens": 200, "rate": 5.0}],
+    )
+
+
+def test_tables_hold_the_npus_that_compute_the_format(small: Small) -> None:
+    problem = mixed_formats(small, "bf16", "fp32")
+    found = tabulate(problem, offers(problem))
+    held = [(t.precision.name, sorted(npu.name for npu in t.npus)) for t in found]
+    assert held == [("bf16", ["gaudi2", "h100-sxm"]), ("fp32", ["h100-sxm"])]
+    for candidate in select(found, offers(problem), problem):
+        npu = offers(problem)[candidate.offer].npu
+        assert npu.computes(candidate.precision)
+
+
+def test_an_npu_without_the_format_is_passed_over(small: Small) -> None:
+    problem = mixed_formats(small, "fp32")
+    plan = Workspace.of(problem).solve().plan
+    assert {d.npu for d in plan.deployments} == {"h100-sxm"}
+    assert {d.precision for d in plan.deployments} == {"fp32"}
+
+
+def test_a_format_that_no_npu_computes_is_named(small: Small) -> None:
+    problem = mixed_formats(small, "fp32")
+    only = problem.hardware.model_copy(update={"npus": ("gaudi2",)})
+    with pytest.raises(ProblemError, match=r"precisions: .* fp32"):
+        Workspace.of(problem.model_copy(update={"hardware": only}))
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -108,7 +166,7 @@ def test_table_equals_the_model_at_a_point(
         arch,
         parallel,
         table.precision,
-        batch=np.ceil(batch),
+        batch=math.ceil(batch + 2 * math.sqrt(batch)),
         input_tokens=table.traffic.input_tokens,
         output_tokens=table.traffic.output_tokens,
         step_tokens=problem.chunk_tokens,
@@ -116,6 +174,8 @@ def test_table_equals_the_model_at_a_point(
     assert table.ttft[at] == pytest.approx(float(state.ttft), rel=1e-9)
     assert table.tpot[at] == pytest.approx(float(state.tpot), rel=1e-9)
     assert table.rate[at] == pytest.approx(float(state.rate), rel=1e-9)
+    waiting = float(state.rate) * float(state.ttft)
+    assert table.in_flight[at] == pytest.approx(batch + waiting, rel=1e-9)
     free = npu.usable_memory - float(needed)
     assert table.free_memory[at] == pytest.approx(free, abs=1e-6 * npu.usable_memory)
 
@@ -129,6 +189,34 @@ def test_splits_are_all_that_model_and_offers_allow(problem: SizingProblem) -> N
         assert tp * pp <= LARGEST_REPLICA
         assert rule_broken_by(arch, tp, pp) is None
         assert tp * pp <= 8 or tp * pp % 8 == 0
+        assert tp <= 8, "no fast fabric here spans more"
+    assert (8, 2) in found, "stages may cross it"
+    assert rule_broken_by(arch, 16, 1) is None, "and only the fabric forbids this"
+
+
+def test_tensor_parallel_follows_each_npus_fast_fabric(small: Small) -> None:
+    problem = small(
+        model="llama-3.1-70b",
+        hardware={"npus": ["gb200-nvl72", "h100-sxm"]},
+        prices={
+            "given": [
+                {"npu": "gb200-nvl72", "usd_per_hour": 10.0, "npus": 4},
+                {"npu": "h100-sxm", "usd_per_hour": 20.0, "npus": 8},
+            ]
+        },
+    )
+    available = offers(problem)
+    assert (16, 1) in splits(catalogue.load_model(problem.model), available)
+    for table in tabulate(problem, available):
+        admitted = table.admitted(available)
+        for row, npu in zip(admitted, table.npus, strict=True):
+            most = {"gb200-nvl72": 64, "h100-sxm": 8}[npu.name]
+            allowed = [tp for ok, (tp, _) in zip(row, table.splits, strict=True) if ok]
+            assert max(allowed) == most
+    for candidate in select(tabulate(problem, available), available, problem):
+        offer = available[candidate.offer]
+        assert candidate.tp <= offer.npu.scale_up_npus
+        assert offer.admits(candidate.tp, candidate.pp)
 
 
 def test_a_part_of_a_node_allows_no_split(small: Small) -> None:
@@ -141,12 +229,20 @@ def test_a_part_of_a_node_allows_no_split(small: Small) -> None:
 def test_batches_grow_in_small_steps(problem: SizingProblem) -> None:
     pp = np.array([[1.0], [2.0], [8.0]])
     for grid in batch_grid(pp, problem.traffic[0], problem.chunk_tokens):
-        assert grid[0] > 0
-        assert grid[-1] == LARGEST_BATCH
+        assert grid[0] == pytest.approx(0.01, rel=1e-12)
+        assert grid[-1] == pytest.approx(float(mean_batch(LARGEST_BATCH)), rel=1e-12)
         assert (np.diff(grid) >= 0).all()
-        from_one = grid[grid >= 1]
-        assert (np.diff(from_one) <= 0.04 * from_one[:-1] + 1).all()
-        assert set(range(1, 33)) <= set(grid)
+        step = grid[1:] / grid[:-1] - 1
+        assert (step <= 0.123).all()
+        assert (step[grid[:-1] > 1 - 1e-9] <= 0.0405).all()
+        assert np.isclose(grid, 1.0, rtol=1e-12).any()
+
+
+def test_largest_mean_batch_is_the_one_whose_bursts_the_engine_holds() -> None:
+    most = float(mean_batch(LARGEST_BATCH))
+    assert 961 < most < 963
+    assert most + 2 * math.sqrt(most) == pytest.approx(LARGEST_BATCH, rel=1e-12)
+    assert batch_cap(most) == LARGEST_BATCH
 
 
 def test_batches_reach_towards_a_full_room_for_prompts(problem: SizingProblem) -> None:
@@ -157,8 +253,9 @@ def test_batches_reach_towards_a_full_room_for_prompts(problem: SizingProblem) -
     full = float(saturating_batch(1.0, long.shape, problem.chunk_tokens))
     assert full < 1
     below = grid[grid < full]
-    assert len(below) == len(PROMPT_LOADS)
     assert below[-1] == pytest.approx(PROMPT_LOADS[-1] * full)
+    for share in PROMPT_LOADS:
+        assert np.isclose(below, share * full, rtol=1e-12).any()
 
 
 def reference(
@@ -177,7 +274,9 @@ def reference(
             met = all(latency[t.metric] <= t.at_most for t in table.traffic.targets)
             if not met or table.free_memory[point] < 0 or ttft == np.inf:
                 continue
-            capacity = batch if table.traffic.concurrency else table.rate[point]
+            capacity = table.rate[point]
+            if table.traffic.concurrency:
+                capacity = batch + capacity * ttft
             if offer.admits(tp, pp):
                 best[tp, pp] = max(best.get((tp, pp), 0.0), float(capacity))
     return best
@@ -191,7 +290,7 @@ def test_select_keeps_the_frontier_of_the_fastest_batches(
     for traffic, each in enumerate(problem.traffic):
         for number, offer in enumerate(offers(problem)):
             points = [
-                (tp * pp, capacity)
+                (tp * pp, float(f"{capacity:.12g}"))
                 for table in tables
                 if table.traffic.name == each.name
                 for (tp, pp), capacity in reference(table, problem, number).items()
@@ -205,7 +304,8 @@ def test_select_keeps_the_frontier_of_the_fastest_batches(
                 )
             }
             kept = [c for c in found if (c.traffic, c.offer) == (traffic, number)]
-            assert {(c.npus, c.capacity) for c in kept} == frontier
+            sizes = {(c.npus, float(f"{c.capacity:.12g}")) for c in kept}
+            assert sizes == frontier
             assert len(kept) == len(frontier)
             assert all(c.slot == offer.slot(c.npus) for c in kept)
 

@@ -215,6 +215,7 @@ def test_relaxations_suffice_and_cost_what_they_say(
         outcome = asked.workspace.solve(OPTIONS, moved)
         assert isinstance(outcome, Optimal), relaxation
         assert outcome.plan.usd_per_hour == pytest.approx(relaxation.usd_per_hour)
+        assert outcome.plan.total_npus == relaxation.npus
 
 
 @pytest.mark.parametrize("name", INFEASIBLE)
@@ -225,9 +226,89 @@ def test_relaxations_are_the_least(told: Callable[[str], Told], name: str) -> No
             continue
         requirement = asked.every[relaxation.requirement]
         to = quantity(requirement, relaxation.to)
-        # Quantities are rounded up to two digits, which is a tenth at most.
-        less = to - 1 if requirement.unit is None else to * 0.89
+        # Budgets are rounded up to cents after a search to a thousandth, other
+        # quantities up to two digits, which is a tenth at most.
+        less = to * 0.89
+        if requirement.unit is None:
+            less = to - 1
+        elif requirement.unit is USD_PER_HOUR:
+            less = (to - 0.01) / 1.0011
         assert not asked.feasible(requirement.moved(asked.problem, less)), relaxation
+
+
+@pytest.mark.parametrize("name", INFEASIBLE)
+def test_relaxed_quantities_are_short_numbers(
+    told: Callable[[str], Told], name: str
+) -> None:
+    asked = told(name)
+    for relaxation in asked.explanation.relaxations:
+        if relaxation.requirement == "traffic":
+            assert re.fullmatch(r"\d+\.\d %", relaxation.to)
+            continue
+        unit = asked.every[relaxation.requirement].unit
+        if unit is None or unit is USD_PER_HOUR:
+            continue
+        digits = relaxation.to.split()[0].replace(".", "").replace(",", "")
+        assert len(digits.strip("0")) <= 2, relaxation
+
+
+def budgeted(small: Small, usd: float) -> Told:
+    """Return a problem of one H100 that lacks a part of its price."""
+    return Told(
+        small(
+            hardware={"npus": ["h100-sxm"]},
+            prices={"given": [{"npu": "h100-sxm", "usd_per_hour": usd}]},
+            traffic=[chat(rate=1.0)],
+            limits={"usd_per_hour": 0.9 * usd},
+        )
+    )
+
+
+TO_DIGITS = pytest.mark.xfail(
+    reason="Requirement.text writes a budget with three digits, not to the cent",
+    strict=True,
+)
+
+
+@pytest.mark.parametrize(
+    "usd",
+    [
+        0.123,
+        2.5,
+        3.917,
+        pytest.param(17.34, marks=TO_DIGITS),
+        pytest.param(123.44, marks=TO_DIGITS),
+        1234.4,
+    ],
+)
+def test_a_budget_relaxed_is_one_that_suffices(small: Small, usd: float) -> None:
+    asked = budgeted(small, usd)
+    (relaxation,) = [
+        r for r in asked.explanation.relaxations if r.requirement == "budget"
+    ]
+    assert (relaxation.usd_per_hour, relaxation.npus) == (pytest.approx(usd), 1)
+    to = quantity(asked.every["budget"], relaxation.to)
+    assert usd * (1 - 1e-9) <= to <= usd * 1.0011 + 0.0101
+    assert asked.feasible(asked.every["budget"].moved(asked.problem, to))
+
+
+# Time
+
+
+def test_no_time_tells_what_is_known_without_a_search(small: Small) -> None:
+    problem = small(limits={"npus": 1})
+    found = explain(Workspace.of(problem), SolveOptions(time_limit=1e-9))
+    assert not found.complete
+    assert set(found.conflicts) <= {r.label for r in requirements(problem)}
+    assert found.conflicts
+    assert {floor.requirement for floor in found.floors} >= {"mean TTFT", "mean TPOT"}
+
+
+@pytest.mark.parametrize("name", INFEASIBLE)
+def test_time_enough_makes_an_explanation_complete(
+    told: Callable[[str], Told], name: str
+) -> None:
+    assert told(name).explanation.complete
 
 
 @pytest.mark.parametrize("name", INFEASIBLE)

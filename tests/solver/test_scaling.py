@@ -127,6 +127,38 @@ def sums(instance: Instance, scaled: Scaled) -> list[float]:
     ]
 
 
+def worst(instance: Instance, scaled: Scaled) -> float:
+    """Return the largest relative loss of a capacity or a price, recomputed."""
+    ratios = [
+        number / candidate.capacity
+        for number, candidate in zip(scaled.capacity, instance.candidates, strict=True)
+    ]
+    capacities = [1 - each / 10.0 ** round(math.log10(each)) for each in ratios]
+    prices = [
+        number / (offer.price.usd_per_hour * scaled.usd_per) - 1
+        for number, offer in zip(scaled.usd, instance.offers, strict=True)
+    ]
+    return max(0.0, *capacities, *prices)
+
+
+def refusable(instance: Instance) -> bool:
+    """Return whether no power of ten keeps sums in range and digits enough.
+
+    A capacity that rounds down, or a price that rounds up, by a thousandth is
+    below a thousand steps, with the factor of ten that a power of ten may miss.
+    """
+    (wanted,) = instance.demand
+    capacities = [candidate.capacity for candidate in instance.candidates]
+    covered = max(wanted, sum(c * math.ceil(wanted / c) for c in capacities))
+    usd = [offer.price.usd_per_hour for offer in instance.offers]
+    npus = sum(c.npus * math.ceil(wanted / c.capacity) for c in instance.candidates)
+    steps = 10 / LARGEST_LOSS
+    return (
+        covered / min(capacities) * steps > RANGE
+        or max(usd) * npus * (1 + LARGEST_LOSS) / min(usd) * steps > RANGE
+    )
+
+
 @settings
 @hypothesis.given(
     made=replicas,
@@ -142,11 +174,10 @@ def test_absurd_magnitudes_are_refused_or_in_range(
     try:
         scaled = scale(instance)
     except SolverError:
-        # Only what takes very many replicas is refused.
-        smallest = min(capacity for _, _, _, capacity in shrunk)
-        assert 10.0**power_of_ten / smallest > 1e9
+        assert refusable(instance)
         return
     assert scaled.loss <= LARGEST_LOSS
+    assert scaled.loss == pytest.approx(worst(instance, scaled), rel=1e-6, abs=1e-12)
     assert all(number > 0 for number in (*scaled.capacity, *scaled.demand))
     # In range, but for what rounding prices up adds: at most one step each.
     assert max(sums(instance, scaled)) < 2 * RANGE
@@ -162,7 +193,8 @@ def test_absurd_instances_are_solved_or_refused(
     try:
         choice = choose(instance, toys.options)
     except SolverError:
-        assert wanted > 1e9
+        assert refusable(instance)
+        assert wanted > 1e9 or (wanted == 1e9 and usd != 1.0)
         return
     assert choice.status == "optimal"
     counts = choice.replicas
@@ -176,6 +208,27 @@ def test_too_many_replicas_are_refused(toys: Any) -> None:
     instance = toys.instance([toys.offer()], [(0, 0, 1, 1e-6)], demand=(1e12,))
     with pytest.raises(SolverError, match="too many times"):
         scale(instance)
+
+
+def test_seven_digits_of_the_smallest_capacity_are_kept(toys: Any) -> None:
+    made = [(0, 0, 1, 0.12345678912), (0, 0, 1, 98.7654321987)]
+    scaled = scale(toys.instance([toys.offer()], made, demand=(10.0,)))
+    assert scaled.capacity == (1_234_567, 987_654_321)
+    assert scaled.demand == (100_000_000,)
+    assert scaled.loss == pytest.approx(1 - 1_234_567 / 1_234_567.8912, rel=1e-6)
+
+
+def test_prices_too_far_apart_are_refused(toys: Any) -> None:
+    # In steps that count a million NPUs of the dear one, the cheap one is a step.
+    def of(cheap: float) -> Instance:
+        offers = [toys.offer(cheap, name="cheap"), toys.offer(1e6, name="dear")]
+        return toys.instance(offers, [(0, 0, 1, 1.0), (0, 1, 1, 1.0)], (5e5,))
+
+    with pytest.raises(SolverError, match="rounding"):
+        scale(of(1.5e-4))
+    near = scale(of(123.456789))
+    assert 0 < near.loss <= LARGEST_LOSS
+    assert near.loss == pytest.approx(worst(of(123.456789), near), rel=1e-6)
 
 
 @pytest.mark.parametrize("capacity", [1e-3, 3.75e-5, 1.234567e-7])

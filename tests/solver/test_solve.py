@@ -1,14 +1,23 @@
 """From problem to outcome: proved, repeatable, monotone, within the limits."""
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from model_ops.estimate import Load, LoadMode, estimate
+from model_ops.platform.supply import Supply
+from model_ops.profiler.parallelism import Parallelism
+from model_ops.serving.step import Replica
+from problems import catalogue
+from problems.offers import offers
 from problems.plan import Plan
 from problems.problem import SizingProblem
+from problems.serve import full_state
 from problems.verify import violations
+from solver.candidates import LARGEST_BATCH, splits
 from solver.model import SolveOptions
 from solver.solve import Feasible, Infeasible, Optimal, TimedOut, Workspace
 
@@ -336,11 +345,98 @@ def test_whole_hosts_are_shared_and_paid_whole(small: Small) -> None:
 
 
 @pytest.mark.parametrize("users", [1, 30, 500])
-def test_concurrency_is_covered_by_batches(small: Small, users: int) -> None:
+def test_concurrency_is_covered_by_requests_in_flight(small: Small, users: int) -> None:
     traffic = chat(rate=None, concurrency=users, targets=[target("tpot", 0.03)])
-    plan = optimum(small(traffic=traffic, headroom=0.2))
-    slots = sum(d.replicas * d.mean_batch for d in plan.deployments)
-    assert slots >= users / 0.8
+    problem = small(traffic=traffic, headroom=0.2)
+    plan = optimum(problem)
+    held = 0.0
+    for deployment in plan.deployments:
+        state = full_state(plan, deployment, problem.traffic[0])
+        waiting = float(state.rate) * float(state.ttft)
+        held += deployment.replicas * (deployment.mean_batch + waiting)
+    assert held >= users / 0.8 * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("load", [{}, {"rate": None, "concurrency": 300}], ids=str)
+def test_a_replicas_batch_leaves_room_for_bursts(
+    small: Small, load: dict[str, Any]
+) -> None:
+    plan = optimum(small(traffic=chat(**load)))
+    for deployment in plan.deployments:
+        mean = deployment.mean_batch
+        assert deployment.batch == math.ceil(mean + 2 * math.sqrt(mean))
+        assert deployment.batch <= LARGEST_BATCH
+
+
+def closed_loop_npus(problem: SizingProblem, most: int) -> int:
+    """Return the fewest NPUs on which `estimate` serves the users in time."""
+    arch = catalogue.load_model(problem.model)
+    (precision,) = problem.formats()
+    (offer,), (traffic,) = offers(problem), problem.traffic
+    (ttft,) = traffic.targets
+    enough = []
+    for tp, pp in splits(arch, [offer]):
+        for replicas in range(1, most // (tp * pp) + 1):
+            replica = Replica(
+                arch, Parallelism(tp, pp), precision, Supply.of(offer.npu)
+            )
+            load = Load(
+                traffic.shape,
+                LoadMode.CLOSED_LOOP,
+                concurrency=traffic.concurrency / replicas,
+            )
+            result = estimate(replica, load)
+            if result.fits and float(result.ttft) <= ttft.at_most:
+                enough.append(tp * pp * replicas)
+    return min(enough)
+
+
+def test_users_need_no_more_npus_than_estimate_says(small: Small) -> None:
+    # Most of the 64 wait for their long prompts: they take no place in the batch.
+    problem = small(
+        model="llama-3.1-70b",
+        hardware={"npus": ["h100-sxm"]},
+        prices={"given": [{"npu": "h100-sxm", "usd_per_hour": 2.5}]},
+        traffic=chat(
+            input_tokens=8000,
+            output_tokens=16,
+            rate=None,
+            concurrency=64,
+            targets=[target("ttft", 10.0)],
+        ),
+    )
+    assert closed_loop_npus(problem, most=12) == 8
+    assert optimum(problem).total_npus == 8
+
+
+def test_ttft_just_above_the_floor_has_a_plan(small: Small) -> None:
+    arch = catalogue.load_model("llama-3.1-8b")
+
+    def problem(seconds: float) -> SizingProblem:
+        return small(
+            hardware={"npus": ["h100-sxm"]},
+            prices={},
+            traffic=chat(
+                input_tokens=500, rate=5.0, targets=[target("ttft", seconds)]
+            ),
+        )
+
+    asked = problem(1.0)
+    alone = Load(asked.traffic[0].shape, LoadMode.OPEN_LOOP, rate=1e-6)
+    floor = min(
+        float(estimate(replica, alone).ttft)
+        for tp, pp in splits(arch, offers(asked))
+        for replica in [
+            Replica(
+                arch,
+                Parallelism(tp, pp),
+                arch.precision,
+                Supply.of(catalogue.load_npu("h100-sxm")),
+            )
+        ]
+    )
+    optimum(problem(floor * 1.01))
+    assert isinstance(Workspace.of(problem(floor * 0.999)).solve(), Infeasible)
 
 
 def test_workspace_solves_changed_targets_and_limits(small: Small) -> None:
