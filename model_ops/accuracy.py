@@ -60,15 +60,14 @@ def latency_intervals(
     from its parts where too few measurements of its own are known.
     """
     steps = estimate.shape.decode_steps
-    least = least_latencies(replica, estimate.shape)
-    parts = {}
-    for metric, floor in zip(("ttft", "tpot"), least, strict=True):
+    first, further = least_latencies(replica, estimate.shape)
+    floors = {"ttft": first, "tpot": further, "e2e": first + steps * further}
+    found = {}
+    for metric in FACTORS[mode].keys() & floors.keys():
         mean = getattr(estimate, metric)
         low, high = interval(metric, mean, mode)
-        parts[metric] = (np.minimum(np.maximum(low, floor), mean), high)
-    (first, last), (slow, fast) = parts["ttft"], parts["tpot"]
-    whole = (first + steps * slow, last + steps * fast)
-    if "e2e" in FACTORS[mode]:
-        low, high = interval("e2e", estimate.e2e, mode)
-        whole = (np.maximum(low, first), np.maximum(high, last))
-    return {**parts, "e2e": whole}
+        found[metric] = (np.minimum(np.maximum(low, floors[metric]), mean), high)
+    if "e2e" not in found:
+        (low, high), (slow, late) = found["ttft"], found["tpot"]
+        found["e2e"] = (low + steps * slow, high + steps * late)
+    return found

@@ -133,13 +133,14 @@ def estimate(replica: Replica, load: Load) -> Estimate:
 def least_latencies(replica: Replica, shape: RequestShape) -> tuple[Number, Number]:
     """Return the TTFT and TPOT of a request alone on ideal kernels and links.
 
-    No measurement can be below: the roofline itself.
+    No measurement can be below: the roofline itself, a prompt's chunks following
+    each other through the stages of a pipeline without a gap.
     """
     npus = tuple(npu.ideal() for npu in replica.supply.npus)
     ideal = replace(replica, supply=Supply(npus, replica.supply.axes))
     first = step_time(ideal, Step((prefill(1.0, shape.input_tokens),)))
     further = step_time(ideal, Step((decode(1.0, shape.input_tokens),)))
-    return first.latency, further.latency
+    return first.latency / replica.parallelism.pp, further.latency
 
 
 def most_sequences(replica: Replica, load: Load) -> Number:

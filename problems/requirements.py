@@ -33,7 +33,11 @@ class Requirement:
 
     def text(self, value: float) -> str:
         """Return a value as people read it."""
-        return f"{value:,.0f}" if self.unit is None else self.unit.format(value)
+        if self.unit is None:
+            return f"{value:,.0f}"
+        if self.unit is USD_PER_HOUR:
+            return f"{value:,.2f} {USD_PER_HOUR.base}"
+        return self.unit.format(value)
 
 
 def requirements(problem: SizingProblem) -> list[Requirement]:

@@ -5,7 +5,13 @@ from dataclasses import dataclass, field
 
 from problems.problem import SizingProblem
 from problems.serve import Served, served
-from solver.alternatives import Binding, RunnerUp, bindings, runners_up
+from solver.alternatives import (
+    Binding,
+    RunnerUp,
+    batch_bindings,
+    limit_bindings,
+    runners_up,
+)
 from solver.explain import Explanation, explain
 from solver.model import SolveOptions
 from solver.solve import (
@@ -86,12 +92,16 @@ def size(problem: SizingProblem, options: SolveOptions | None = None) -> Answer:
         answer = Answer(problem, outcome, seconds=seconds)
     else:
         plan = outcome.plan
+        # Beside an unproved plan another might win: nothing is said of those.
+        proved = isinstance(outcome, Optimal)
+        limits = limit_bindings(workspace, plan, options) if proved else []
+        runners = runners_up(workspace, plan, options) if proved else []
         answer = Answer(
             problem,
             outcome,
             served={t.name: served(problem, plan, t) for t in problem.traffic},
-            bindings=tuple(bindings(workspace, plan, options)),
-            runners_up=tuple(runners_up(workspace, plan, options)),
+            bindings=(*batch_bindings(workspace, plan), *limits),
+            runners_up=tuple(runners),
             seconds=seconds,
         )
     end = time.perf_counter()

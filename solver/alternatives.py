@@ -50,10 +50,17 @@ class RunnerUp:
     distance: float
 
 
-def bindings(workspace: Workspace, plan: Plan, options: SolveOptions) -> list[Binding]:
-    """Return what stops each deployment's batch, and the limits that cost something."""
+def batch_bindings(workspace: Workspace, plan: Plan) -> list[Binding]:
+    """Return what stops each deployment's batch."""
+    return [_batch_binding(workspace, deployment) for deployment in plan.deployments]
+
+
+def limit_bindings(
+    workspace: Workspace, plan: Plan, options: SolveOptions
+) -> list[Binding]:
+    """Return the limits that keep a proved plan from being better."""
     options = options.started()
-    found = [_batch_binding(workspace, deployment) for deployment in plan.deployments]
+    found = []
     problem = workspace.problem
     value = objective_value(problem, plan)
     for requirement in requirements(problem):

@@ -116,8 +116,8 @@ def _checked(loss: float) -> float:
     """Return a relative loss by rounding if it is small enough, else refuse."""
     if loss > LARGEST_LOSS:
         raise SolverError(
-            f"rounding to integers would lose {loss:.2%}; the demand is too many times "
-            "what one replica covers"
+            f"rounding to integers would lose {loss:.2%} of a capacity or a price; the "
+            "demand, or the prices, are too many times apart"
         )
     return loss
 

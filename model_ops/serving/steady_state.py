@@ -92,7 +92,8 @@ def batch_cap(mean: Number) -> Number:
     The batch is Poisson around its mean; two standard deviations more are exceeded
     one time in fifty, so that few requests wait for a place.
     """
-    return np.ceil(mean + 2.0 * np.sqrt(mean))
+    # A hair less, so that the inverse is not rounded up to one more.
+    return np.ceil((mean + 2.0 * np.sqrt(mean)) * (1.0 - 1e-12))
 
 
 def mean_batch(cap: Number) -> Number:

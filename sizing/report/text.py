@@ -98,7 +98,7 @@ def _asked(fact: ClassFacts) -> str:
     traffic = fact.traffic
     tokens = f"{traffic.input_tokens:,} tokens in and {traffic.output_tokens:,} out"
     if traffic.rate is not None:
-        return f"{traffic.rate:,g} req/s of {tokens}"
+        return f"{traffic.rate:,.10g} req/s of {tokens}"
     return f"{traffic.concurrency:,} requests in flight, each of {tokens}"
 
 

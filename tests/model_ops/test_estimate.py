@@ -11,9 +11,12 @@ from model_ops.estimate import (
     bound_by,
     bounds,
     estimate,
+    least_latencies,
     load_steps,
     most_sequences,
 )
+from model_ops.opcost import KernelFamily
+from model_ops.platform.efficiency import ConstantEfficiency, KernelEfficiency
 from model_ops.platform.fabric import Fabric
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
@@ -25,6 +28,8 @@ from model_ops.serving.steady_state import (
     DEFAULT_CHUNK_TOKENS,
     Mix,
     RequestShape,
+    batch_cap,
+    mean_batch,
     saturating_batch,
     steady_state,
 )
@@ -142,6 +147,13 @@ def saturating(replica: Replica, shape: RequestShape) -> float:
     return float(saturating_batch(replica.parallelism.pp, shape, CHUNK))
 
 
+def sustained(replica: Replica, shape: RequestShape = SHAPE) -> float:
+    """Return the rate at the largest mean batch that memory and prompts allow."""
+    places = max(1.0, float(most_sequences(replica, load(OPEN, shape))))
+    batch = min(mean_batch(places), saturating(replica, shape) * (1 - 1e-6))
+    return float(steady_state(replica, shape, batch, CHUNK).rate)
+
+
 @settings
 @hypothesis.given(
     st.floats(0.001, 0.99),
@@ -152,7 +164,7 @@ def test_open_loop_finishes_what_arrives(
     toy_replica: Replica, share: float, layout: tuple[int, int], shape: RequestShape
 ) -> None:
     replica = split(toy_replica, *layout)
-    asked = share * capacity(replica, shape)
+    asked = share * sustained(replica, shape)
     found = estimate(replica, load(OPEN, shape, rate=asked))
     assert not found.overloaded
     assert found.rate == pytest.approx(asked, rel=1e-4)
@@ -162,18 +174,71 @@ def test_open_loop_finishes_what_arrives(
         assert found.batch == pytest.approx(decoding, rel=1e-4)
     assert 0 < found.ttft < np.inf
     assert found.batch < saturating(replica, shape)
-    assert found.memory.total <= found.usable_memory
+    assert batch_cap(found.batch) <= most_sequences(replica, load(OPEN, shape))
+    assert found.fits
 
 
 @pytest.mark.parametrize("shape", [SHAPE, SINGLE, LONG, WORDY])
 def test_open_loop_says_when_more_arrives_than_can_be_finished(
     toy_replica: Replica, shape: RequestShape
 ) -> None:
-    limit = capacity(toy_replica, shape)
-    asked = np.array([0.98, 1.02, 100]) * limit
+    limit = sustained(toy_replica, shape)
+    asked = np.array([0.98, 0.9999, 1.0001, 1.02, 100]) * limit
     found = estimate(toy_replica, load(OPEN, shape, rate=asked))
-    assert found.overloaded.tolist() == [False, True, True]
-    assert found.rate[2] == pytest.approx(limit, rel=1e-4)
+    assert found.overloaded.tolist() == [False, False, True, True, True]
+    assert found.rate[-1] == pytest.approx(limit, rel=1e-6)
+
+
+def test_random_arrivals_need_memory_for_more_than_their_mean_batch(
+    toy_replica: Replica,
+) -> None:
+    def needed(batch: float) -> object:
+        return footprint(
+            toy_replica.arch,
+            toy_replica.parallelism,
+            toy_replica.precision,
+            batch=batch,
+            input_tokens=100,
+            output_tokens=41,
+            step_tokens=CHUNK,
+        )
+
+    for share in (1e-4, 0.1, 0.5, 0.9):
+        asked = share * sustained(toy_replica)
+        found = estimate(toy_replica, load(OPEN, rate=asked))
+        assert found.memory == needed(batch_cap(found.batch))
+        assert found.memory.kv_cache > needed(found.batch).kv_cache
+    # Users are as many as they are.
+    for users in (1, 4, 7):
+        found = estimate(toy_replica, load(CLOSED, concurrency=users))
+        assert found.memory == needed(np.ceil(found.batch))
+        found = estimate(toy_replica, load(OFFLINE, concurrency=users))
+        assert found.memory == needed(users)
+
+
+def test_an_overloaded_replica_keeps_the_mean_batch_that_its_places_allow(
+    toy_replica: Replica,
+) -> None:
+    loaded, places = [], range(1, 41)
+    for count in places:
+        memory = footprint(
+            toy_replica.arch,
+            toy_replica.parallelism,
+            toy_replica.precision,
+            batch=count,
+            input_tokens=100,
+            output_tokens=41,
+            step_tokens=CHUNK,
+        ).total
+        replica = on(toy_replica, memory_capacity=memory * (1 + 1e-6))
+        assert most_sequences(replica, load(OPEN)) == count
+        loaded.append(estimate(replica, load(OPEN, rate=1e9)))
+    assert all(found.overloaded for found in loaded)
+    allowed = [mean_batch(count) for count in places]
+    assert [found.batch for found in loaded] == pytest.approx(allowed, rel=1e-6)
+    # What it holds fits: that there is too much to do is not for lack of memory.
+    misfits = [n for n, found in zip(places, loaded, strict=True) if not found.fits]
+    assert misfits == []
 
 
 @hypothesis.settings(settings, max_examples=8)
@@ -181,7 +246,7 @@ def test_open_loop_says_when_more_arrives_than_can_be_finished(
 def test_open_loop_is_slower_at_higher_rates_and_faster_on_faster_hardware(
     toy_replica: Replica, toy_npu: Npu, share: float, factor: float
 ) -> None:
-    asked = share * capacity(toy_replica)
+    asked = share * sustained(toy_replica)
     usual = estimate(toy_replica, load(OPEN, rate=asked))
     busier = estimate(toy_replica, load(OPEN, rate=1.05 * asked))
     assert busier.ttft > usual.ttft
@@ -211,17 +276,17 @@ def test_a_long_prompt_with_a_short_answer_is_served_by_less_than_a_sequence(
     full = saturating(toy_replica, LONG)
     assert full == pytest.approx(255 / 700)
     for share in (0.1, 0.5, 0.95):
-        asked = share * capacity(toy_replica, LONG)
+        asked = share * sustained(toy_replica, LONG)
         found = estimate(toy_replica, load(OPEN, LONG, rate=asked))
         assert not found.overloaded
         assert found.rate == pytest.approx(asked, rel=1e-4)
         assert 0 < found.batch < full
         assert found.fits
-        whole = footprint(  # at times the sequence is there
+        whole = footprint(  # at times the sequence is there, or even two
             toy_replica.arch,
             toy_replica.parallelism,
             toy_replica.precision,
-            batch=1,
+            batch=1 if found.batch + 2 * found.batch**0.5 <= 1 else 2,
             input_tokens=700,
             output_tokens=2,
             step_tokens=CHUNK,
@@ -361,6 +426,88 @@ def test_short_prompts_of_an_8b_model_share_steps() -> None:
     # And no faster than the multiply-adds of its tokens.
     flop = 2 * (prompt + answer - 1) * arch.layer_parameters
     assert found.rate < npu.flop_per_s[Dtype.BF16] / flop
+
+
+# ---- the roofline ----
+
+
+def lossy(replica: Replica, share: float) -> Replica:
+    kernels = dict.fromkeys(KernelFamily, KernelEfficiency(share, share, 1e-6))
+    return on(
+        replica,
+        efficiency=ConstantEfficiency(kernels, {}),
+        link_efficiency=share,
+        memory_usable=0.9,
+        runtime_reserve=10.0,
+        step_overhead=1e-5,
+    )
+
+
+@pytest.mark.parametrize("layout", [(1, 1), (2, 1), (2, 3)])
+def test_least_latencies_are_of_a_request_alone_without_losses(
+    toy_replica: Replica, layout: tuple[int, int]
+) -> None:
+    replica = split(toy_replica, *layout)
+    ideal = on(replica, step_overhead=0.0)
+    # A prompt in chunks may keep all stages of a pipeline busy.
+    first = step_time(ideal, Step((prefill(1, 100),))).latency / layout[1]
+    further = step_time(ideal, Step((decode(1, 100),))).latency
+    for share in (1.0, 0.5, 0.1):
+        least = least_latencies(lossy(replica, share), SHAPE)
+        assert least == pytest.approx((first, further), rel=1e-12)
+
+
+def assert_no_faster_than_the_roofline(replica: Replica, shape: RequestShape) -> None:
+    ttft, tpot = least_latencies(replica, shape)
+    rate = 0.2 * sustained(replica, shape)
+    for mode in LoadMode:
+        for users in (1, 3, 20):
+            found = estimate(replica, load(mode, shape, concurrency=users, rate=rate))
+            assert found.ttft >= ttft * (1 - 1e-9), (mode, users)
+            if shape is not SINGLE:
+                assert found.tpot >= tpot * (1 - 1e-9), (mode, users)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize("layout", [(1, 1), (4, 1), (2, 3), (1, 6)])
+@pytest.mark.parametrize("shape", [SHAPE, SINGLE, WORDY])
+def test_no_estimate_is_faster_than_the_roofline(
+    toy_replica: Replica, share: float, layout: tuple[int, int], shape: RequestShape
+) -> None:
+    assert_no_faster_than_the_roofline(lossy(split(toy_replica, *layout), share), shape)
+
+
+@pytest.mark.parametrize("layout", [(1, 1), (4, 1), (2, 3), (1, 6)])
+def test_chunks_of_a_long_prompt_are_no_faster_than_the_roofline(
+    toy_replica: Replica, layout: tuple[int, int]
+) -> None:
+    # Chunks of one prompt follow each other through the stages of a pipeline.
+    long = RequestShape(2500, 3)
+    assert_no_faster_than_the_roofline(split(toy_replica, *layout), long)
+
+
+def test_least_latencies_of_arrays_equal_scalars(
+    toy_arch: ModelArch, toy_replica: Replica, toy_npu: Npu
+) -> None:
+    npus = (toy_npu, replace(toy_npu, memory_bandwidth=3e10, step_overhead=1.0))
+    tp, pp, prompts = np.array([1, 2, 4]), np.array([1, 3, 6]), np.array([1, 100, 700])
+    together = least_latencies(
+        Replica(
+            toy_arch,
+            Parallelism(tp[:, None], pp[:, None]),
+            toy_replica.precision,
+            Supply.stack(npus, 2),
+        ),
+        RequestShape(prompts, 41),
+    )
+    for at in np.ndindex(2, 3, 3):
+        replica = replace(
+            split(toy_replica, int(tp[at[1]]), int(pp[at[1]])),
+            supply=Supply.of(npus[at[0]]),
+        )
+        alone = least_latencies(replica, RequestShape(int(prompts[at[2]]), 41))
+        found = [np.broadcast_to(values, (2, 3, 3))[at] for values in together]
+        assert found == pytest.approx(list(alone), rel=1e-12)
 
 
 # ---- every mode ----

@@ -210,6 +210,7 @@ DIMENSIONLESS = {
     "Segment.queries",
     "Segment.sequences",
     "Shard.tp",
+    "SteadyState.batch",
     "Tier.npus",
     "TimedOperator.count",
     # Shares.

@@ -7,8 +7,9 @@ import pytest
 from problems.plan import Plan
 from problems.problem import SizingProblem, problem_of
 
-H100 = "h100-sxm|given|8 NPUs|on_demand"
-L40S = "l40s|given|1 NPU|on_demand"
+# NPU, provider, instance, term and region, of which a given price has none.
+H100 = "h100-sxm|given|8 NPUs|on_demand|"
+L40S = "l40s|given|1 NPU|on_demand|"
 
 
 def minimal(**changes: Any) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def good_plan() -> Plan:
                     "npu": "h100-sxm",
                     "tp": 2,
                     "pp": 1,
-                    "batch": 32,
+                    "batch": 44,  # 32 + 2 sqrt(32), rounded up
                     "mean_batch": 32.0,
                     "chunk_tokens": 2048,
                     "precision": "bf16",
@@ -96,7 +97,7 @@ def good_plan() -> Plan:
                     "npu": "l40s",
                     "tp": 1,
                     "pp": 1,
-                    "batch": 16,
+                    "batch": 24,  # 16 + 2 sqrt(16)
                     "mean_batch": 16.0,
                     "chunk_tokens": 2048,
                     "precision": "bf16",

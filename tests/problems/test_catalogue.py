@@ -10,7 +10,7 @@ import pytest
 from model_ops.dtypes import Dtype
 from model_ops.errors import CatalogueError, ConfigError, ProblemError
 from problems import catalogue
-from problems.catalogue.schema import FOLDER, KINDS, NpuFile
+from problems.catalogue.schema import FOLDER, KINDS, NpuFile, Price
 from problems.fields import LARGEST_FILE
 
 FILES = [(kind, name) for kind in KINDS for name in catalogue.names(kind)]
@@ -154,6 +154,27 @@ def test_price_is_plausible(quote: catalogue.Quote) -> None:
     # A host is a part of a node, or whole nodes.
     assert node % price.npus == 0 or price.npus % node == 0
     assert price.whole_instance or price.npus == 1
+
+
+@pytest.mark.parametrize(
+    ("npus", "whole", "accepted"),
+    [
+        (1, True, True),
+        (1, False, True),
+        (8, True, True),
+        (8, False, False),
+        (2, False, False),
+    ],
+)
+def test_price_for_several_npus_is_a_whole_instances(
+    npus: int, *, whole: bool, accepted: bool
+) -> None:
+    data = QUOTES[0].price.model_dump() | {"npus": npus, "whole_instance": whole}
+    if accepted:
+        assert Price.model_validate(data).npus == npus
+        return
+    with pytest.raises(ValueError, match="several NPUs is a whole instance's"):
+        Price.model_validate(data)
 
 
 def test_prices_of_a_provider_are_distinct() -> None:

@@ -21,20 +21,28 @@ def problem_with(stated: Stated, npus: list[str], **prices: Any) -> SizingProble
     return problem_of(stated(hardware={"npus": npus}, prices=prices), "file")
 
 
-def an_offer(npus: int, usd: float = 1.0, *, whole: bool = True) -> Offer:
-    """Return an offer of H100 (8 per node) in portions of so many."""
+def an_offer(
+    npus: int,
+    usd: float = 1.0,
+    *,
+    whole: bool = True,
+    npu: str = "h100-sxm",
+    region: str = "",
+) -> Offer:
+    """Return an offer, of H100 (8 per node) unless said, in portions of so many."""
     price = Price(
-        npu="h100-sxm",
+        npu=npu,
         instance=f"{npus}x",
         term="on_demand",
         npus=npus,
         whole_instance=whole,
         usd_per_hour=usd,
+        region=region,
         as_of="2026-01",
         confidence="high",
         source="made up",
     )
-    return Offer(catalogue.load_npu("h100-sxm"), "toy", price)
+    return Offer(catalogue.load_npu(npu), "toy", price)
 
 
 # Which prices count
@@ -52,9 +60,15 @@ def test_given_price_replaces_the_catalogues(stated: Stated) -> None:
 
 @pytest.mark.parametrize(
     ("npus", "stated_whole", "whole"),
-    [(8, None, True), (1, None, False), (1, True, True), (8, False, False)],
+    [
+        (8, None, True),
+        (8, True, True),
+        (1, None, False),
+        (1, True, True),
+        (1, False, False),
+    ],
 )
-def test_given_instance_is_whole_unless_said(
+def test_given_instance_is_whole_unless_it_is_one_npu(
     stated: Stated, npus: int, stated_whole: bool | None, whole: bool
 ) -> None:
     price = {"npu": "h100", "usd_per_hour": "16 USD/h", "npus": npus}
@@ -106,15 +120,25 @@ def test_keys_tell_offers_apart(stated: Stated) -> None:
     assert len({o.key for o in found}) == len(found)
 
 
+def test_key_names_everything_that_tells_offers_apart() -> None:
+    offer = an_offer(8, region="eu-north")
+    assert offer.key == "h100-sxm|toy|8x|on_demand|eu-north"
+    keys = {an_offer(8, region=region).key for region in ("", "eu-north", "us-east")}
+    assert len(keys) == 3
+
+
 # The cheapest is kept
 
 
 def cheapest_of(
-    monkeypatch: pytest.MonkeyPatch, stated: Stated, *made: Offer
+    monkeypatch: pytest.MonkeyPatch,
+    stated: Stated,
+    *made: Offer,
+    npu: str = "h100-sxm",
 ) -> list[str]:
     quotes = tuple(Quote("toy", offer.price) for offer in made)
     monkeypatch.setattr(catalogue, "load_quotes", lambda: quotes)
-    found = offers(problem_with(stated, ["h100-sxm"]))
+    found = offers(problem_with(stated, [npu]))
     return [offer.price.instance for offer in found]
 
 
@@ -129,8 +153,17 @@ def cheapest_of(
         ([(8, 8.0, True), (1, 2.0, False)], ["8x", "1x"]),
         # A part of a node, however cheap, cannot host what a node can.
         ([(1, 1.0, True), (8, 16.0, True)], ["1x", "8x"]),
-        # A node, no dearer per NPU, does what two together do.
-        ([(8, 8.0, True), (16, 16.0, True)], ["8x"]),
+        # Two nodes together host a replica of twelve; a node and a half is no offer.
+        ([(8, 8.0, True), (16, 16.0, True)], ["8x", "16x"]),
+        ([(1, 1.0, False), (16, 32.0, True)], ["1x", "16x"]),
+        ([(16, 16.0, True), (8, 16.0, True)], ["16x", "8x"]),
+        # NPUs one by one host whatever parts of a node do.
+        ([(1, 1.0, False), (1, 2.0, True), (4, 8.0, True)], ["1x"]),
+        # Nor do halves of a node host what the node can, nor single NPUs pairs.
+        ([(4, 4.0, True), (8, 16.0, True)], ["4x", "8x"]),
+        ([(1, 1.0, True), (2, 4.0, True), (4, 12.0, True)], ["1x", "2x", "4x"]),
+        # A dearer half of a node is of use where the node would be half empty.
+        ([(8, 8.0, True), (4, 8.0, True)], ["8x", "4x"]),
         # A dearer part of a node may still be the cheapest for one NPU.
         ([(8, 8.0, True), (1, 2.0, True)], ["8x", "1x"]),
     ],
@@ -143,6 +176,50 @@ def test_cheapest_portions_are_kept(
 ) -> None:
     portions = [an_offer(npus, usd, whole=whole) for npus, usd, whole in made]
     assert cheapest_of(monkeypatch, stated, *portions) == kept
+
+
+def test_an_offer_that_admits_no_more_sizes_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, stated: Stated
+) -> None:
+    # A server of one NPU: any number of them stand side by side.
+    npu = "gh200-96gb"
+    made = [an_offer(n, 2.0 * n, npu=npu) for n in (1, 2, 4)]
+    assert cheapest_of(monkeypatch, stated, *made, npu=npu) == ["1x"]
+    made = [an_offer(1, 3.0, npu=npu), an_offer(2, 4.0, npu=npu)]
+    assert cheapest_of(monkeypatch, stated, *made, npu=npu) == ["2x", "1x"]
+
+
+@pytest.mark.parametrize("npu", ["h100-sxm", "gh200-96gb", "gb200-nvl72", "l40s"])
+@pytest.mark.parametrize("seed", range(10))
+def test_no_replica_loses_its_cheapest_place(
+    monkeypatch: pytest.MonkeyPatch, stated: Stated, npu: str, seed: int
+) -> None:
+    draw = random.Random(seed)
+    node = catalogue.load_npu(npu).node_npus
+    sizes = [n for n in (1, 2, 4, 8, 16, 32, 72) if node % n == 0 or n % node == 0]
+    made = []
+    for size in sizes:
+        usd = size * draw.choice([1.0, 1.0, 2.0, 3.0])
+        made.append(an_offer(size, usd, npu=npu))
+        if size == 1:
+            made.append(an_offer(1, 2.0, npu=npu, whole=False, region="each"))
+    quotes = tuple(Quote("toy", offer.price) for offer in made)
+    monkeypatch.setattr(catalogue, "load_quotes", lambda: quotes)
+    kept = offers(problem_with(stated, [npu]))
+
+    def cheapest(among: list[Offer], npus: int) -> float:
+        """Cost of one replica, alone on what it needs."""
+        return min(
+            (
+                offer.usd_per_hour(offer.hosts_for({offer.slot(npus): 1}), npus)
+                for offer in among
+                if offer.admits(1, npus)
+            ),
+            default=float("inf"),
+        )
+
+    for npus in range(1, 129):
+        assert cheapest(kept, npus) == pytest.approx(cheapest(made, npus)), npus
 
 
 def test_catalogue_offers_undercut_every_quote_of_their_portion(
@@ -188,6 +265,34 @@ def test_tensor_parallel_stays_within_the_fast_fabric() -> None:
     assert offer.npu.scale_up_npus == 8
     assert offer.admits(8, 2)
     assert not offer.admits(16, 1)
+
+
+@pytest.mark.parametrize(
+    ("npu", "tp", "pp", "admitted"),
+    [
+        ("h100-sxm", 8, 1, True),
+        ("h100-sxm", 1, 8, True),
+        ("h100-sxm", 8, 3, True),  # stages cross the fast fabric
+        ("h100-sxm", 16, 1, False),
+        ("h100-sxm", 16, 2, False),
+        ("h100-sxm", 4, 3, False),  # of two nodes, half of one would be empty
+        ("gb200-nvl72", 4, 1, True),
+        ("gb200-nvl72", 8, 1, True),  # two trays on one NVLink
+        ("gb200-nvl72", 72, 1, True),
+        ("gb200-nvl72", 72, 2, True),
+        ("gb200-nvl72", 144, 1, False),
+        ("gh200-96gb", 1, 4, True),
+        ("gh200-96gb", 2, 1, False),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_ranks_stay_on_the_fast_fabric_and_stages_may_cross_it(
+    npu: str, tp: int, pp: int, *, admitted: bool, whole: bool
+) -> None:
+    node = catalogue.load_npu(npu).node_npus
+    offer = an_offer(node if whole else 1, whole=whole, npu=npu)
+    assert offer.host_npus == node
+    assert offer.admits(tp, pp) is admitted
 
 
 @pytest.mark.parametrize(

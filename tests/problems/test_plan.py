@@ -35,12 +35,34 @@ def test_npus_of_a_replica(good_plan: Plan) -> None:
     assert split.npus_per_replica == 12
 
 
+def test_mean_batch_may_be_a_fraction_and_must_be_said(good_plan: Plan) -> None:
+    data = good_plan.model_dump()
+    data["deployments"][0]["mean_batch"] = 0.25
+    assert Plan.model_validate(data).deployments[0].mean_batch == 0.25
+    del data["deployments"][0]["mean_batch"]
+    with pytest.raises(ValidationError, match="mean_batch"):
+        Plan.model_validate(data)
+
+
+def test_expert_and_data_parallel_are_one(good_plan: Plan) -> None:
+    for deployment in good_plan.deployments:
+        assert (deployment.ep, deployment.dp) == (1, 1)
+        assert deployment.npus_per_replica == deployment.tp * deployment.pp
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"replicas": 0},
         {"tp": 0},
         {"batch": -1},
+        {"mean_batch": 0.0},
+        {"mean_batch": -1.0},
+        {"mean_batch": None},
+        {"ep": 2},
+        {"ep": 0},
+        {"dp": 2},
+        {"dp": 0},
         {"mode": "disaggregated"},
         {"usd_per_hour": -1.0},
         {"surprise": 1},

@@ -165,6 +165,24 @@ def test_all_faults_are_told_at_once() -> None:
         assert field in str(told.value)
 
 
+def test_a_given_price_for_several_npus_buys_them_whole(stated: Stated) -> None:
+    def given(**changes: Any) -> SizingProblem:
+        price = {"npu": "h100", "usd_per_hour": "16 USD/h"} | changes
+        return problem_of(stated(prices={"given": [price]}), "file")
+
+    message = r"whole_instance: a price for several NPUs buys them whole"
+    for npus in (2, 8):
+        with pytest.raises(ProblemError, match=message):
+            given(npus=npus, whole_instance=False)
+        assert given(npus=npus, whole_instance=True).prices.given[0].npus == npus
+        assert given(npus=npus).prices.given[0].whole_instance is None
+    for whole in (True, False):
+        (price,) = given(npus=1, whole_instance=whole).prices.given
+        assert price.whole_instance is whole
+    (price,) = given(whole_instance=False).prices.given
+    assert price.npus == 1
+
+
 def test_prices_given_twice_for_an_npu_are_refused(stated: Stated) -> None:
     given = [
         {"npu": "h100", "usd_per_hour": "2 USD/h"},

@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 
 from problems.plan import Plan
-from problems.problem import SizingProblem
+from problems.problem import Limits, SizingProblem
 from problems.verify import Violation, latency, violations
 
 Mutation = Callable[[Plan], Plan]
+
+H100 = "h100-sxm|given|8 NPUs|on_demand|"
+L40S = "l40s|given|1 NPU|on_demand|"
 
 
 def deployed(number: int, **changes: Any) -> Mutation:
@@ -47,35 +50,92 @@ def test_good_plan_passes(good_problem: SizingProblem, good_plan: Plan) -> None:
     assert violations(good_problem, good_plan) == []
 
 
-MUTATIONS = {
-    "model": (lambda plan: plan.model_copy(update={"model": "llama-3-8b"}), "model"),
+def both(*mutations: Mutation) -> Mutation:
+    """Return the mutation that is all of these, one after the other."""
+
+    def mutated(plan: Plan) -> Plan:
+        for mutate in mutations:
+            plan = mutate(plan)
+        return plan
+
+    return mutated
+
+
+CAUGHT_ALONE = {
     "replicas-too-few": (deployed(0, replicas=2, npus=4), "chat demand"),
-    "users-too-few": (deployed(1, batch=15, mean_batch=15.0), "users demand"),
-    "class-unserved": (without("deployments", 1), "users demand"),
-    "batch-below-its-mean": (deployed(0, batch=31), "batch"),
-    "batch-for-memory": (deployed(1, batch=1024, mean_batch=1024.0), "memory"),
-    "batch-for-ttft": (deployed(0, batch=128, mean_batch=128.0), "chat mean TTFT"),
-    "batch-for-tpot": (deployed(0, batch=128, mean_batch=128.0), "chat mean TPOT"),
-    "batch-for-e2e": (deployed(0, batch=128, mean_batch=128.0), "chat mean E2E"),
-    "tp-divides-no-heads": (deployed(0, tp=3, npus=9), "parallelism"),
-    "pp-exceeds-layers": (deployed(1, pp=40, npus=80), "parallelism"),
-    "class-unknown": (deployed(0, traffic="caht"), "traffic"),
+    "users-too-few": (deployed(1, mean_batch=15.0), "users demand"),
+    "batch-below-its-mean": (deployed(0, batch=43), "batch"),
+    "batch-is-its-mean": (deployed(1, batch=16), "batch"),
+    "mean-above-its-batch": (deployed(0, mean_batch=32.8), "batch"),
+    "batch-for-memory": (deployed(1, batch=1024), "memory"),
+    "prompts-too-many": (deployed(1, chunk_tokens=90), "prompts"),
+    "pp-exceeds-layers": (
+        both(
+            deployed(1, pp=40, npus=80, nodes=10, usd_per_hour=80.0),
+            bought(1, hosts=10, npus=80, usd_per_hour=80.0, power=80 * 350 * 2.17),
+        ),
+        "parallelism",
+    ),
     "precision-not-allowed": (deployed(0, precision="fp8"), "precision"),
-    "offer-not-offered": (deployed(0, offer="h100-sxm|x|y|z"), "hardware"),
-    "purchase-not-offered": (bought(0, offer="h100-sxm|x|y|z"), "hardware"),
-    "stands-on-nothing": (without("purchases", 1), "hardware"),
     "npu-is-not-the-offers": (deployed(1, npu="h100-sxm"), "hardware"),
-    "purchase-is-not-the-offers": (bought(0, npu="l40s"), "hardware"),
-    "cost-understated": (bought(0, usd_per_hour=15.99), "cost"),
-    "cost-overstated": (bought(1, usd_per_hour=2.01), "cost"),
-    "npus-understated": (bought(0, npus=6), "npus"),
+    "cost-understated": (
+        both(bought(0, usd_per_hour=15.99), deployed(0, usd_per_hour=15.99)),
+        "cost",
+    ),
+    "cost-of-each-understated": (
+        both(bought(1, usd_per_hour=1.99), deployed(1, usd_per_hour=1.99)),
+        "cost",
+    ),
+    "share-understated": (deployed(0, usd_per_hour=15.99), "cost"),
+    "share-overstated": (deployed(1, usd_per_hour=2.01), "cost"),
+    "share-of-another": (
+        both(deployed(0, usd_per_hour=15.0), deployed(1, usd_per_hour=3.0)),
+        "cost",
+    ),
+    "nothing-stands-there": (
+        both(
+            lambda plan: plan.model_copy(
+                update={"purchases": (*plan.purchases, plan.purchases[0])}
+            ),
+            bought(2, offer=L40S, npu="l40s", hosts=1, npus=2, power=2 * 350 * 2.17),
+        ),
+        "cost",
+    ),
+    "npus-understated": (bought(1, npus=1), "npus"),
     "used-npus-misstated": (deployed(0, npus=5), "npus"),
+    "nodes-overstated": (deployed(0, nodes=2), "nodes"),
+    "nodes-of-each-overstated": (deployed(1, nodes=2), "nodes"),
     "power-understated": (bought(0, power=1000.0), "power"),
-    "power-withheld": (bought(0, power=None), "limits.power"),
-    "hosts-too-few": (deployed(0, replicas=5, npus=10), "hosts"),
-    "replica-spans-hosts": (deployed(0, tp=4, pp=3, npus=36), "hosts"),
+    "hosts-too-few": (deployed(0, replicas=5, npus=10, nodes=2), "hosts"),
     "chunk-too-large": (deployed(0, chunk_tokens=4096), "chunk_tokens"),
 }
+"""Corruptions that break one requirement and, but for the limits, no other."""
+
+CAUGHT = {
+    "model": (lambda plan: plan.model_copy(update={"model": "llama-3-8b"}), "model"),
+    "class-unserved": (without("deployments", 1), "users demand"),
+    "batch-for-ttft": (deployed(0, batch=151, mean_batch=128.0), "chat mean TTFT"),
+    "batch-for-tpot": (deployed(0, batch=151, mean_batch=128.0), "chat mean TPOT"),
+    "batch-for-e2e": (deployed(0, batch=151, mean_batch=128.0), "chat mean E2E"),
+    "endless-prompts": (deployed(0, chunk_tokens=100), "prompts"),
+    "tp-divides-no-heads": (deployed(0, tp=3, npus=9), "parallelism"),
+    "class-unknown": (deployed(0, traffic="caht"), "traffic"),
+    "offer-not-offered": (deployed(0, offer="h100-sxm|x|y|z|"), "hardware"),
+    "offer-of-another-region": (deployed(0, offer=H100 + "eu-north"), "hardware"),
+    "purchase-not-offered": (bought(0, offer="h100-sxm|x|y|z|"), "hardware"),
+    "purchase-in-another-region": (bought(1, offer=L40S + "eu-north"), "hardware"),
+    "stands-on-nothing": (without("purchases", 1), "hardware"),
+    "purchase-is-not-the-offers": (bought(0, npu="l40s"), "hardware"),
+    "purchase-understated": (bought(0, usd_per_hour=15.99), "cost"),
+    "purchase-overstated": (bought(1, usd_per_hour=2.01), "cost"),
+    "unserved-purchase": (without("deployments", 0), "cost"),
+    "node-npus-understated": (bought(0, npus=6), "npus"),
+    "power-withheld": (bought(0, power=None), "power"),
+    "power-unlimited": (bought(0, power=None), "limits.power"),
+    "replica-spans-hosts": (deployed(0, tp=4, pp=3, npus=36), "hosts"),
+    "nodes-understated": (deployed(0, replicas=5, npus=10), "nodes"),
+}
+MUTATIONS = CAUGHT | CAUGHT_ALONE
 
 
 @pytest.mark.parametrize(
@@ -85,6 +145,70 @@ def test_corrupted_plan_is_caught(
     good_problem: SizingProblem, good_plan: Plan, mutate: Mutation, requirement: str
 ) -> None:
     assert requirement in broken(good_problem, mutate(good_plan))
+
+
+@pytest.mark.parametrize(
+    ("mutate", "requirement"), CAUGHT_ALONE.values(), ids=CAUGHT_ALONE.keys()
+)
+def test_corruption_is_called_by_its_name_alone(
+    good_problem: SizingProblem, good_plan: Plan, mutate: Mutation, requirement: str
+) -> None:
+    unlimited = good_problem.model_copy(update={"limits": Limits()})
+    assert broken(unlimited, good_plan) == set()
+    assert broken(unlimited, mutate(good_plan)) == {requirement}
+
+
+def over_two_nodes(tp: int, pp: int, nodes: int) -> Mutation:
+    """Return the mutation to one chat replica on two whole nodes."""
+    return both(
+        deployed(0, tp=tp, pp=pp, replicas=1, npus=16, nodes=nodes, usd_per_hour=32.0),
+        bought(0, hosts=2, npus=16, usd_per_hour=32.0, power=16 * 1730.0),
+    )
+
+
+def test_a_replica_over_two_nodes_keeps_its_ranks_within_one(
+    good_problem: SizingProblem, good_plan: Plan
+) -> None:
+    chat, users = good_problem.traffic
+    quiet = chat.model_copy(update={"rate": 1.0, "targets": ()})
+    problem = good_problem.model_copy(
+        update={"traffic": (quiet, users), "limits": Limits()}
+    )
+    for mutate, caught in (
+        (over_two_nodes(8, 2, nodes=2), set()),
+        (over_two_nodes(8, 2, nodes=1), {"nodes"}),
+        (over_two_nodes(16, 1, nodes=2), {"hosts"}),
+    ):
+        assert broken(problem, mutate(good_plan)) == caught
+
+
+def test_deployments_on_one_purchase_share_its_cost(
+    good_problem: SizingProblem, good_plan: Plan
+) -> None:
+    pair, _ = good_plan.deployments
+    for shares, caught in (
+        ((10.0, 6.0), set()),
+        ((10.0, 5.0), {"cost"}),
+        ((16.0, 16.0), {"cost"}),
+    ):
+        two, one = (
+            pair.model_copy(
+                update={"replicas": n, "npus": 2 * n, "usd_per_hour": share}
+            )
+            for n, share in zip((2, 1), shares, strict=True)
+        )
+        deployments = (two, one, good_plan.deployments[1])
+        plan = good_plan.model_copy(update={"deployments": deployments})
+        assert broken(good_problem, plan) == caught
+
+
+def test_a_plan_that_just_fits_its_batch_passes(
+    good_problem: SizingProblem, good_plan: Plan
+) -> None:
+    # 16 + 2 sqrt(16) is 24 without rounding; 32.5 + 2 sqrt(32.5) is below 44.
+    assert good_plan.deployments[1].batch == 24
+    assert broken(good_problem, deployed(0, mean_batch=32.5)(good_plan)) == set()
+    assert broken(good_problem, deployed(0, batch=45)(good_plan)) == set()
 
 
 LIMITS = {

@@ -112,6 +112,78 @@ def test_json_predictions(genz: Genz) -> None:
         chat["ttft_s"]["mean"] + 199 * chat["tpot_s"]["mean"], rel=1e-3
     )
     assert chat["rate_req_per_s"] == pytest.approx(5.0)
+    (served,) = chat["deployments"]
+    (row,) = answer["plan"]
+    assert set(served) == SERVED
+    assert [served[key] for key in ("npu", "tp", "pp")] == [
+        row[key] for key in ("npu", "tp", "pp")
+    ]
+    assert row["replicas"] * served["req_per_s_per_replica"] == pytest.approx(5.0)
+    for metric in ("ttft", "tpot"):
+        mean = chat[f"{metric}_s"]["mean"]
+        assert served[f"{metric}_mean_s"] == pytest.approx(mean)
+    # Little's law: each decoding request stays for 199 steps.
+    assert served["decoding_per_replica"] == pytest.approx(
+        served["req_per_s_per_replica"] * 199 * served["tpot_mean_s"], rel=1e-6
+    )
+    assert served["decoding_per_replica"] <= row["mean_batch"]
+    assert 0 < served["utilisation"] <= 1
+
+
+SERVED = {
+    "npu",
+    "tp",
+    "pp",
+    "req_per_s_per_replica",
+    "decoding_per_replica",
+    "utilisation",
+    "ttft_mean_s",
+    "tpot_mean_s",
+}
+MIXED = (
+    *("--model", "llama-3.1-8b", "--npu", "l40s", "--npu", "h100-sxm"),
+    *("--price", "l40s=0.80 USD/h", "--price", "h100-sxm=2.50 USD/h"),
+    *("--input-tokens", "1000", "--output-tokens", "200", "--rate", "33 req/s"),
+    *("--ttft", "1 s", "--tpot", "50 ms"),
+)
+"""A question whose plan has deployments on both NPUs."""
+
+
+def test_each_deployment_has_its_share_and_latencies(genz: Genz) -> None:
+    answer = sized(genz, *MIXED)
+    (chat,) = answer["predictions"]
+    plan, served = answer["plan"], chat["deployments"]
+    assert len({row["npu"] for row in plan}) == len(plan) == len(served) == 2
+    places = [(row["npu"], row["tp"], row["pp"]) for row in plan]
+    assert [(s["npu"], s["tp"], s["pp"]) for s in served] == places
+    rates = [
+        row["replicas"] * each["req_per_s_per_replica"]
+        for row, each in zip(plan, served, strict=True)
+    ]
+    assert sum(rates) == pytest.approx(33.0)
+    assert sum(rates) == pytest.approx(chat["rate_req_per_s"])
+    for metric, target in (("ttft", 1.0), ("tpot", 0.05)):
+        means = [each[f"{metric}_mean_s"] for each in served]
+        assert max(means) <= target
+        pooled = sum(m * r for m, r in zip(means, rates, strict=True)) / sum(rates)
+        assert chat[f"{metric}_s"]["mean"] == pytest.approx(pooled)
+    # The router loads each in proportion to what it can take.
+    assert served[0]["utilisation"] == pytest.approx(served[1]["utilisation"])
+
+    table = genz("size", *MIXED, "--format", "csv").out
+    for row, each in zip(csv.DictReader(io.StringIO(table)), served, strict=True):
+        assert row["npu"] == each["npu"]
+        for key in ("req_per_s_per_replica", "ttft_mean_s", "tpot_mean_s"):
+            assert float(row[key]) == pytest.approx(each[key])
+
+    text = " ".join(genz("size", *MIXED).out.split())
+    for each in served:
+        assert (
+            f"{each['npu']} tp={each['tp']} pp={each['pp']} for traffic: each replica "
+            f"gets {each['req_per_s_per_replica']:.3g} req/s "
+            f"({each['decoding_per_replica']:.3g} decoding), "
+            f"{each['utilisation']:.0%} of what targets and memory allow"
+        ) in text
 
 
 def test_json_says_what_binds_and_what_it_rests_on(genz: Genz) -> None:
@@ -148,6 +220,8 @@ def test_json_when_infeasible(genz: Genz) -> None:
     # The relaxation asked for is one that works, at the cost that it names.
     loosened = sized(genz, *IMPOSSIBLE, "--tpot", relaxed["to"])
     assert loosened["cost"]["usd_per_hour"] == pytest.approx(relaxed["usd_per_hour"])
+    assert loosened["total_npus"] == relaxed["npus"]
+    assert explanation["complete"] is True
 
 
 def test_the_whole_catalogue_cannot_give_a_token_each_millisecond(genz: Genz) -> None:
@@ -172,13 +246,22 @@ def test_csv(genz: Genz) -> None:
         assert row["status"] == "optimal"
         for key in ROW:
             assert row[key] == str(deployment[key])
-        assert float(row["tpot_mean_s"]) > 0
+        rate = float(row["req_per_s_per_replica"])
+        assert deployment["replicas"] * rate == pytest.approx(5.0)
+        ttft, tpot, e2e = (
+            float(row[f"{metric}_mean_s"]) for metric in ("ttft", "tpot", "e2e")
+        )
+        assert 0 < ttft <= 1.0
+        assert 0 < tpot <= 0.05
+        assert e2e == pytest.approx(ttft + 199 * tpot)
 
 
 def test_csv_without_a_plan_is_a_header(genz: Genz) -> None:
     ran = genz("size", *IMPOSSIBLE, "--format", "csv")
     assert (ran.code, ran.err) == (3, "")
-    assert ran.out.splitlines()[0].startswith("status,traffic,npu,")
+    header = ran.out.splitlines()[0]
+    assert header.startswith("status,traffic,npu,")
+    assert header.endswith(",req_per_s_per_replica,ttft_mean_s,tpot_mean_s,e2e_mean_s")
     assert len(ran.out.splitlines()) == 1
 
 
@@ -230,6 +313,9 @@ def test_an_unproved_plan_says_so(genz: Genz, monkeypatch: pytest.MonkeyPatch) -
     answer = sized(genz, *QUESTION)
     assert answer["status"] == "feasible"
     assert answer["cost"]["gap"] == pytest.approx(0.1)
+    # One of a single type could be better than a plan that is not proved.
+    assert answer["runners_up"] == []
+    assert "one NPU type only" not in ran.out
 
 
 @pytest.fixture
@@ -261,7 +347,7 @@ def problem(tmp_path: Path) -> Path:
         ),
         (
             ("--budget", "500 USD/h"),
-            lambda a: a["requirements"].get("budget") == "500 USD/h",
+            lambda a: a["requirements"].get("budget") == "500.00 USD/h",
         ),
         (("--chunk-tokens", "512"), lambda a: a["plan"][0]["chunk_tokens"] == 512),
         (
@@ -480,6 +566,105 @@ def test_extreme_questions_get_an_answer_or_a_reason(
     assert ran.code in (0, 2, 3, 4), ran.err
     assert "report" not in ran.err
     assert "nan" not in ran.out
+
+
+@pytest.mark.parametrize(
+    ("rate", "code"), [("10000000 req/s", 0), ("10000001 req/s", 2), ("1e8 req/s", 2)]
+)
+def test_rates_reach_to_ten_million(genz: Genz, rate: str, code: int) -> None:
+    ran = genz("size", *QUESTION, "--rate", rate)
+    assert ran.code == code, ran.err
+    if code:
+        assert "--rate" in ran.err
+        assert "at most 10,000,000 req/s" in ran.err
+
+
+def test_without_limits_hardly_any_time_gives_a_plan(genz: Genz) -> None:
+    answer = sized(genz, *QUESTION, "--time-limit", "1e-9")
+    assert answer["status"] in ("optimal", "feasible")
+    cost = answer["cost"]
+    assert cost["bound_usd_per_hour"] <= cost["usd_per_hour"]
+    assert cost["gap"] == pytest.approx(
+        1 - cost["bound_usd_per_hour"] / cost["usd_per_hour"]
+    )
+    assert answer["plan"]
+
+
+def test_an_explanation_cut_short_says_so(genz: Genz) -> None:
+    question = (*QUESTION, "--tpot", "1 ms", "--time-limit", "1e-9")
+    ran = genz("size", *question)
+    assert ran.code == 3
+    assert "The time was up" in ran.out
+    assert "--time-limit" in ran.out
+    explanation = genz("size", *question, "--format", "json").json["explanation"]
+    assert explanation["complete"] is False
+
+
+# What reviews found
+
+
+def test_fp32_over_the_whole_catalogue(genz: Genz) -> None:
+    # Some NPUs there have no FP32 arithmetic.
+    question = (
+        *("--model", "llama-3.1-8b", "--precision", "fp32", "--rate", "5 req/s"),
+        *("--input-tokens", "500", "--output-tokens", "200"),
+    )
+    answer = sized(genz, *question)
+    assert {row["precision"] for row in answer["plan"]} == {"fp32"}
+    ran = genz("size", *question, "--npu", "gaudi2", "--price", "gaudi2=1 USD/h")
+    assert (ran.code, ran.out) == (2, "")
+    assert "precisions" in ran.err
+    assert "fp32" in ran.err
+
+
+def test_long_waits_take_no_place_in_the_batch(genz: Genz) -> None:
+    question = (
+        *("--model", "llama-3.1-70b", "--npu", "h100-sxm", "--concurrency", "64"),
+        *("--input-tokens", "8000", "--output-tokens", "16"),
+    )
+    answer = sized(genz, *question, "--ttft", "10 s")
+    (row,) = answer["plan"]
+    estimated = genz(
+        *("estimate", *question[:4], "--tp", row["tp"], "--pp", row["pp"]),
+        *("--replicas", row["replicas"], *question[4:], "--format", "json"),
+    )
+    assert estimated.code == 0
+    assert estimated.json["ttft_s"]["mean"] <= 10.0
+    assert answer["total_npus"] == row["npus"] == 8
+
+
+@pytest.mark.parametrize("npu", ["h100-sxm", "l40s", "*"])
+def test_the_ttft_that_is_called_possible_is_possible(genz: Genz, npu: str) -> None:
+    question = (
+        *("--model", "llama-3.1-8b", "--npu", npu, "--rate", "5 req/s"),
+        *("--input-tokens", "500", "--output-tokens", "200"),
+    )
+    ran = genz("size", *question, "--ttft", "1 us", "--format", "json")
+    assert ran.code == 3
+    (floor,) = ran.json["explanation"]["floors"]
+    seconds = float(floor["least"].removesuffix(" ms")) / 1e3
+    above = sized(genz, *question, "--ttft", f"{seconds * 1.01:.6g} s")
+    assert above["predictions"][0]["ttft_s"]["mean"] <= seconds * 1.01
+    below = genz("size", *question, "--ttft", f"{seconds * 0.99:.6g} s")
+    assert below.code == 3
+
+
+@pytest.mark.parametrize("minimize", ["cost", "npus", "power"])
+def test_runners_up_are_no_better_than_the_plan(genz: Genz, minimize: str) -> None:
+    answer = sized(
+        genz,
+        *("--model", "llama-3.1-8b", "--rate", "30 req/s", "--minimize", minimize),
+        *("--input-tokens", "1000", "--output-tokens", "200", "--tpot", "30 ms"),
+    )
+    assert answer["runners_up"]
+    for runner in answer["runners_up"]:
+        assert runner["distance"] >= -1e-9
+        if minimize == "cost":
+            cost = answer["cost"]["usd_per_hour"]
+            assert runner["usd_per_hour"] >= cost * (1 - 1e-9)
+            assert runner["distance"] == pytest.approx(
+                runner["usd_per_hour"] / cost - 1
+            )
 
 
 def test_real_command(process: Genz) -> None:

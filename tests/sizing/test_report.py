@@ -64,6 +64,16 @@ def test_text_and_json_of_a_plan_state_the_same(genz: Genz, feasible: str) -> No
         assert re.search(rf"^traffic\s+{metric.upper()}\s", feasible, flags=re.M)
     for row in answer["provenance"]:
         assert row["as_of"] in feasible
+    lines = " ".join(feasible.split())
+    for served in answer["predictions"][0]["deployments"]:
+        rate = f"{served['req_per_s_per_replica']:.3g} req/s"
+        assert f"each replica gets {rate}" in lines
+    for binding in answer["binding"]:
+        assert f"{binding['requirement']} ({binding['reason']})" in lines
+        assert re.fullmatch(
+            r"at a mean batch of [\d.]+ it just holds, at [\d.]+ it does not",
+            binding["reason"],
+        )
 
 
 def test_predictions_meet_the_targets_beside_them(feasible: str) -> None:
@@ -91,7 +101,9 @@ def test_text_and_json_of_no_plan_state_the_same(genz: Genz, infeasible: str) ->
         assert re.search(pattern, infeasible, flags=re.M)
     for relaxed in explanation["relaxations"]:
         assert relaxed["to"] in infeasible
-        assert f"{relaxed['usd_per_hour']:,.2f}" in infeasible
+        row = (relaxed["to"], f"{relaxed['usd_per_hour']:,.2f}", f"{relaxed['npus']:,}")
+        pattern = r"\s+".join(re.escape(cell) for cell in row)
+        assert re.search(pattern + "$", infeasible, flags=re.M)
 
 
 @pytest.mark.parametrize("name", ["feasible", "infeasible"])

@@ -219,7 +219,7 @@ def replicas_of(
                 arch,
                 parallel,
                 precision,
-                batch=np.ceil(batches + 2 * np.sqrt(batches)),
+                batch=np.ceil(batches + 2 * np.sqrt(batches) - 1e-9),
                 input_tokens=traffic.input_tokens,
                 output_tokens=traffic.output_tokens,
                 step_tokens=problem.chunk_tokens,

@@ -19,7 +19,14 @@ from problems.serve import full_state
 from problems.verify import violations
 from solver.candidates import LARGEST_BATCH, splits
 from solver.model import SolveOptions
-from solver.solve import Feasible, Infeasible, Optimal, TimedOut, Workspace
+from solver.solve import (
+    Feasible,
+    Infeasible,
+    Optimal,
+    TimedOut,
+    Workspace,
+    objective_value,
+)
 
 Small = Callable[..., SizingProblem]
 
@@ -98,6 +105,30 @@ def test_hardly_any_time_gives_an_honest_outcome(small: Small, seconds: float) -
         assert outcome.certificate.bound <= outcome.plan.usd_per_hour * (1 + 1e-9)
     else:
         assert isinstance(outcome, TimedOut)
+
+
+@pytest.mark.parametrize("objective", ["cost", "npus", "power"])
+def test_without_limits_hardly_any_time_gives_a_plan(
+    small: Small, objective: str
+) -> None:
+    problem = small(
+        objective=objective,
+        precisions=["bf16", "fp8"],
+        traffic=[chat(name=f"class {i}", rate=17.0 + 3 * i)[0] for i in range(4)],
+    )
+    workspace = Workspace.of(problem)
+    outcome = workspace.solve(SolveOptions(time_limit=1e-9))
+    best = workspace.solve()
+    assert isinstance(outcome, Feasible | Optimal)
+    assert isinstance(best, Optimal)
+    assert violations(problem, outcome.plan) == []
+    value = objective_value(problem, outcome.plan)
+    least = objective_value(problem, best.plan)
+    assert outcome.certificate.bound <= least * (1 + 1e-9)
+    assert least <= value * (1 + 1e-9)
+    assert outcome.certificate.gap == pytest.approx(
+        1 - outcome.certificate.bound / value
+    )
 
 
 def test_same_problem_gives_the_same_plan(small: Small, plain: Plan) -> None:
@@ -364,7 +395,7 @@ def test_a_replicas_batch_leaves_room_for_bursts(
     plan = optimum(small(traffic=chat(**load)))
     for deployment in plan.deployments:
         mean = deployment.mean_batch
-        assert deployment.batch == math.ceil(mean + 2 * math.sqrt(mean))
+        assert deployment.batch == math.ceil(mean + 2 * math.sqrt(mean) - 1e-9)
         assert deployment.batch <= LARGEST_BATCH
 
 
@@ -416,9 +447,7 @@ def test_ttft_just_above_the_floor_has_a_plan(small: Small) -> None:
         return small(
             hardware={"npus": ["h100-sxm"]},
             prices={},
-            traffic=chat(
-                input_tokens=500, rate=5.0, targets=[target("ttft", seconds)]
-            ),
+            traffic=chat(input_tokens=500, rate=5.0, targets=[target("ttft", seconds)]),
         )
 
     asked = problem(1.0)

@@ -127,8 +127,20 @@ def test_cache_demand_by_hand(toy_arch: ModelArch) -> None:
     assert cache.deviation == pytest.approx(each * 31 / sqrt(12))
 
 
-def test_footprint_by_hand(toy_arch: ModelArch) -> None:
-    batch, prompt, answer, step_tokens, pp = 90, 50, 200, 64, 2
+@pytest.mark.parametrize("pp", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("step_tokens", "kept"),
+    [
+        (64, 64),  # one prompt fills a step, and its blocks
+        (20, 64),  # a prompt in chunks, all of which are kept
+        (65, 80),  # a prompt, and a token of the next
+        (300, 304),  # six prompts
+    ],
+)
+def test_footprint_by_hand(
+    toy_arch: ModelArch, pp: int, step_tokens: int, kept: int
+) -> None:
+    batch, prompt, answer = 90, 50, 200
     split = Parallelism(1, pp)
     memory = footprint(
         toy_arch,
@@ -143,8 +155,9 @@ def test_footprint_by_hand(toy_arch: ModelArch) -> None:
     each = layers * 2 * KV * 2
     spread = each * answer / sqrt(12)
     decoding = batch * each * paged(prompt + answer / 2) + 2 * sqrt(batch) * spread
-    prefilling = pp * each * paged(prompt)  # a prompt per stage
-    assert memory.weights == 2 * (layers * LINEAR + VOCAB * HIDDEN)
+    prefilling = pp * each * kept  # in every stage, a step of prompts for each
+    ends = 2 if pp == 1 else 1
+    assert memory.weights == 2 * (layers * LINEAR + ends * VOCAB * HIDDEN)
     assert memory.kv_cache == pytest.approx(decoding + prefilling)
     assert memory.activations == activation_bytes(
         toy_arch, split, BF16, step_tokens, batch / pp + 1

@@ -15,6 +15,8 @@ from model_ops.serving.steady_state import (
     DEFAULT_CHUNK_TOKENS,
     Mix,
     RequestShape,
+    batch_cap,
+    mean_batch,
     saturating_batch,
     sequences_per_step,
     steady_state,
@@ -56,6 +58,48 @@ def test_shape_of_a_request() -> None:
 def test_a_step_that_decodes_decodes_at_least_one_sequence() -> None:
     assert sequences_per_step(64, 4) == 16
     assert sequences_per_step(3, 4) == sequences_per_step(0.5, 1) == 1
+
+
+# ---- places for a mean batch ----
+
+
+@pytest.mark.parametrize(
+    ("mean", "cap"),
+    [(0, 0), (1e-6, 1), (0.25, 2), (1, 3), (4, 8), (4.5, 9), (16, 24), (100, 120)],
+)
+def test_places_are_the_mean_and_two_deviations(mean: float, cap: int) -> None:
+    assert batch_cap(mean) == cap  # of a Poisson variable
+
+
+@pytest.mark.parametrize(
+    ("cap", "mean"), [(-1, 0), (0, 0), (3, 1), (8, 4), (24, 16), (120, 100)]
+)
+def test_largest_mean_batch_by_hand(cap: int, mean: float) -> None:
+    assert mean_batch(cap) == pytest.approx(mean)
+
+
+@settings
+@hypothesis.given(st.floats(0, 1e6))
+def test_places_for_a_mean_batch_allow_that_batch(mean: float) -> None:
+    cap = batch_cap(mean)
+    assert mean_batch(cap) >= mean * (1 - 1e-9)
+    # And are no more than it takes.
+    assert mean_batch(cap - 1) <= mean * (1 + 1e-9)
+
+
+def test_the_largest_mean_batch_needs_no_more_places_than_there_are() -> None:
+    caps = np.append(np.arange(100_000), 2 ** np.arange(17, 40))
+    needed = batch_cap(mean_batch(caps))
+    assert caps[needed > caps].tolist() == []
+    assert np.array_equal(needed, caps)
+
+
+@settings
+@hypothesis.given(st.integers(1, 10**6), st.floats(1e-6, 1))
+def test_a_larger_mean_batch_needs_no_fewer_places(cap: int, more: float) -> None:
+    mean = mean_batch(cap)
+    assert batch_cap(mean * (1 + more)) > cap
+    assert batch_cap(mean / (1 + more)) <= cap
 
 
 # ---- how prompts ride along ----
@@ -260,7 +304,7 @@ def test_prompts_that_fill_the_room_queue_for_ever(clockwork: Replica) -> None:
     shape = RequestShape(1000, 11)
     full = steady_state(clockwork, shape, 4, chunk_tokens=404)
     assert full.prompt_load == 1
-    assert full.ttft == inf
+    assert full.ttft == full.in_flight == inf
     assert full.rate == pytest.approx(4 / (10 * SECOND))
     beyond = steady_state(clockwork, shape, 4, chunk_tokens=104)
     assert beyond.prompt_load == 4
@@ -365,6 +409,10 @@ def test_batch_is_rate_times_the_seconds_of_decoding(
     state = steady_state(replica, shape, batch, chunk)
     held = state.rate * (answer - 1) * state.tpot
     assert held == pytest.approx(float(batch))  # Little's law
+    assert state.batch == batch
+    assert state.in_flight == pytest.approx(
+        float(state.rate * (state.ttft + (answer - 1) * state.tpot))
+    )
 
 
 @settings
@@ -429,7 +477,7 @@ def test_faster_hardware_never_serves_less(
         assert fast.tpot <= slow.tpot * (1 + 1e-12)
 
 
-PARTS = ("ttft", "tpot", "rate", "prompt_load")
+PARTS = ("batch", "ttft", "tpot", "rate", "prompt_load", "in_flight")
 
 
 def test_arrays_and_stacked_supplies_equal_scalars(

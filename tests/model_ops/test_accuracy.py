@@ -1,0 +1,203 @@
+"""Intervals: around the prediction, never faster than the roofline."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from model_ops.accuracy import FACTORS, interval, latency_intervals
+from model_ops.estimate import Estimate, Load, LoadMode, estimate, least_latencies
+from model_ops.opcost import KernelFamily
+from model_ops.platform.efficiency import ConstantEfficiency, KernelEfficiency
+from model_ops.platform.npu import Npu
+from model_ops.platform.supply import Supply
+from model_ops.profiler.arch import ModelArch
+from model_ops.profiler.parallelism import Parallelism
+from model_ops.serving.steady_state import RequestShape
+from model_ops.serving.step import Replica
+
+SHAPE = RequestShape(input_tokens=100, output_tokens=41)
+SINGLE = RequestShape(input_tokens=100, output_tokens=1)
+METRICS = ("ttft", "tpot", "e2e")
+CHUNK = 256
+
+
+def lossy(npu: Npu, share: float) -> Npu:
+    kernels = dict.fromkeys(KernelFamily, KernelEfficiency(share, share, 0.0))
+    efficiency = ConstantEfficiency(kernels, {})
+    return replace(npu, efficiency=efficiency, link_efficiency=share, step_overhead=0.0)
+
+
+def on(replica: Replica, share: float, tp: int = 1, pp: int = 1) -> Replica:
+    (npu,) = replica.supply.npus
+    return replace(
+        replica,
+        supply=Supply.of(lossy(npu, share)),
+        parallelism=Parallelism(tp, pp),
+    )
+
+
+def under(
+    replica: Replica,
+    mode: LoadMode,
+    shape: RequestShape = SHAPE,
+    users: object = 4.0,
+) -> Estimate:
+    full = Load(shape, LoadMode.OFFLINE, chunk_tokens=CHUNK)
+    rate = 0.1 * users * estimate(replica, full).rate
+    return estimate(replica, Load(shape, mode, users, rate, CHUNK))
+
+
+@pytest.mark.parametrize("mode", list(LoadMode))
+def test_every_mode_has_factors_around_the_prediction(mode: LoadMode) -> None:
+    assert {"ttft", "tpot", "rate"} <= set(FACTORS[mode]) <= {*METRICS, "rate"}
+    for metric, (low, high) in FACTORS[mode].items():
+        assert 0 < low <= 1 <= high
+        assert interval(metric, 2.0, mode) == (2 * low, 2 * high)
+
+
+@pytest.mark.parametrize("mode", list(LoadMode))
+@pytest.mark.parametrize("users", [1.0, 4.0])
+@pytest.mark.parametrize("share", [1.0, 0.9, 0.5, 0.01])
+@pytest.mark.parametrize("layout", [(1, 1), (4, 1), (2, 3)])
+@pytest.mark.parametrize(
+    "shape", [SHAPE, SINGLE, RequestShape(10, 400), RequestShape(1000, 5)]
+)
+def test_intervals_hold_the_prediction_and_start_above_the_roofline(
+    toy_replica: Replica,
+    mode: LoadMode,
+    share: float,
+    layout: tuple[int, int],
+    shape: RequestShape,
+    users: float,
+) -> None:
+    replica = on(toy_replica, share, *layout)
+    found = under(replica, mode, shape, users=users)
+    intervals = latency_intervals(replica, found, mode)
+    assert set(intervals) == set(METRICS)
+    first, further = least_latencies(replica, shape)
+    least = {"ttft": first, "tpot": further, "e2e": first}
+    if "e2e" not in FACTORS[mode]:
+        least["e2e"] = first + shape.decode_steps * further
+    for metric, (low, high) in intervals.items():
+        mean = getattr(found, metric)
+        assert low <= mean * (1 + 1e-12)
+        assert mean <= high * (1 + 1e-12)
+        assert high < np.inf
+        assert low >= min(least[metric], mean) * (1 - 1e-12), metric
+    for end in (0, 1):
+        assert intervals["e2e"][end] >= intervals["ttft"][end]
+
+
+@pytest.mark.parametrize("mode", list(LoadMode))
+def test_far_above_the_roofline_intervals_are_the_factors(
+    toy_replica: Replica, mode: LoadMode
+) -> None:
+    replica = on(toy_replica, 1e-3)
+    found = under(replica, mode)
+    intervals = latency_intervals(replica, found, mode)
+    for metric in ("ttft", "tpot"):
+        expected = interval(metric, getattr(found, metric), mode)
+        assert intervals[metric] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("mode", list(LoadMode))
+def test_at_the_roofline_intervals_start_there(
+    toy_replica: Replica, mode: LoadMode
+) -> None:
+    replica = on(toy_replica, 1.0)
+    found = under(replica, mode, users=1e-3)
+    if mode is LoadMode.STATIC_BATCH:
+        found = under(replica, mode, users=1.0)
+    intervals = latency_intervals(replica, found, mode)
+    first, further = least_latencies(replica, SHAPE)
+    for metric, least in (("ttft", first), ("tpot", further)):
+        assert interval(metric, getattr(found, metric), mode)[0] < least
+        assert intervals[metric][0] == pytest.approx(least, rel=1e-12)
+
+
+@pytest.mark.parametrize("mode", [m for m in LoadMode if "e2e" not in FACTORS[m]])
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_end_to_end_adds_up_from_its_parts(
+    toy_replica: Replica, mode: LoadMode, share: float
+) -> None:
+    replica = on(toy_replica, share)
+    intervals = latency_intervals(replica, under(replica, mode), mode)
+    for end in (0, 1):
+        ttft, tpot, e2e = (intervals[metric][end] for metric in METRICS)
+        assert e2e == pytest.approx(ttft + 40 * tpot, rel=1e-12)
+
+
+def test_end_to_end_of_a_static_batch_was_measured(toy_replica: Replica) -> None:
+    mode = LoadMode.STATIC_BATCH
+    assert [m for m in LoadMode if "e2e" in FACTORS[m]] == [mode]
+    replica = on(toy_replica, 0.1)
+    found = under(replica, mode)
+    intervals = latency_intervals(replica, found, mode)
+    expected = interval("e2e", found.e2e, mode)
+    assert intervals["e2e"] == pytest.approx(expected, rel=1e-12)
+    # A wide TTFT widens it: no answer ends before it begins.
+    late = replace(found, tpot=0.0 * found.tpot)
+    intervals = latency_intervals(replica, late, mode)
+    assert 0.94 * late.e2e <= intervals["e2e"][0] <= late.e2e
+    assert intervals["e2e"][1] >= intervals["ttft"][1]
+
+
+def test_end_to_end_of_a_static_batch_starts_above_the_roofline(
+    toy_replica: Replica,
+) -> None:
+    mode = LoadMode.STATIC_BATCH
+    for share in (1.0, 0.99, 0.9, 0.5):
+        for shape in (SHAPE, SINGLE, RequestShape(10, 400), RequestShape(1000, 5)):
+            replica = on(toy_replica, share)
+            found = under(replica, mode, shape, users=1.0)
+            low, _ = latency_intervals(replica, found, mode)["e2e"]
+            first, further = least_latencies(replica, shape)
+            least = first + shape.decode_steps * further
+            assert least * (1 - 1e-12) <= low <= found.e2e * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("mode", list(LoadMode))
+def test_no_further_token_takes_no_time(toy_replica: Replica, mode: LoadMode) -> None:
+    replica = on(toy_replica, 0.5)
+    intervals = latency_intervals(replica, under(replica, mode, SINGLE), mode)
+    assert intervals["tpot"] == (0, 0)
+    if "e2e" not in FACTORS[mode]:
+        assert intervals["e2e"] == pytest.approx(intervals["ttft"], rel=1e-12)
+
+
+def test_endless_waiting_has_an_endless_interval(toy_replica: Replica) -> None:
+    mode = LoadMode.OPEN_LOOP
+    found = replace(under(toy_replica, mode), ttft=np.inf)
+    intervals = latency_intervals(toy_replica, found, mode)
+    assert intervals["ttft"] == intervals["e2e"] == (np.inf, np.inf)
+    assert intervals["tpot"][1] < np.inf
+
+
+@pytest.mark.parametrize("mode", list(LoadMode))
+def test_arrays_and_stacked_supplies_equal_scalars(
+    toy_arch: ModelArch, toy_replica: Replica, toy_npu: Npu, mode: LoadMode
+) -> None:
+    npus = (toy_npu, lossy(toy_npu, 0.7), lossy(toy_npu, 0.05))
+    tp, pp = np.array([1, 2, 4]), np.array([1, 3, 6])
+    users = np.array([0.5, 2.0, 8.0])
+    together = Replica(
+        toy_arch,
+        Parallelism(tp[:, None], pp[:, None]),
+        toy_replica.precision,
+        Supply.stack(npus, 2),
+    )
+    whole = latency_intervals(together, under(together, mode, users=users), mode)
+    grid = (len(npus), len(tp), len(users))
+    for at in np.ndindex(grid):
+        replica = replace(
+            toy_replica,
+            parallelism=Parallelism(int(tp[at[1]]), int(pp[at[1]])),
+            supply=Supply.of(npus[at[0]]),
+        )
+        one = under(replica, mode, users=float(users[at[2]]))
+        alone = latency_intervals(replica, one, mode)
+        for metric in METRICS:
+            for found, expected in zip(whole[metric], alone[metric], strict=True):
+                here = np.broadcast_to(found, grid)[at]
+                assert here == pytest.approx(expected, rel=1e-9), metric
