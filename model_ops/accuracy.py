@@ -63,10 +63,12 @@ def latency_intervals(
     first, further = least_latencies(replica, estimate.shape)
     floors = {"ttft": first, "tpot": further, "e2e": first + steps * further}
     found = {}
-    for metric in FACTORS[mode].keys() & floors.keys():
+    for metric, floor in floors.items():
+        if metric not in FACTORS[mode]:
+            continue
         mean = getattr(estimate, metric)
         low, high = interval(metric, mean, mode)
-        found[metric] = (np.minimum(np.maximum(low, floors[metric]), mean), high)
+        found[metric] = (np.minimum(np.maximum(low, floor), mean), high)
     if "e2e" not in found:
         (low, high), (slow, late) = found["ttft"], found["tpot"]
         found["e2e"] = (low + steps * slow, high + steps * late)

@@ -162,10 +162,26 @@ def _purchase(
             yield Violation("npus", f"{deployment.npu}: {deployment.npus} are not used")
         slots[offer.slot(npus)] += deployment.replicas
     hosts = offer.hosts_for(slots)
-    if hosts > purchase.hosts:
+    if hosts != purchase.hosts:
         yield Violation("hosts", f"{purchase.hosts} of {offer.label}, {hosts} needed")
+    yield from _origin(purchase, offer)
     yield from _bill(purchase, offer, sum(deployment.npus for deployment in standing))
     yield from _shares(purchase, offer, standing)
+
+
+def _origin(purchase: Purchase, offer: Offer) -> Iterator[Violation]:
+    """Compare where a purchase says its price comes from with its offer."""
+    price = offer.price
+    for name, stated, known in (
+        ("provider", purchase.provider, offer.provider),
+        ("instance", purchase.instance, price.instance),
+        ("term", purchase.term, price.term),
+        ("region", purchase.region, price.region),
+        ("source", purchase.source, price.source),
+        ("as_of", purchase.as_of, price.as_of),
+    ):
+        if stated != known:
+            yield Violation(name, f"{offer.label}: '{stated}' stated, '{known}' known")
 
 
 def _bill(purchase: Purchase, offer: Offer, used: int) -> Iterator[Violation]:

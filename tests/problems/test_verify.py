@@ -97,7 +97,15 @@ CAUGHT_ALONE = {
             lambda plan: plan.model_copy(
                 update={"purchases": (*plan.purchases, plan.purchases[0])}
             ),
-            bought(2, offer=L40S, npu="l40s", hosts=1, npus=2, power=2 * 350 * 2.17),
+            bought(
+                2,
+                offer=L40S,
+                npu="l40s",
+                instance="1 NPU",
+                hosts=1,
+                npus=2,
+                power=2 * 350 * 2.17,
+            ),
         ),
         "cost",
     ),
@@ -108,6 +116,13 @@ CAUGHT_ALONE = {
     "power-understated": (bought(0, power=1000.0), "power"),
     "hosts-too-few": (deployed(0, replicas=5, npus=10, nodes=2), "hosts"),
     "chunk-too-large": (deployed(0, chunk_tokens=4096), "chunk_tokens"),
+    "hosts-too-many": (bought(1, hosts=2), "hosts"),
+    "provider-misnamed": (bought(0, provider="nobody"), "provider"),
+    "instance-misnamed": (bought(0, instance="none"), "instance"),
+    "term-misnamed": (bought(0, term="spot"), "term"),
+    "region-misnamed": (bought(0, region="nowhere"), "region"),
+    "source-misnamed": (bought(0, source="hearsay"), "source"),
+    "date-misstated": (bought(0, as_of="tomorrow"), "as_of"),
 }
 """Corruptions that break one requirement and, but for the limits, no other."""
 
