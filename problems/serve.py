@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from model_ops.dtypes import Precision
 from model_ops.estimate import Estimate, Load, LoadMode, estimate
 from model_ops.platform.supply import Supply
+from model_ops.profiler.memory import MemoryFootprint, footprint
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.serving.steady_state import SteadyState, steady_state
 from model_ops.serving.step import Replica
@@ -40,13 +41,29 @@ def full_state(
 
 
 def capacity(plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass) -> float:
-    """Return what one replica covers of the class's demand with its batch full.
+    """Return what one replica covers of the class's demand when it takes all it can.
 
     Requests per second where the class states a rate, requests in flight where it
     states a concurrency.
     """
     state = full_state(plan, deployment, traffic)
     return float(state.rate if traffic.concurrency is None else state.in_flight)
+
+
+def memory_needed(
+    plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass
+) -> MemoryFootprint:
+    """Return what a deployment needs on its fullest NPU with its batch full."""
+    replica = replica_of(plan, deployment)
+    return footprint(
+        replica.arch,
+        replica.parallelism,
+        replica.precision,
+        batch=deployment.batch,
+        input_tokens=traffic.input_tokens,
+        output_tokens=traffic.output_tokens,
+        step_tokens=deployment.chunk_tokens,
+    )
 
 
 @dataclass(frozen=True, slots=True)

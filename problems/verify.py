@@ -9,14 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from model_ops.profiler.memory import footprint
 from model_ops.profiler.parallelism import rule_broken_by
 from model_ops.serving.steady_state import SteadyState, batch_cap
 from problems import catalogue
 from problems.offers import Offer, offers
 from problems.plan import Plan, PlannedDeployment, Purchase
 from problems.problem import LatencyTarget, SizingProblem, TrafficClass
-from problems.serve import capacity, full_state, replica_of
+from problems.serve import capacity, full_state, memory_needed, replica_of
 
 _ROUNDING = 1e-9
 """Relative tolerance of float sums."""
@@ -101,17 +100,9 @@ def _place(deployment: PlannedDeployment) -> str:
 def _memory(
     plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass
 ) -> Iterator[Violation]:
-    name, replica = _place(deployment), replica_of(plan, deployment)
-    needed = footprint(
-        replica.arch,
-        replica.parallelism,
-        replica.precision,
-        batch=deployment.batch,
-        input_tokens=traffic.input_tokens,
-        output_tokens=traffic.output_tokens,
-        step_tokens=deployment.chunk_tokens,
-    ).total
-    usable = replica.supply.usable_memory
+    name = _place(deployment)
+    needed = memory_needed(plan, deployment, traffic).total
+    usable = replica_of(plan, deployment).supply.usable_memory
     if needed > usable * (1 + _ROUNDING):
         yield Violation("memory", f"{name}: {needed:.4g} B of {usable:.4g} B")
     if batch_cap(deployment.mean_batch) > deployment.batch:

@@ -7,7 +7,6 @@ from model_ops.accuracy import latency_intervals
 from model_ops.dtypes import Precision
 from model_ops.estimate import bound_by
 from model_ops.opcost import Number
-from model_ops.profiler.memory import MemoryFootprint, footprint
 from model_ops.units import HOURS_PER_MONTH
 from problems import catalogue
 from problems.plan import Plan
@@ -116,22 +115,6 @@ def usd_per_million_tokens(plan: Plan, facts: list[ClassFacts]) -> tuple[float, 
     return per_second / output, per_second / (output + prompts)
 
 
-def memory_of(plan: Plan, served: Served) -> tuple[MemoryFootprint, float]:
-    """Return a deployment's memory with its batch full, and what is usable."""
-    deployment, shape = served.deployment, served.load.shape
-    replica = replica_of(plan, deployment)
-    needed = footprint(
-        replica.arch,
-        replica.parallelism,
-        replica.precision,
-        batch=deployment.batch,
-        input_tokens=shape.input_tokens,
-        output_tokens=shape.output_tokens,
-        step_tokens=deployment.chunk_tokens,
-    )
-    return needed, float(replica.supply.usable_memory)
-
-
 def emulated(plan: Plan) -> Iterator[str]:
     """Yield a sentence for each NPU that computes a format in a wider one."""
     for deployment in plan.deployments:
@@ -145,10 +128,12 @@ def unmeasured(plan: Plan) -> Iterator[str]:
     """Yield a sentence for each NPU whose kernels nobody measured for us."""
     for npu in dict.fromkeys(deployment.npu for deployment in plan.deployments):
         profile = catalogue.npu_file(npu).efficiency
-        basis = catalogue.efficiency_file(profile).basis
-        if basis != "measured":
+        measured = catalogue.efficiency_file(profile).measured_on
+        if npu not in measured:
+            like = " and ".join(measured)
+            taken = f"those of {like}" if like else "assumed, or another vendor's"
             yield (
-                f"No kernel of {npu} was measured: its efficiencies are {basis}, "
+                f"No kernel of {npu} was measured: its efficiencies are {taken}, and "
                 "its figures less certain than the intervals say."
             )
 

@@ -4,7 +4,7 @@ import math
 
 from model_ops.dtypes import Precision
 from model_ops.errors import DeploymentError, ProblemError, UnitError
-from model_ops.estimate import Load, LoadMode, estimate
+from model_ops.estimate import Estimate, Load, LoadMode, estimate
 from model_ops.platform.supply import Supply
 from model_ops.profiler.parallelism import Parallelism, check_parallelism
 from model_ops.serving.steady_state import RequestShape
@@ -62,25 +62,29 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command
     )
     load = _load(shape, mode, concurrency, rate, replicas, chunk_tokens)
     result = estimate(replica, load)
-    if not result.fits:
-        raise DeploymentError(
-            f"{model} does not fit on {npu} with tp={degree} pp={pp}: it needs "
-            f"{BYTE.format(float(result.memory.total))} per NPU, "
-            f"{BYTE.format(float(result.usable_memory))} are usable"
-        )
-    if result.overloaded:
-        most = float(result.rate) * replicas
-        raise DeploymentError(
-            f"--rate: {replicas} x {npu} tp={degree} pp={pp} can finish at most "
-            f"{most:.3g} req/s; give more --replicas"
-        )
     where = f"{replicas} x ({chip.name} tp={degree} pp={pp})"
+    _check(result, arch.name, where, replicas)
     title = (
         f"{arch.name} in {formats.name} on {where}, "
         f"{load.mode.value.replace('_', ' ')}, "
         f"{shape.input_tokens:,.0f} tokens in and {shape.output_tokens:,.0f} out"
     )
     return Prediction(title, replica, load, replicas, result)
+
+
+def _check(result: Estimate, model: str, where: str, replicas: int) -> None:
+    """Raise `DeploymentError` if the model does not fit or the load is too much."""
+    if not result.fits:
+        raise DeploymentError(
+            f"{model} does not fit on {where}: it needs "
+            f"{BYTE.format(float(result.memory.total))} per NPU, "
+            f"{BYTE.format(float(result.usable_memory))} are usable"
+        )
+    if result.overloaded:
+        raise DeploymentError(
+            f"--rate: {where} can finish at most "
+            f"{float(result.rate) * replicas:.3g} req/s; give more --replicas"
+        )
 
 
 def _required(option: str, value: str | None) -> str:

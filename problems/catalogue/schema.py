@@ -107,7 +107,9 @@ class NpuFile(CatalogueFile):
 class EfficiencyFile(CatalogueFile):
     """What share of an NPU's rates its kernels reach, by kernel family."""
 
-    basis: Literal["measured", "transferred", "assumed"]
+    measured_on: Annotated[
+        tuple[str, ...], Field(description="NPUs whose kernels it was fitted to")
+    ]
     memory_usable: Annotated[Fraction, Field(description="share of the capacity")]
     runtime_reserve: Annotated[Bytes, Field(description="context, communicator")]
     link_efficiency: Fraction

@@ -6,13 +6,12 @@ from typing import Any
 
 from problems.plan import Plan
 from problems.requirements import requirements
-from problems.serve import Served
+from problems.serve import Served, memory_needed
 from sizing.api import Answer
 from sizing.facts import (
     ClassFacts,
     Prediction,
     class_facts,
-    memory_of,
     provenance,
     usd_per_million_tokens,
     usd_per_month,
@@ -89,7 +88,9 @@ def _planned(answer: Answer, plan: Plan) -> dict[str, Any]:
         "total_npus": plan.total_npus,
         "power_w": plan.power,
         "predictions": [_class(fact) for fact in facts],
-        "memory": [_memory(plan, served) for fact in facts for served in fact.served],
+        "memory": [
+            _memory(plan, fact, served) for fact in facts for served in fact.served
+        ],
         "binding": [asdict(binding) for binding in answer.bindings],
         "runners_up": [
             {
@@ -143,13 +144,13 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _memory(plan: Plan, served: Served) -> dict[str, Any]:
-    memory, usable = memory_of(plan, served)
+def _memory(plan: Plan, fact: ClassFacts, served: Served) -> dict[str, Any]:
+    memory = memory_needed(plan, served.deployment, fact.traffic)
     return {
         "npu": served.deployment.npu,
         "traffic": served.deployment.traffic,
         "weights_bytes": float(memory.weights),
         "kv_cache_bytes": float(memory.kv_cache),
         "activations_bytes": float(memory.activations),
-        "usable_bytes": usable,
+        "usable_bytes": float(served.estimate.usable_memory),
     }

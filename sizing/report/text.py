@@ -10,13 +10,12 @@ from problems import catalogue
 from problems.offers import GIVEN
 from problems.plan import Plan, PlannedDeployment, Purchase
 from problems.requirements import requirements
-from problems.serve import Served
+from problems.serve import Served, memory_needed
 from sizing.api import Answer
 from sizing.facts import (
     ClassFacts,
     class_facts,
     emulated,
-    memory_of,
     provenance,
     unmeasured,
     usd_per_million_tokens,
@@ -151,7 +150,7 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
     lines = []
     for fact in facts:
         for served in fact.served:
-            lines += [_load_of(fact, served), _memory_of(plan, served)]
+            lines += [_load_of(fact, served), _memory_of(plan, fact, served)]
     for binding in answer.bindings:
         lines.append(
             f"What keeps {binding.where} from more: {binding.requirement} "
@@ -196,8 +195,9 @@ def _load_of(fact: ClassFacts, served: Served) -> str:
     )
 
 
-def _memory_of(plan: Plan, served: Served) -> str:
-    memory, usable = memory_of(plan, served)
+def _memory_of(plan: Plan, fact: ClassFacts, served: Served) -> str:
+    memory = memory_needed(plan, served.deployment, fact.traffic)
+    usable = float(served.estimate.usable_memory)
     parts = {
         "weights": memory.weights,
         "KV cache": memory.kv_cache,

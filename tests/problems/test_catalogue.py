@@ -306,3 +306,9 @@ def test_missing_and_binary_configs_are_refused(tmp_path: Any) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ProblemError, match="not UTF-8"):
         catalogue.load_model(str(path))
+
+
+@pytest.mark.parametrize("profile", catalogue.names("efficiencies"))
+def test_profile_was_measured_on_npus_that_use_it(profile: str) -> None:
+    for npu in catalogue.efficiency_file(profile).measured_on:
+        assert catalogue.npu_file(npu).efficiency == profile
