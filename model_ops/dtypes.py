@@ -1,6 +1,6 @@
 """Number formats: how many bits a value takes, and what computes it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from model_ops.errors import DeploymentError, nearest
@@ -19,6 +19,7 @@ class Dtype(StrEnum):
     NVFP4 = "nvfp4"
     MXFP4 = "mxfp4"
     INT4 = "int4"
+    Q4_K_M = "q4_k_m"
 
     @property
     def bytes(self) -> float:
@@ -27,8 +28,8 @@ class Dtype(StrEnum):
 
     @property
     def engine(self) -> "Dtype":
-        """The arithmetic format: block-scaled FP4 formats compute as FP4."""
-        return Dtype.FP4 if self in (Dtype.NVFP4, Dtype.MXFP4) else self
+        """The arithmetic format: block-scaled formats compute as plain ones."""
+        return _ENGINE_OF.get(self, self)
 
     @classmethod
     def of(cls, name: str) -> "Dtype":
@@ -63,9 +64,20 @@ _BITS = {
     Dtype.MXFP4: 4.0 + 8 / 32,
     # One FP16 scale and one 4-bit zero per 128 values (AWQ and GPTQ, group 128).
     Dtype.INT4: 4.0 + (16 + 4) / 128,
+    # Blocks of Q4_K, and of Q6_K in part of the values and down-projections
+    # (ggml-org/llama.cpp tools/quantize/README.md, bits per weight of 8B to 405B).
+    Dtype.Q4_K_M: 4.85,
+}
+
+_ENGINE_OF = {
+    Dtype.NVFP4: Dtype.FP4,
+    Dtype.MXFP4: Dtype.FP4,
+    Dtype.Q4_K_M: Dtype.INT4,
 }
 
 _SPELLINGS = {
+    "gguf-q4_k_m": "q4_k_m",
+    "fp8_block": "fp8",
     "float32": "fp32",
     "float": "fp32",
     "bfloat16": "bf16",
@@ -101,36 +113,82 @@ _WIDER_OF_ITS_SIZE = (Dtype.FP32, Dtype.BF16)
 
 
 @dataclass(frozen=True, slots=True)
+class LinearFormat:
+    """Formats of one linear layer: weights, inputs, and the arithmetic of both."""
+
+    weights: Dtype
+    inputs: Dtype
+
+    @property
+    def engine(self) -> Dtype:
+        """The wider of both.
+
+        Of two of one size FP32 and BF16 win, else the inputs: weights are
+        converted to them.
+        """
+        return max(
+            (self.inputs, self.weights),  # max keeps the first of equals
+            key=lambda d: (int(d.bytes), d in _WIDER_OF_ITS_SIZE),
+        ).engine
+
+
+@dataclass(frozen=True, slots=True)
 class Precision:
     """The formats of a deployment's tensor classes.
 
     Parameters
     ----------
     weights
-        Linear layers. Embeddings, head and norms stay in 16 bits or more, as
-        quantised checkpoints keep them.
+        Linear layers. Embeddings, head, norms and routers stay in 16 bits or more,
+        as quantised checkpoints keep them.
     kv_cache
         Keys and values.
     activations
         Inputs of the linear layers; the residual stream between them stays in
         16 bits or more.
+    experts
+        Routed experts, where they differ from `weights`.
+    projections
+        Projections of the mixers (attention, state space), where they differ.
     """
 
     weights: Dtype = Dtype.BF16
     kv_cache: Dtype = Dtype.BF16
     activations: Dtype = Dtype.BF16
+    experts: Dtype | None = None
+    projections: Dtype | None = None
+
+    @property
+    def linear(self) -> LinearFormat:
+        """Formats of the linear layers that are of no class of their own."""
+        return self._of(self.weights)
+
+    @property
+    def expert(self) -> LinearFormat:
+        """Formats of the routed experts."""
+        return self._of(self.experts)
+
+    @property
+    def projection(self) -> LinearFormat:
+        """Formats of the mixers' projections."""
+        return self._of(self.projections)
+
+    def _of(self, weights: Dtype | None) -> LinearFormat:
+        """Return a class's formats; unquantised layers have unquantised inputs."""
+        weights = weights or self.weights
+        plain = weights.bytes >= 2 > self.activations.bytes
+        return LinearFormat(weights, weights if plain else self.activations)
 
     @property
     def compute(self) -> Dtype:
-        """Engine of the linear layers: the wider of weights and activations.
+        """Engine of the linear layers that are of no class of their own."""
+        return self.linear.engine
 
-        Of two of one size FP32 and BF16 win, else the activations: weights are
-        converted to them.
-        """
-        return max(
-            (self.activations, self.weights),  # max keeps the first of equals
-            key=lambda d: (int(d.bytes), d in _WIDER_OF_ITS_SIZE),
-        ).engine
+    @property
+    def engines(self) -> frozenset[Dtype]:
+        """Every arithmetic format that the deployment needs."""
+        linears = {f.engine for f in (self.linear, self.expert, self.projection)}
+        return frozenset(linears | {self.attention, self.residual})
 
     @property
     def residual(self) -> Dtype:
@@ -145,11 +203,13 @@ class Precision:
 
     @property
     def name(self) -> str:
-        """Short name: the preset's, or weights/activations/kv in that order."""
+        """Short name: the preset's, or weights/activations/kv and what differs."""
         for name, preset in PRESETS.items():
             if preset == self:
                 return name
-        return f"{self.weights}/{self.activations}/kv-{self.kv_cache}"
+        parts = [f"{self.weights}/{self.activations}/kv-{self.kv_cache}"]
+        parts += [f"{k}-{v}" for k in _CLASSES if (v := getattr(self, k)) is not None]
+        return "/".join(parts)
 
     @classmethod
     def serving(cls, weights: Dtype, kv_cache: Dtype) -> "Precision":
@@ -163,9 +223,20 @@ class Precision:
         both = weights in (Dtype.FP8, Dtype.INT8, Dtype.NVFP4)
         return cls(weights, kv_cache, weights if both else Dtype.BF16)
 
+    def stored(self, weights: Dtype | None, kv_cache: Dtype | None) -> "Precision":
+        """Return these formats with other weights or another KV cache.
+
+        Where some class of tensors has such weights already, the classes stay as
+        they are: a checkpoint "in MXFP4" may hold its experts alone so.
+        """
+        kept = kv_cache or self.kv_cache
+        if weights in (None, self.weights, self.experts, self.projections):
+            return replace(self, kv_cache=kept)
+        return Precision.serving(weights, kept)
+
     @classmethod
     def of(cls, name: str) -> "Precision":
-        """Return a preset, or the precision written ``weights/activations/kv-KV``.
+        """Return a preset, or the precision written as its `name`.
 
         Raises
         ------
@@ -175,14 +246,22 @@ class Precision:
         key = name.strip().lower()
         if key in PRESETS:
             return PRESETS[key]
-        parts = key.split("/")
-        if len(parts) == 3 and parts[2].startswith("kv-"):
-            weights, activations, kv = Dtype.of(parts[0]), Dtype.of(parts[1]), parts[2]
-            return cls(weights, Dtype.of(kv.removeprefix("kv-")), activations)
-        raise DeploymentError(
-            f"unknown precision '{name}'{nearest(key, PRESETS)} "
-            "(or write weights/activations/kv-KV, like 'fp8/fp8/kv-fp8')"
-        )
+        weights, _, rest = key.partition("/")
+        activations, *classes = rest.split("/")
+        formats = dict(part.partition("-")[::2] for part in classes)
+        kv = formats.pop("kv", None)
+        if not kv or not activations or not formats.keys() <= set(_CLASSES):
+            raise DeploymentError(
+                f"unknown precision '{name}'{nearest(key, PRESETS)} "
+                "(or write weights/activations/kv-KV, like 'fp8/fp8/kv-fp8', then "
+                "/experts-DTYPE or /projections-DTYPE where they differ)"
+            )
+        special = {each: Dtype.of(formats[each]) for each in formats}
+        return cls(Dtype.of(weights), Dtype.of(kv), Dtype.of(activations), **special)
+
+
+_CLASSES = ("experts", "projections")
+"""Tensor classes that may have a weight format of their own."""
 
 
 BF16 = Precision()

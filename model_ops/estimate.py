@@ -15,24 +15,20 @@ import numpy.typing as npt
 
 from model_ops.opcost import Mask, Number
 from model_ops.platform.supply import Supply
-from model_ops.profiler.memory import (
-    MemoryFootprint,
-    footprint,
-    largest_batch,
-    lockstep_footprint,
-)
-from model_ops.profiler.work import Step, decode, prefill
+from model_ops.profiler.memory import MemoryFootprint, Room
+from model_ops.profiler.parallelism import Parallelism
+from model_ops.profiler.work import RequestShape, Step, prefill
 from model_ops.serving.steady_state import (
     DEFAULT_CHUNK_TOKENS,
     Mix,
-    RequestShape,
     batch_cap,
+    decoding_segment,
     mean_batch,
     saturating_batch,
     steady_state,
 )
 from model_ops.serving.step import Replica, TimedOperator, step_time, timed_operators
-from model_ops.units import Bytes, RequestsPerSecond, Seconds
+from model_ops.units import RequestsPerSecond, Seconds
 
 _BISECTIONS = 30
 """Halvings of the batch interval: finer than any prediction by far."""
@@ -90,7 +86,7 @@ class Estimate:
         Requests finished per second.
     batch
         Sequences decoding, on average.
-    memory, usable_memory
+    memory, room
         Bytes needed on the fullest NPU, and bytes there.
     overloaded
         Whether more requests arrive than the replica can finish.
@@ -102,7 +98,7 @@ class Estimate:
     rate: RequestsPerSecond | Number
     batch: Number
     memory: MemoryFootprint
-    usable_memory: Bytes | Number
+    room: Room
     overloaded: Mask = False
 
     @property
@@ -118,7 +114,9 @@ class Estimate:
     @property
     def fits(self) -> Mask:
         """Whether the memory suffices."""
-        return self.memory.total <= self.usable_memory
+        return (self.memory.total <= self.room.own) & (
+            self.memory.outer <= self.room.outer
+        )
 
 
 def estimate(replica: Replica, load: Load) -> Estimate:
@@ -138,38 +136,33 @@ def least_latencies(replica: Replica, shape: RequestShape) -> tuple[Number, Numb
     """
     npus = tuple(npu.ideal() for npu in replica.supply.npus)
     ideal = replace(replica, supply=Supply(npus, replica.supply.axes))
-    first = step_time(ideal, Step((prefill(1.0, shape.input_tokens),)))
-    further = step_time(ideal, Step((decode(1.0, shape.input_tokens),)))
-    return first.latency / replica.parallelism.pp, further.latency
+    # Alone: the other data-parallel groups have nothing to do.
+    first = step_time(ideal, replace(whole_prompts(shape, 1.0), elsewhere=0.0))
+    schedule = replica.schedule
+    alone = Step((decoding_segment(schedule, shape, 1.0),), elsewhere=0.0)
+    further = step_time(ideal, alone)
+    ttft = first.latency / replica.parallelism.pp
+    return ttft, further.latency / schedule.tokens_per_step
+
+
+def whole_prompts(shape: RequestShape, requests: Number) -> Step:
+    """Return the step that processes the prompts of so many requests at once."""
+    new = shape.new_tokens
+    return Step((prefill(requests, new, shape.input_tokens - new),))
 
 
 def most_sequences(replica: Replica, load: Load) -> Number:
     """Return the decoding sequences that fit in the replica's memory."""
-    shape = load.shape
-    return largest_batch(
-        replica.arch,
-        replica.parallelism,
-        replica.precision,
-        usable=replica.supply.usable_memory,
-        input_tokens=shape.input_tokens,
-        output_tokens=shape.output_tokens,
-        step_tokens=load.chunk_tokens,
-    )
+    return replica.largest_batch(load.shape, load.chunk_tokens)
 
 
 def _memory(replica: Replica, load: Load, batch: Number) -> MemoryFootprint:
     """Return what is needed at a mean batch; only an open loop goes beyond it."""
-    shape = load.shape
-    most = batch_cap(batch) if load.mode is LoadMode.OPEN_LOOP else np.ceil(batch)
-    return footprint(
-        replica.arch,
-        replica.parallelism,
-        replica.precision,
-        batch=most,
-        input_tokens=shape.input_tokens,
-        output_tokens=shape.output_tokens,
-        step_tokens=load.chunk_tokens,
-    )
+    groups = replica.parallelism.dp
+    most: Number = groups * np.ceil(batch / groups)
+    if load.mode is LoadMode.OPEN_LOOP:
+        most = batch_cap(batch, groups)
+    return replica.footprint(load.shape, most, load.chunk_tokens)
 
 
 def pipeline_slots(pp: Number, batch: Number) -> Number:
@@ -177,29 +170,32 @@ def pipeline_slots(pp: Number, batch: Number) -> Number:
     return np.clip(batch, 1, pp)
 
 
+def lockstep_requests(split: Parallelism, batch: Number) -> tuple[Number, Number]:
+    """Return the requests of a micro-batch of a static batch, and the micro-batches.
+
+    A data-parallel group has a request or idles: less than one is rare, not short.
+    """
+    own = np.maximum(batch / split.dp, 1.0)
+    slots = pipeline_slots(split.pp, own)
+    return own / slots, slots
+
+
 def _static_batch(replica: Replica, load: Load) -> Estimate:
     shape, batch = load.shape, load.concurrency
-    slots = pipeline_slots(replica.parallelism.pp, batch)
-    each = batch / slots
-    first = step_time(replica, Step((prefill(each, shape.input_tokens),)))
+    each, slots = lockstep_requests(replica.parallelism, batch)
+    first = step_time(replica, whole_prompts(shape, each))
     ttft = first.latency + (slots - 1) * first.bottleneck
-    further = Step((decode(each, shape.mean_context),))
-    tpot = step_time(replica, further).period(slots)
+    schedule = replica.schedule
+    further = Step((decoding_segment(schedule, shape, each),))
+    tpot = step_time(replica, further).period(slots) / schedule.tokens_per_step
     return Estimate(
         shape=shape,
         ttft=ttft,
         tpot=tpot * (shape.decode_steps > 0),
         rate=batch / (ttft + shape.decode_steps * tpot),
         batch=batch,
-        memory=lockstep_footprint(
-            replica.arch,
-            replica.parallelism,
-            replica.precision,
-            batch=batch,
-            input_tokens=shape.input_tokens,
-            output_tokens=shape.output_tokens,
-        ),
-        usable_memory=replica.supply.usable_memory,
+        memory=replica.lockstep_footprint(shape, batch),
+        room=replica.room,
     )
 
 
@@ -212,7 +208,7 @@ def _at_batch(replica: Replica, load: Load, batch: Number) -> Estimate:
         rate=state.rate,
         batch=batch,
         memory=_memory(replica, load, batch),
-        usable_memory=replica.supply.usable_memory,
+        room=replica.room,
     )
 
 
@@ -232,8 +228,8 @@ def _most_decoding(replica: Replica, load: Load) -> Number:
     """Return the batch at which memory, or the room for prompts, is full."""
     in_memory = np.maximum(most_sequences(replica, load), 1.0)
     if load.mode is LoadMode.OPEN_LOOP:
-        in_memory = mean_batch(in_memory)
-    full = saturating_batch(replica.parallelism.pp, load.shape, load.chunk_tokens)
+        in_memory = mean_batch(in_memory, replica.parallelism.dp)
+    full = saturating_batch(replica.schedule, load.shape, load.chunk_tokens)
     return np.minimum(in_memory, full * (1.0 - _BELOW_SATURATION))
 
 
@@ -245,7 +241,8 @@ def _open_loop(replica: Replica, load: Load) -> Estimate:
     batch = _bisect(fast_enough, _most_decoding(replica, load))
     result = _at_batch(replica, load, batch)
     slow = (result.rate < load.rate * (1 - 1e-6)) | ~np.isfinite(result.ttft)
-    return replace(result, overloaded=slow)
+    # Below a batch's resolution a replica would finish more than arrives.
+    return replace(result, rate=np.minimum(result.rate, load.rate), overloaded=slow)
 
 
 def _closed_loop(replica: Replica, load: Load) -> Estimate:
@@ -268,7 +265,7 @@ def _closed_loop(replica: Replica, load: Load) -> Estimate:
 def _offline(replica: Replica, load: Load) -> Estimate:
     """As many as fit, all waiting from the start: TTFT is a prompt's own time."""
     most = np.minimum(_most_decoding(replica, load), load.concurrency)
-    first = step_time(replica, Step((prefill(1.0, load.shape.input_tokens),)))
+    first = step_time(replica, whole_prompts(load.shape, 1.0))
     return replace(_at_batch(replica, load, most), ttft=first.latency)
 
 
@@ -318,12 +315,12 @@ def bounds(operators: list[TimedOperator], replica: Replica) -> dict[str, Number
 
 def load_steps(replica: Replica, load: Load, batch: Number) -> tuple[Step, Step]:
     """Return the steps that set TTFT and TPOT: one with prompt tokens, one without."""
-    shape, pp = load.shape, replica.parallelism.pp
+    shape, split, schedule = load.shape, replica.parallelism, replica.schedule
     if load.mode is LoadMode.STATIC_BATCH:
-        each = batch / pipeline_slots(pp, batch)
-        first = Step((prefill(each, shape.input_tokens),))
-        return first, Step((decode(each, shape.mean_context),))
-    mix = Mix.of(pp, shape, batch, load.chunk_tokens)
+        each, _ = lockstep_requests(split, batch)
+        writing = decoding_segment(schedule, shape, each)
+        return whole_prompts(shape, each), Step((writing,))
+    mix = Mix.of(schedule, shape, batch, load.chunk_tokens)
     return mix.mixed_step(shape), mix.decode_step(shape)
 
 

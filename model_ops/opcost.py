@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_ops.dtypes import Dtype
+from model_ops.units import Bytes
 
 Number: TypeAlias = float | npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]]
 """A scalar, or an array whose axes broadcast over deployment points."""
@@ -29,6 +30,23 @@ class KernelFamily(StrEnum):
     ATTENTION_PREFILL = "attention_prefill"
     ATTENTION_DECODE = "attention_decode"
     ELEMENTWISE = "elementwise"
+    MLA_PREFILL = "mla_prefill"
+    MLA_DECODE = "mla_decode"
+    MOE = "moe"
+    SCAN = "scan"
+
+    @property
+    def relative(self) -> "KernelFamily":
+        """The family whose efficiency it takes where nobody measured its own."""
+        return _RELATIVES.get(self, self)
+
+
+_RELATIVES = {
+    KernelFamily.MLA_PREFILL: KernelFamily.ATTENTION_PREFILL,
+    KernelFamily.MLA_DECODE: KernelFamily.ATTENTION_DECODE,
+    KernelFamily.MOE: KernelFamily.GEMM,
+    KernelFamily.SCAN: KernelFamily.ELEMENTWISE,
+}
 
 
 class CollectiveKind(StrEnum):
@@ -36,6 +54,9 @@ class CollectiveKind(StrEnum):
 
     ALL_REDUCE = "all_reduce"
     ALL_GATHER = "all_gather"
+    REDUCE_SCATTER = "reduce_scatter"
+    ALL_TO_ALL = "all_to_all"
+    BROADCAST = "broadcast"
     SEND = "send"
 
 
@@ -49,6 +70,9 @@ class OpCost:
         Floating-point operations (a multiply-add is two) per arithmetic engine.
     read, written
         Bytes that cross the NPU's memory interface.
+    weights, cache
+        Bytes of `read` that are weights, and that are KV cache or state: what a
+        deployment may keep in a second, larger memory.
     link_bytes
         Bytes that the NPU must send to others, at the least.
     launches
@@ -58,6 +82,8 @@ class OpCost:
     flop: Mapping[Dtype, Number] = field(default_factory=dict)
     read: Number = 0.0
     written: Number = 0.0
+    weights: Bytes | Number = 0.0
+    cache: Bytes | Number = 0.0
     link_bytes: Number = 0.0
     launches: Number = 0.0
 
@@ -85,6 +111,8 @@ class OpCost:
             flop={e: self.flop.get(e, 0.0) + other.flop.get(e, 0.0) for e in engines},
             read=self.read + other.read,
             written=self.written + other.written,
+            weights=self.weights + other.weights,
+            cache=self.cache + other.cache,
             link_bytes=self.link_bytes + other.link_bytes,
             launches=self.launches + other.launches,
         )
@@ -94,11 +122,31 @@ class OpCost:
             flop={engine: flop * times for engine, flop in self.flop.items()},
             read=self.read * times,
             written=self.written * times,
+            weights=self.weights * times,
+            cache=self.cache * times,
             link_bytes=self.link_bytes * times,
             launches=self.launches * times,
         )
 
     __rmul__ = __mul__
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Shares kept in the NPU's second, larger memory, and read from there.
+
+    Parameters
+    ----------
+    weights, cache
+        Shares of the weights, and of the KV cache and state; 0 to 1.
+    """
+
+    weights: Number = 0.0
+    cache: Number = 0.0
+
+
+RESIDENT = Placement()
+"""Everything in the NPU's own memory."""
 
 
 class Operator(Protocol):
@@ -130,22 +178,40 @@ class Collective:
     kind
         The collective operation.
     payload
-        Bytes of the whole message, as one rank holds it before or after.
+        Bytes of the whole message, as one rank holds it before or after: what is
+        reduced, gathered, sent or broadcast, and in an all-to-all what one rank
+        hands out to all, itself included.
     ranks
         NPUs of the group; for a send, the NPUs of the whole replica.
+    stride
+        NPUs from one member to the next: 1 if the group is placed innermost
+        first, 8 if each member is one of a tensor-parallel group of 8.
     """
 
     name: str
     kind: CollectiveKind
     payload: Number
     ranks: Number
+    stride: Number = 1
 
     def cost(self) -> OpCost:
-        """Return the least bytes each rank must send; none if it is alone."""
-        others = (self.ranks - 1) / self.ranks
-        share = {
-            CollectiveKind.ALL_REDUCE: 2.0 * others,
-            CollectiveKind.ALL_GATHER: others,
-            CollectiveKind.SEND: np.minimum(self.ranks - 1, 1),
-        }[self.kind]
+        """Return the least bytes each rank must send; none if it is alone.
+
+        With n ranks and a payload of B bytes, where no switch helps:
+
+        - all-gather: what a rank lacks, others send it: ``(n - 1) / n B``.
+        - reduce-scatter: the same backwards.
+        - all-reduce: both, one after the other: ``2 (n - 1) / n B``.
+        - all-to-all: all parts but a rank's own: ``(n - 1) / n B``.
+        - broadcast: n - 1 ranks receive B, sent by all alike: ``(n - 1) / n B``.
+        - send: ``B``.
+
+        Source: E. Chan et al., "Collective communication: theory, practice, and
+        experience", CCPE 19(13), 2007 (its lower bounds).
+        """
+        if self.kind is CollectiveKind.SEND:
+            share = np.minimum(self.ranks - 1, 1)
+        else:
+            phases = 2.0 if self.kind is CollectiveKind.ALL_REDUCE else 1.0
+            share = phases * ((self.ranks - 1) / self.ranks)
         return OpCost(link_bytes=self.payload * share, launches=1.0)

@@ -159,6 +159,12 @@ FLOP_PER_SECOND = Unit(
 )
 FLOP = Unit("FLOP", _prefixed("FLOP", _DECIMAL), "2 TFLOP", ("MFLOP", "GFLOP", "TFLOP"))
 WATT = Unit("W", _prefixed("W", _DECIMAL), "700 W", ("W", "kW", "MW"))
+JOULE = Unit(
+    "J",
+    {"uJ": 1e-6, "mJ": 1e-3} | _prefixed("J", _DECIMAL),
+    "40 J",
+    ("uJ", "mJ", "J", "kJ"),
+)
 REQUEST_PER_SECOND = Unit("req/s", _REQUESTS, "10 req/s", ("req/s",))
 USD_PER_HOUR = Unit("USD/h", _COST, "55.04 USD/h", ("USD/h",))
 
@@ -168,5 +174,6 @@ BytesPerSecond = Annotated[float, BYTE_PER_SECOND]
 FlopPerSecond = Annotated[float, FLOP_PER_SECOND]
 Flop = Annotated[float, FLOP]
 Watts = Annotated[float, WATT]
+Joules = Annotated[float, JOULE]
 RequestsPerSecond = Annotated[float, REQUEST_PER_SECOND]
 UsdPerHour = Annotated[float, USD_PER_HOUR]

@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 
 from model_ops.errors import ProblemError, nearest
 from model_ops.platform.npu import Npu
+from model_ops.profiler.parallelism import Parallelism
 from problems import catalogue
 from problems.catalogue import Quote
 from problems.catalogue.schema import CONFIDENCES, Price
@@ -64,16 +65,16 @@ class Offer:
         parts = (self.provider, price.instance, price.term, price.region)
         return "|".join((self.npu.name, *parts))
 
-    def admits(self, tp: int, pp: int) -> bool:
+    def admits(self, split: Parallelism) -> bool:
         """Return whether a replica split so can stand on these hosts.
 
         Tensor parallel ranks stay within the fast fabric, as serving frameworks
-        advise; pipeline stages may cross it. A replica stays within a host or fills
-        hosts whole. An instance that is a part of a node shares no fast fabric with
-        the next: a replica cannot span two.
+        advise; data-parallel groups and pipeline stages may cross it. A replica stays
+        within a host or fills hosts whole. An instance that is a part of a node shares
+        no fast fabric with the next: a replica cannot span two.
         """
-        npus = tp * pp
-        if tp > self.npu.scale_up_npus:
+        npus = int(split.npus)
+        if split.tp > self.npu.scale_up_npus:
             return False
         if npus <= self.host_npus:
             return True
@@ -255,7 +256,8 @@ _SIZES = range(1, 129)
 
 def _at_least_as_good(better: Offer, offer: Offer) -> bool:
     """Return whether `better`, no dearer per NPU, serves wherever `offer` does."""
-    if any(offer.admits(1, n) and not better.admits(1, n) for n in _SIZES):
+    sizes = (Parallelism(1, npus) for npus in _SIZES)
+    if any(offer.admits(size) and not better.admits(size) for size in sizes):
         return False
     if not better.whole or better.host_npus == offer.host_npus:
         return better.whole <= offer.whole

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model_ops.profiler.parallelism import Parallelism
 from model_ops.units import UsdPerHour, Watts
+from problems.optimisations import Optimisations
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -20,7 +22,7 @@ class PlannedDeployment(_Part):
     ----------
     traffic
         Class of requests that they serve.
-    npu, mode, tp, pp, ep, dp, batch, precision, chunk_tokens
+    npu, mode, tp, pp, ep, dp, cp, batch, precision, chunk_tokens
         What fixes a replica's behaviour; `batch` caps its decoding sequences.
     mean_batch
         Sequences that decode on average when a replica takes all it can.
@@ -41,8 +43,9 @@ class PlannedDeployment(_Part):
     mode: Literal["aggregated"] = "aggregated"
     tp: Positive
     pp: Positive
-    ep: Literal[1] = 1
-    dp: Literal[1] = 1
+    ep: Positive = 1
+    dp: Positive = 1
+    cp: Positive = 1
     batch: Positive
     mean_batch: Annotated[float, Field(gt=0)]
     chunk_tokens: Positive
@@ -54,9 +57,14 @@ class PlannedDeployment(_Part):
     offer: str
 
     @property
+    def parallelism(self) -> Parallelism:
+        """How a replica is split."""
+        return Parallelism(self.tp, self.pp, self.ep, self.dp, self.cp)
+
+    @property
     def npus_per_replica(self) -> int:
         """NPUs of one replica."""
-        return self.tp * self.pp
+        return int(self.parallelism.npus)
 
 
 class Purchase(_Part):
@@ -94,6 +102,7 @@ class Plan(_Part):
     """Deployments and the purchases that they stand on."""
 
     model: str
+    optimisations: Optimisations = Optimisations()
     deployments: Annotated[tuple[PlannedDeployment, ...], Field(min_length=1)]
     purchases: Annotated[tuple[Purchase, ...], Field(min_length=1)]
 

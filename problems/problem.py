@@ -19,7 +19,8 @@ from pydantic import (
 
 from model_ops.dtypes import Precision
 from model_ops.errors import CatalogueError, DeploymentError, ProblemError, nearest
-from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS, RequestShape
+from model_ops.profiler.work import RequestShape
+from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from model_ops.units import (
     RequestsPerSecond,
     Seconds,
@@ -30,6 +31,7 @@ from problems import catalogue
 from problems.catalogue.schema import Confidence, Term
 from problems.fields import messages, read_text
 from problems.lengths import check_length
+from problems.optimisations import Optimisations
 
 Tokens = Annotated[int, Field(gt=0, le=100_000_000, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -81,7 +83,8 @@ class TrafficClass(_Part):
     """Requests that are alike, how many of them, and how fast they must be.
 
     Give either `rate` (requests arrive at random) or `concurrency` (so many are
-    in flight at any time).
+    in flight at any time). `prefix_hit` is the share of the prompt that is in the
+    cache already; `beams` answers are searched side by side.
     """
 
     name: Name = "traffic"
@@ -89,6 +92,8 @@ class TrafficClass(_Part):
     output_tokens: Tokens
     rate: Annotated[RequestsPerSecond, Field(gt=0, le=10_000_000)] | None = None
     concurrency: Annotated[int, Field(gt=0, le=1_000_000_000)] | None = None
+    prefix_hit: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    beams: Annotated[int, Field(ge=1, le=64)] = 1
     targets: tuple[LatencyTarget, ...] = ()
 
     @model_validator(mode="after")
@@ -123,7 +128,9 @@ class TrafficClass(_Part):
     @property
     def shape(self) -> RequestShape:
         """Tokens of a request, as the model takes them."""
-        return RequestShape(float(self.input_tokens), float(self.output_tokens))
+        tokens = float(self.input_tokens)
+        cached = tokens * self.prefix_hit
+        return RequestShape(tokens, float(self.output_tokens), cached, self.beams)
 
 
 class Hardware(_Part):
@@ -202,6 +209,8 @@ class SizingProblem(_Part):
     headroom
         Share of the capacity to keep free for bursts and failures; targets are on
         means of steady traffic, which say nothing of either.
+    optimisations
+        What the deployments use besides: speculation, adapters, offload.
     """
 
     title: str = ""
@@ -214,6 +223,7 @@ class SizingProblem(_Part):
     objective: Objective = "cost"
     chunk_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = DEFAULT_CHUNK_TOKENS
     headroom: Annotated[float, Field(ge=0, le=0.95)] = 0.0
+    optimisations: Optimisations = Optimisations()
 
     @model_validator(mode="after")
     def _classes_are_distinct(self) -> Self:
@@ -240,7 +250,10 @@ class SizingProblem(_Part):
         """
         arch = catalogue.load_model(self.model)
         self.hardware.names()
+        self.optimisations.features(arch, arch.precision)
         for traffic in self.traffic:
+            if traffic.beams > 1 and self.optimisations.speculation:
+                raise ProblemError("beams: beam search cannot be speculated on")
             tokens = traffic.input_tokens + traffic.output_tokens
             check_length(f"traffic.{traffic.name}", arch, tokens)
         limited = [_npu("limits.npus_per_type", n) for n in self.limits.npus_per_type]

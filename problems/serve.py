@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from model_ops.dtypes import Precision
 from model_ops.estimate import Estimate, Load, LoadMode, estimate
 from model_ops.platform.supply import Supply
-from model_ops.profiler.memory import MemoryFootprint, footprint
-from model_ops.profiler.parallelism import Parallelism
+from model_ops.profiler.memory import MemoryFootprint
 from model_ops.serving.steady_state import SteadyState, steady_state
 from model_ops.serving.step import Replica
 from problems import catalogue
@@ -20,11 +19,16 @@ from problems.problem import SizingProblem, TrafficClass
 
 def replica_of(plan: Plan, deployment: PlannedDeployment) -> Replica:
     """Return the replica that a planned deployment describes."""
+    arch, precision = (
+        catalogue.load_model(plan.model),
+        Precision.of(deployment.precision),
+    )
     return Replica(
-        arch=catalogue.load_model(plan.model),
-        parallelism=Parallelism(deployment.tp, deployment.pp),
-        precision=Precision.of(deployment.precision),
+        arch=arch,
+        parallelism=deployment.parallelism,
+        precision=precision,
         supply=Supply.of(catalogue.load_npu(deployment.npu)),
+        **plan.optimisations.features(arch, precision),
     )
 
 
@@ -55,15 +59,7 @@ def memory_needed(
 ) -> MemoryFootprint:
     """Return what a deployment needs on its fullest NPU with its batch full."""
     replica = replica_of(plan, deployment)
-    return footprint(
-        replica.arch,
-        replica.parallelism,
-        replica.precision,
-        batch=deployment.batch,
-        input_tokens=traffic.input_tokens,
-        output_tokens=traffic.output_tokens,
-        step_tokens=deployment.chunk_tokens,
-    )
+    return replica.footprint(traffic.shape, deployment.batch, deployment.chunk_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from model_ops.profiler.parallelism import rule_broken_by
 from model_ops.serving.steady_state import SteadyState, batch_cap
 from problems import catalogue
 from problems.offers import Offer, offers
@@ -58,6 +57,8 @@ def _unknown(
 ) -> Iterator[Violation]:
     if plan.model != problem.model:
         yield Violation("model", f"plan is for {plan.model}, not {problem.model}")
+    if plan.optimisations != problem.optimisations:
+        yield Violation("optimisations", "the plan uses others than the problem's")
     bought = {purchase.offer for purchase in plan.purchases}
     classes = {traffic.name for traffic in problem.traffic}
     formats = {precision.name for precision in problem.formats()}
@@ -85,7 +86,7 @@ def _deployment(
     problem: SizingProblem, plan: Plan, deployment: PlannedDeployment
 ) -> Iterator[Violation]:
     arch = catalogue.load_model(plan.model)
-    if broken := rule_broken_by(arch, deployment.tp, deployment.pp):
+    if broken := plan.optimisations.rule_broken_by(arch, deployment.parallelism):
         yield Violation("parallelism", f"{_place(deployment)}: {broken}")
     for traffic in problem.traffic:
         if traffic.name == deployment.traffic:
@@ -94,18 +95,21 @@ def _deployment(
 
 
 def _place(deployment: PlannedDeployment) -> str:
-    return f"{deployment.npu} tp{deployment.tp} pp{deployment.pp}"
+    return f"{deployment.npu} {deployment.parallelism.text}"
 
 
 def _memory(
     plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass
 ) -> Iterator[Violation]:
     name = _place(deployment)
-    needed = memory_needed(plan, deployment, traffic).total
-    usable = replica_of(plan, deployment).supply.usable_memory
-    if needed > usable * (1 + _ROUNDING):
-        yield Violation("memory", f"{name}: {needed:.4g} B of {usable:.4g} B")
-    if batch_cap(deployment.mean_batch) > deployment.batch:
+    needed = memory_needed(plan, deployment, traffic)
+    room = replica_of(plan, deployment).room
+    if needed.total > room.own * (1 + _ROUNDING):
+        yield Violation("memory", f"{name}: {needed.total:.4g} B of {room.own:.4g} B")
+    if needed.outer > room.outer * (1 + _ROUNDING):
+        said = f"{name}: {needed.outer:.4g} B of {room.outer:.4g} B"
+        yield Violation("second memory", said)
+    if batch_cap(deployment.mean_batch, deployment.dp) > deployment.batch:
         yield Violation("batch", f"{name}: {deployment.mean_batch} on average")
 
 
@@ -146,8 +150,8 @@ def _purchase(
     slots: Counter[int] = Counter()
     for deployment in standing:
         npus = deployment.npus_per_replica
-        if not offer.admits(deployment.tp, deployment.pp):
-            split = f"tp{deployment.tp} pp{deployment.pp}"
+        if not offer.admits(deployment.parallelism):
+            split = deployment.parallelism.text
             yield Violation("hosts", f"{split} cannot stand on {offer.label}")
         if deployment.npus != deployment.replicas * npus:
             yield Violation("npus", f"{deployment.npu}: {deployment.npus} are not used")

@@ -13,11 +13,20 @@ import numpy as np
 
 from model_ops.accuracy import interval, latency_intervals
 from model_ops.dtypes import Dtype, Precision
-from model_ops.errors import DeploymentError, GenzSizeError, ProblemError, nearest
+from model_ops.errors import (
+    CatalogueError,
+    DeploymentError,
+    GenzSizeError,
+    ProblemError,
+    nearest,
+)
 from model_ops.estimate import Estimate, Load, LoadMode, bound_by, estimate
+from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
-from model_ops.profiler.parallelism import Parallelism, check_parallelism
-from model_ops.serving.steady_state import RequestShape
+from model_ops.profiler.arch import ModelArch
+from model_ops.profiler.memory import weight_bytes
+from model_ops.profiler.parallelism import Parallelism, stacked
+from model_ops.profiler.work import RequestShape
 from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.fields import read_text
@@ -61,20 +70,26 @@ class Point:
 
     model: str
     npu: str
+    framework: str
     precision: Precision
     mode: LoadMode
-    tp: int
-    pp: int
-    dp: int
-    input_tokens: int
-    output_tokens: int
+    split: Parallelism
+    replicas: int
+    input_tokens: float
+    output_tokens: float
     concurrency: float
     rate: float
 
     @property
-    def group(self) -> tuple[str, str, Precision, LoadMode]:
+    def group(self) -> tuple[str, str, str, Precision, LoadMode]:
         """What rows of one array share."""
-        return self.model, self.npu, self.precision, self.mode
+        return self.model, self.npu, self.framework, self.precision, self.mode
+
+    def load_npu(self) -> Npu:
+        """Return the NPU as the row's framework uses it, if that is known."""
+        if self.framework:
+            return catalogue.load_npu_under(self.npu, self.framework)
+        return catalogue.load_npu(self.npu)
 
 
 def read_points(path: Path) -> list[dict[str, str]]:
@@ -155,49 +170,86 @@ def read_point(row: Mapping[str, str]) -> Point:
     model = row.get("model", "").strip()
     arch = catalogue.load_model(model)
     npu = catalogue.canonical("npus", row.get("npu", ""))
-    tp, pp, dp = _degrees(row)
-    check_parallelism(arch, tp, pp)
-    weights = row.get("weight_dtype", "").strip()
-    kv_cache = row.get("kv_dtype", "").strip()
-    precision = arch.precision
-    if weights or kv_cache:
-        stored = Dtype.of(weights) if weights else precision.weights
-        kept = Dtype.of(kv_cache) if kv_cache else precision.kv_cache
-        precision = Precision.serving(stored, kept)
-    catalogue.load_npu(npu).engine(precision.compute)
+    chip = catalogue.load_npu(npu)
+    precision = arch.precision.stored(
+        _dtype(row, "weight_dtype"), _dtype(row, "kv_dtype")
+    )
+    chip.engine(precision.compute)
+    split, replicas = _layout(row, arch, precision, chip)
     concurrency = _number(row, "concurrency")
     rate = _number(row, "request_rate")
     return Point(
         model=model,
         npu=npu,
+        framework=_framework(row),
         precision=precision,
         mode=_mode(row, concurrency, rate),
-        tp=tp,
-        pp=pp,
-        dp=dp,
-        input_tokens=_count(row, "input_tokens"),
-        output_tokens=_count(row, "output_tokens"),
+        split=split,
+        replicas=replicas,
+        input_tokens=_tokens(row, "input_tokens"),
+        output_tokens=_tokens(row, "output_tokens"),
         concurrency=concurrency,
         rate=rate,
     )
 
 
-def _degrees(row: Mapping[str, str]) -> tuple[int, int, int]:
-    pp, dp = _count(row, "pp", 1), _count(row, "dp", 1)
-    if _count(row, "ep", 1) != 1:
-        raise DeploymentError("ep: a dense model has no experts to spread; leave it 1")
+def _layout(
+    row: Mapping[str, str], arch: ModelArch, precision: Precision, npu: Npu
+) -> tuple[Parallelism, int]:
+    """Return how a replica is split, and how many replicas there are.
+
+    The degrees are those of serving frameworks: ``tp x pp x dp`` NPUs, of which dp
+    groups either share experts (ep spans them) or are replicas.
+    """
+    pp, dp, ep = (_count(row, name, 1) for name in ("pp", "dp", "ep"))
     npus = _count(row, "num_npus", 0)
     if npus and npus % (pp * dp):
         raise DeploymentError(f"num_npus: {npus} is no multiple of pp {pp} x dp {dp}")
     tp = _count(row, "tp", npus // (pp * dp) if npus else 1)
-    if npus and npus != tp * pp * dp:
+    sharing = _sharing_groups(arch, precision, npu, Parallelism(tp, pp, ep, dp))
+    if dp % sharing:
+        raise DeploymentError(f"ep: {ep} spans {sharing} of dp {dp} groups of tp {tp}")
+    split = Parallelism(tp, pp, ep, sharing)
+    arch.check(split)
+    replicas = dp // sharing
+    each = int(split.npus)
+    if npus and npus != each * replicas:
         # Replicas that the table does not name fill the NPUs it does.
-        if row.get("dp", "").strip() or npus % (tp * pp):
+        unnamed = replicas == 1 and (sharing > 1 or not row.get("dp", "").strip())
+        if not unnamed or npus % each:
             raise DeploymentError(
                 f"num_npus: {npus} is not tp {tp} x pp {pp} x dp {dp}"
             )
-        dp = npus // (tp * pp)
-    return tp, pp, dp
+        replicas = npus // each
+    return split, replicas
+
+
+def _sharing_groups(
+    arch: ModelArch, precision: Precision, npu: Npu, named: Parallelism
+) -> int:
+    """Return how many of the dp groups share their experts; 1: they are replicas."""
+    if not arch.num_experts:
+        return 1
+    if named.ep > named.tp:
+        return max(1, int(named.ep // named.tp))
+    alone = arch.shard(Parallelism(named.tp, named.pp, named.ep), precision)
+    if np.max(weight_bytes(arch, alone)) > npu.usable_memory:
+        return int(named.dp)
+    return 1
+
+
+def _framework(row: Mapping[str, str]) -> str:
+    """Return the framework's catalogue name without its version; blank if unknown."""
+    words = row.get("framework", "").split()
+    try:
+        return catalogue.canonical("frameworks", words[0]) if words else ""
+    except CatalogueError:
+        return ""
+
+
+def _dtype(row: Mapping[str, str], column: str) -> Dtype | None:
+    text = row.get(column, "").strip()
+    return Dtype.of(text) if text else None
 
 
 def _mode(row: Mapping[str, str], concurrency: float, rate: float) -> LoadMode:
@@ -240,6 +292,16 @@ def _number(row: Mapping[str, str], column: str) -> float:
     return value
 
 
+def _tokens(row: Mapping[str, str], column: str) -> float:
+    """Return tokens of a request; a mean over requests may be a fraction."""
+    value = _number(row, column)
+    if math.isinf(value):
+        raise ProblemError(f"{column}: required, but blank")
+    if value < 1:
+        raise ProblemError(f"{column}: {value:g} must be at least 1")
+    return value
+
+
 def _count(row: Mapping[str, str], column: str, default: int | None = None) -> int:
     text = row.get(column, "").strip()
     if not text:
@@ -266,11 +328,11 @@ def _predict(points: list[Point]) -> list[dict[str, str]]:
     first = points[0]
     replica = Replica(
         arch=catalogue.load_model(first.model),
-        parallelism=Parallelism(column("tp"), column("pp")),
+        parallelism=stacked([point.split for point in points]),
         precision=first.precision,
-        supply=Supply.of(catalogue.load_npu(first.npu)),
+        supply=Supply.of(first.load_npu()),
     )
-    replicas = column("dp")
+    replicas = column("replicas")
     load = Load(
         shape=RequestShape(column("input_tokens"), column("output_tokens")),
         mode=first.mode,
@@ -289,7 +351,8 @@ def _predict(points: list[Point]) -> list[dict[str, str]]:
         scale, unit = (1.0, "") if name == "output_tok_s" else (1e3, "_ms")
         for side, values in zip(("low", "high"), sides, strict=True):
             columns[f"{name}{unit}_{side}"] = values * scale
-    columns["memory_gb"] = result.memory.total / 1e9
+    reserve = replica.supply.runtime_reserve
+    columns["memory_gb"] = (result.memory.total + reserve) / 1e9
     arrays = {n: np.broadcast_to(v, replicas.shape) for n, v in columns.items()}
     cells = []
     for i, error in enumerate(_errors(result)):
@@ -311,7 +374,7 @@ def _errors(result: Estimate) -> list[str]:
         fits, overloaded, needed, np.broadcast_to(result.rate, fits.shape), strict=True
     ):
         if not fit:
-            usable = float(np.max(result.usable_memory))
+            usable = float(np.max(result.room.own))
             errors.append(
                 f"memory: needs {bytes_ / 1e9:.1f} GB per NPU, "
                 f"{usable / 1e9:.1f} GB are usable"

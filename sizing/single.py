@@ -1,20 +1,24 @@
 """One deployment under one load, from options."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from model_ops.dtypes import Precision
 from model_ops.errors import DeploymentError, ProblemError, UnitError
 from model_ops.estimate import Estimate, Load, LoadMode, estimate
 from model_ops.platform.supply import Supply
-from model_ops.profiler.parallelism import Parallelism, check_parallelism
-from model_ops.serving.steady_state import RequestShape
+from model_ops.profiler.parallelism import Parallelism
+from model_ops.profiler.work import RequestShape
 from model_ops.serving.step import Replica
 from model_ops.units import BYTE, REQUEST_PER_SECOND
 from problems import catalogue
 from problems.lengths import check_length
+from problems.optimisations import Optimisations, optimisations_of
 from sizing.report.estimate import Prediction
 
 _MOST_TOKENS = 100_000_000
+_MOST_BEAMS = 64
 
 
 def predict(  # noqa: PLR0913 - one parameter per option of the command
@@ -23,6 +27,9 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command
     npu: str | None,
     tp: int | None,
     pp: int,
+    ep: int,
+    dp: int,
+    cp: int,
     replicas: int,
     precision: str | None,
     input_tokens: int | None,
@@ -32,6 +39,9 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command
     mode: str | None,
     chunk_tokens: int,
     ideal: bool,
+    prefix_hit: float | None,
+    beams: int | None,
+    optimisations: Mapping[str, Any],
 ) -> Prediction:
     """Return the prediction for one deployment.
 
@@ -43,42 +53,72 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command
     """
     arch = catalogue.load_model(_required("--model", model))
     chip = catalogue.load_npu(_required("--npu", npu))
-    degree = tp or 1
-    check_parallelism(arch, degree, pp)
+    split = Parallelism(tp or 1, pp, ep, dp, cp)
+    used = optimisations_of(optimisations)
+    used.check(arch, split)
     formats = Precision.of(precision) if precision else arch.precision
     chip.engine(formats.compute)
     replica = Replica(
         arch,
-        Parallelism(degree, pp),
+        split,
         formats,
         Supply.of(chip.ideal() if ideal else chip),
+        **used.features(arch, formats),
     )
-    shape = RequestShape(
-        float(_tokens("--input-tokens", input_tokens)),
-        float(_tokens("--output-tokens", output_tokens)),
-    )
+    shape = _shape(input_tokens, output_tokens, prefix_hit or 0.0, beams)
+    if shape.beams != 1 and used.speculation:
+        raise ProblemError("--beams: beam search cannot be speculated on")
     check_length(
         "--input-tokens", arch, float(shape.input_tokens + shape.output_tokens)
     )
     load = _load(shape, mode, concurrency, rate, replicas, chunk_tokens)
     result = estimate(replica, load)
-    where = f"{replicas} x ({chip.name} tp={degree} pp={pp})"
+    where = f"{replicas} x ({chip.name} {split.text})"
     _check(result, arch.name, where, replicas)
     title = (
         f"{arch.name} in {formats.name} on {where}, "
         f"{load.mode.value.replace('_', ' ')}, "
         f"{shape.input_tokens:,.0f} tokens in and {shape.output_tokens:,.0f} out"
+        + _besides(shape, used)
     )
     return Prediction(title, replica, load, replicas, result)
 
 
+def _shape(
+    input_tokens: int | None, output_tokens: int | None, hit: float, beams: int | None
+) -> RequestShape:
+    prompt = float(_tokens("--input-tokens", input_tokens))
+    answer = float(_tokens("--output-tokens", output_tokens))
+    if not 0 <= hit < 1:
+        raise ProblemError(f"--prefix-hit: {hit:g} must be at least 0 and below 1")
+    beams = 1 if beams is None else beams
+    if not 1 <= beams <= _MOST_BEAMS:
+        raise ProblemError(f"--beams: {beams} must be from 1 to {_MOST_BEAMS}")
+    return RequestShape(prompt, answer, prompt * hit, beams)
+
+
+def _besides(shape: RequestShape, used: Optimisations) -> str:
+    parts = [used.text] if used.text else []
+    if shape.cached_tokens:
+        parts.append(f"{shape.cached_tokens:,.0f} prompt tokens cached")
+    if shape.beams != 1:
+        parts.append(f"{shape.beams} beams")
+    return "".join(f"; {part}" for part in parts)
+
+
 def _check(result: Estimate, model: str, where: str, replicas: int) -> None:
     """Raise `DeploymentError` if the model does not fit or the load is too much."""
+    outer, room = float(result.memory.outer), float(result.room.outer)
+    if outer > room:
+        raise DeploymentError(
+            f"{model} does not fit on {where}: {BYTE.format(outer)} per NPU are "
+            f"offloaded, and its second memory has {BYTE.format(room)}"
+        )
     if not result.fits:
         raise DeploymentError(
             f"{model} does not fit on {where}: it needs "
             f"{BYTE.format(float(result.memory.total))} per NPU, "
-            f"{BYTE.format(float(result.usable_memory))} are usable"
+            f"{BYTE.format(float(result.room.own))} are usable"
         )
     if result.overloaded:
         raise DeploymentError(

@@ -77,9 +77,9 @@ def limit_bindings(
 
 def _batch_binding(workspace: Workspace, deployment: PlannedDeployment) -> Binding:
     table = _table_of(workspace, deployment)
-    where = f"{deployment.npu} tp={deployment.tp} pp={deployment.pp}"
+    where = f"{deployment.npu} {deployment.parallelism.text}"
     npu = [n.name for n in table.npus].index(deployment.npu)
-    split = table.splits.index((deployment.tp, deployment.pp))
+    split = table.splits.index(deployment.parallelism)
     batches = table.batches[split]
     larger = int(np.searchsorted(batches, deployment.mean_batch, side="right"))
     if larger == len(batches):

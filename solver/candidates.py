@@ -6,8 +6,9 @@ then keeps, for a set of targets, the fastest batch of each [NPU, split] and, pe
 offer, those that no smaller replica matches.
 """
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,8 @@ from model_ops.dtypes import Precision
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
-from model_ops.profiler.memory import footprint
-from model_ops.profiler.parallelism import Parallelism, rule_broken_by
+from model_ops.profiler.parallelism import Parallelism, stacked
+from model_ops.serving.speculative import Schedule
 from model_ops.serving.steady_state import (
     batch_cap,
     mean_batch,
@@ -27,6 +28,7 @@ from model_ops.serving.steady_state import (
 from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.offers import Offer
+from problems.optimisations import Optimisations
 from problems.problem import LatencyTarget, SizingProblem, TrafficClass
 
 Floats = npt.NDArray[np.float64]
@@ -39,6 +41,11 @@ PIPELINE_STAGES = (1, 2, 3, 4, 6, 8, 12, 16)
 LARGEST_BATCH = 1024
 """Decoding sequences of one replica at once (vLLM ``max_num_seqs`` on large GPUs)."""
 
+MIXER_RANKS = (1, 2, 4, 8)
+"""Ranks that share a mixer where the groups of them share the experts."""
+
+_NONE = Optimisations()
+
 _POINTS_AT_ONCE = 40_000
 """Points per array: small enough for the arrays to stay in the processor's cache."""
 
@@ -47,7 +54,7 @@ PROMPT_LOADS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0
 """Shares of the prompt room tried besides: batches of long prompts are fractions."""
 
 
-def batch_grid(pp: Floats, traffic: TrafficClass, chunk_tokens: int) -> Floats:
+def batch_grid(schedule: Schedule, traffic: TrafficClass, chunk_tokens: int) -> Floats:
     """Return the mean batches tried, ascending, shaped [split, batch].
 
     Steps of 12 % below one sequence and of 4 % above; and those at which prompts
@@ -57,22 +64,42 @@ def batch_grid(pp: Floats, traffic: TrafficClass, chunk_tokens: int) -> Floats:
     counts = np.concatenate(
         [np.geomspace(0.01, 1, 41)[:-1], np.geomspace(1, most, 175)]
     )
-    full = np.asarray(saturating_batch(pp, traffic.shape, chunk_tokens))
+    full = np.asarray(saturating_batch(schedule, traffic.shape, chunk_tokens))
     shares = np.minimum(full * np.array(PROMPT_LOADS), most)
-    tried = [np.broadcast_to(counts, (len(pp), len(counts))), shares]
+    tried = [np.broadcast_to(counts, (len(full), len(counts))), shares]
     return np.sort(np.concatenate(tried, axis=1), axis=1)
 
 
-def splits(arch: ModelArch, offers: Sequence[Offer]) -> list[tuple[int, int]]:
-    """Return the (tp, pp) that the model allows and some offer admits."""
+def splits(
+    arch: ModelArch,
+    offers: Sequence[Offer],
+    optimisations: Optimisations = _NONE,
+) -> list[Parallelism]:
+    """Return the splits that the model allows and some offer admits.
+
+    Experts are split as everything else or dealt whole, the mixers over all ranks of
+    a stage or each on its own: what frameworks offer by one switch each.
+    """
     return [
-        (tp, pp)
-        for tp in range(1, LARGEST_REPLICA + 1)
+        split
+        for ranks in range(1, LARGEST_REPLICA + 1)
         for pp in PIPELINE_STAGES
-        if tp * pp <= LARGEST_REPLICA
-        and rule_broken_by(arch, tp, pp) is None
-        and any(offer.admits(tp, pp) for offer in offers)
+        if ranks * pp <= LARGEST_REPLICA
+        for split in _layouts(arch, ranks, pp)
+        if optimisations.rule_broken_by(arch, split) is None
+        and any(offer.admits(split) for offer in offers)
     ]
+
+
+def _layouts(arch: ModelArch, ranks: int, pp: int) -> Iterator[Parallelism]:
+    """Yield the ways in which the ranks of a stage may share its layers."""
+    yield Parallelism(ranks, pp)
+    ep = math.gcd(ranks, arch.num_experts)
+    if not arch.num_experts or ep == 1:
+        return
+    yield Parallelism(ranks, pp, ep=ep)
+    for tp in (tp for tp in MIXER_RANKS if ranks % tp == 0 and tp < ranks):
+        yield Parallelism(tp, pp, ep=ep, dp=ranks // tp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +117,14 @@ class Table:
     ttft, tpot, rate, in_flight
         Seconds, requests per second and requests, shaped [npu, split, batch].
     free_memory
-        Usable bytes less needed ones on the fullest NPU, same shape.
+        Usable bytes less needed ones on the fullest NPU, same shape; of the second
+        memory where something is kept there and less is free.
     """
 
     traffic: TrafficClass
     precision: Precision
     npus: tuple[Npu, ...]
-    splits: tuple[tuple[int, int], ...]
+    splits: tuple[Parallelism, ...]
     batches: Floats
     ttft: Floats
     tpot: Floats
@@ -109,8 +137,8 @@ class Table:
         return np.array(
             [
                 [
-                    any(o.npu.name == npu.name and o.admits(tp, pp) for o in offers)
-                    for tp, pp in self.splits
+                    any(o.npu.name == npu.name and o.admits(split) for o in offers)
+                    for split in self.splits
                 ]
                 for npu in self.npus
             ]
@@ -148,7 +176,7 @@ def tabulate(problem: SizingProblem, offers: Sequence[Offer]) -> list[Table]:
     """Return a table per traffic class and precision over the offers' NPUs."""
     arch = catalogue.load_model(problem.model)
     npus = tuple({offer.npu.name: offer.npu for offer in offers}.values())
-    axes = splits(arch, offers)
+    axes = splits(arch, offers, problem.optimisations)
     return [
         _table(arch, problem, traffic, precision, able, axes)
         for precision in problem.formats()
@@ -163,28 +191,22 @@ def _table(
     traffic: TrafficClass,
     precision: Precision,
     npus: tuple[Npu, ...],
-    axes: list[tuple[int, int]],
+    axes: list[Parallelism],
 ) -> Table:
-    parallelism = Parallelism(
-        np.array([tp for tp, _ in axes], dtype=float)[:, None],
-        np.array([pp for _, pp in axes], dtype=float)[:, None],
-    )
-    batches = batch_grid(np.asarray(parallelism.pp), traffic, problem.chunk_tokens)
-    needed = footprint(
-        arch,
-        parallelism,
-        precision,
-        batch=batch_cap(batches),
-        input_tokens=traffic.input_tokens,
-        output_tokens=traffic.output_tokens,
-        step_tokens=problem.chunk_tokens,
-    ).total
+    parallelism = stacked(axes, point_axes=1)
+    features = problem.optimisations.features(arch, precision)
+    any_npu = Replica(arch, parallelism, precision, Supply.of(npus[0]), **features)
+    batches = batch_grid(any_npu.schedule, traffic, problem.chunk_tokens)
+    most = batch_cap(batches, parallelism.dp)
+    needed = any_npu.footprint(traffic.shape, most, problem.chunk_tokens)
     parts = []
     for some in npu_groups(npus, batches.size):
-        supply = Supply.stack(some, axes=2)
-        replica = Replica(arch, parallelism, precision, supply)
+        replica = replace(any_npu, supply=Supply.stack(some, axes=2))
         state = steady_state(replica, traffic.shape, batches, problem.chunk_tokens)
-        free = np.asarray(supply.usable_memory - needed, dtype=float)
+        room = replica.room
+        # An empty second memory is not full, however small it is.
+        outside = np.where(needed.outer > 0, room.outer - needed.outer, np.inf)
+        free = np.minimum(room.own - needed.total, outside)
         parts.append((state.ttft, state.tpot, state.rate, state.in_flight, free))
     arrays = (np.concatenate(each) for each in zip(*parts, strict=True))
     return Table(traffic, precision, npus, tuple(axes), batches, *arrays)
@@ -207,7 +229,7 @@ class Candidate:
         Index of the class served.
     offer
         Index of the offer stood on.
-    tp, pp, mean_batch, precision
+    split, mean_batch, precision
         The deployment.
     npus, slot
         NPUs used, and NPUs of a host occupied.
@@ -217,8 +239,7 @@ class Candidate:
 
     traffic: int
     offer: int
-    tp: int
-    pp: int
+    split: Parallelism
     mean_batch: float
     precision: Precision
     npus: int
@@ -249,19 +270,18 @@ def select(
             at = row.get(offer.npu.name)
             if at is None:
                 continue
-            for split, (tp, pp) in enumerate(table.splits):
-                where = best[at, split]
-                value = float(capacity[at, split, where])
-                npus = tp * pp
-                if value <= 0 or not offer.admits(tp, pp):
+            for number_of_split, split in enumerate(table.splits):
+                where = best[at, number_of_split]
+                value = float(capacity[at, number_of_split, where])
+                npus = int(split.npus)
+                if value <= 0 or not offer.admits(split):
                     continue
                 found.setdefault((index[name], number), []).append(
                     Candidate(
                         traffic=index[name],
                         offer=number,
-                        tp=tp,
-                        pp=pp,
-                        mean_batch=float(table.batches[split, where]),
+                        split=split,
+                        mean_batch=float(table.batches[number_of_split, where]),
                         precision=table.precision,
                         npus=npus,
                         slot=offer.slot(npus),
@@ -271,9 +291,15 @@ def select(
     return [kept for group in found.values() for kept in undominated(group)]
 
 
+def _simplest_first(candidate: Candidate) -> tuple[float, ...]:
+    split = candidate.split
+    degrees = (split.pp, split.dp, split.ep, split.tp)
+    return (candidate.npus, -candidate.capacity, *map(float, degrees))
+
+
 def undominated(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the candidates of a group that cover more than all smaller ones."""
-    ordered = sorted(candidates, key=lambda c: (c.npus, -c.capacity, c.pp, c.tp))
+    ordered = sorted(candidates, key=_simplest_first)
     kept: list[Candidate] = []
     for candidate in ordered:
         if not kept or candidate.capacity > kept[-1].capacity:

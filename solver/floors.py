@@ -58,9 +58,8 @@ def latency_floor(
         floors.append((float(seconds[where]), table, where))
     least, table, where = min(floors, key=lambda floor: floor[0])
     npu, split, batch = (int(index) for index in where)
-    tp, pp = table.splits[split]
     size = f"{table.batches[split, batch]:.3g}"
-    place = f"{table.npus[npu].name} tp={tp} pp={pp}, mean batch {size}"
+    place = f"{table.npus[npu].name} {table.splits[split].text}, mean batch {size}"
     return Floor(
         requirement=requirement.label,
         wanted=requirement.text(requirement.value),
@@ -78,11 +77,14 @@ def _physics(
 ) -> str:
     """Return what a step of the fastest deployment is spent on, largest first."""
     npu, split, batch = (int(index) for index in where)
+    arch = catalogue.load_model(workspace.problem.model)
+    features = workspace.problem.optimisations.features(arch, table.precision)
     replica = Replica(
-        arch=catalogue.load_model(workspace.problem.model),
-        parallelism=Parallelism(*table.splits[split]),
+        arch=arch,
+        parallelism=table.splits[split],
         precision=table.precision,
         supply=Supply.of(table.npus[npu]),
+        **features,
     )
     load = Load(
         table.traffic.shape,
@@ -104,15 +106,15 @@ def memory_floor(workspace: Workspace) -> Floor:
     """Return how much memory the model needs, against the largest replica's."""
     problem = workspace.problem
     arch = catalogue.load_model(problem.model)
-    smallest = min(problem.formats(), key=lambda precision: precision.weights.bytes)
-    needed = float(weight_bytes(arch, Parallelism(1, 1), smallest))
+    shards = (arch.shard(Parallelism(), precision) for precision in problem.formats())
+    needed = min(float(weight_bytes(arch, shard)) for shard in shards)
     table = workspace.tables[0]
     admitted = table.admitted(workspace.offers)
     most, name = max(
         (
-            (npu.usable_memory * tp * pp, f"{tp * pp} x {npu.name}")
+            (float(npu.usable_memory * split.npus), f"{split.npus} x {npu.name}")
             for row, npu in zip(admitted, table.npus, strict=True)
-            for possible, (tp, pp) in zip(row, table.splits, strict=True)
+            for possible, split in zip(row, table.splits, strict=True)
             if possible
         ),
         default=(0.0, "no replica that these prices allow"),

@@ -30,7 +30,10 @@ def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
     order = {traffic.name: i for i, traffic in enumerate(problem.traffic)}
     deployments.sort(key=lambda d: (order[d.traffic], -d.npus))
     return Plan(
-        model=problem.model, deployments=tuple(deployments), purchases=tuple(purchases)
+        optimisations=problem.optimisations,
+        model=problem.model,
+        deployments=tuple(deployments),
+        purchases=tuple(purchases),
     )
 
 
@@ -70,9 +73,8 @@ def _deployments(
         PlannedDeployment(
             traffic=problem.traffic[candidate.traffic].name,
             npu=offer.npu.name,
-            tp=candidate.tp,
-            pp=candidate.pp,
-            batch=int(batch_cap(candidate.mean_batch)),
+            **candidate.split.degrees,
+            batch=int(batch_cap(candidate.mean_batch, candidate.split.dp)),
             mean_batch=candidate.mean_batch,
             chunk_tokens=problem.chunk_tokens,
             precision=candidate.precision.name,

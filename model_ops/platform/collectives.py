@@ -1,16 +1,33 @@
 """Seconds of a collective by the alpha-beta model, hierarchical over the tiers.
 
 A hop costs ``latency + bytes / bandwidth``, so each algorithm's time is a line in
-the payload. Source: R. Thakur, R. Rabenseifner and W. Gropp, "Optimization of
-collective communication operations in MPICH", IJHPCA 19(1), 2005, sections 4.1
-to 4.5 (ring, recursive doubling and halving).
+the payload, and a library takes the lowest line for the size at hand. Tiers work
+one after the other: the inner gathers or reduces first, so that an outer one
+carries only its share.
+
+Sources, by the short names used below:
+
+- *Thakur*: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective
+  communication operations in MPICH", IJHPCA 19(1), 2005.
+- *Chan*: E. Chan, M. Heimlich, A. Purkayastha, R. van de Geijn, "Collective
+  communication: theory, practice, and experience", CCPE 19(13), 2007.
+- *Jouppi*: N. Jouppi et al., "TPU v4", ISCA 2023 (a torus whose collectives run
+  along all axes at once).
+- *Dally*: W. Dally, B. Towles, "Principles and practices of interconnection
+  networks", 2004 (hop counts of tori and the bound they set on throughput).
+- *SHARP*: R. Graham et al., "Scalable hierarchical aggregation protocol", COMHPC
+  2016; for NVLink the NVLS algorithm of NCCL.
+
+Doubling whole payloads (Thakur) is left out of all-reduce: no library for
+NPUs offers it between one-shot and reduce-scatter with all-gather.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from model_ops.opcost import Collective, CollectiveKind, Number
+from model_ops.opcost import Collective, CollectiveKind, Mask, Number
 from model_ops.platform.fabric import Fabric, Tier
 
 
@@ -26,6 +43,61 @@ class AlphaBeta:
         return self.latency + payload * self.per_byte
 
 
+@dataclass(frozen=True, slots=True)
+class _Leg:
+    """What a group sees of one tier: its members there and what they reach."""
+
+    tier: Tier
+    members: Number
+    efficiency: Number
+
+    @property
+    def full_bandwidth(self) -> Number:
+        """Bytes per second over all links of a member."""
+        return self.tier.bandwidth * self.efficiency / self.tier.oversubscription
+
+    @property
+    def bandwidth(self) -> Number:
+        """Bytes per second over those links of a member that lead to its group.
+
+        In a mesh these are ``members - 1``, on a torus two for each axis.
+        """
+        tier = self.tier
+        if not _anywhere(tier.links > 1):
+            return self.full_bandwidth
+        useful = np.where(tier.direct, self.members - 1, 2 * self.axes)
+        return self.full_bandwidth * (np.clip(useful, 1, tier.links) / tier.links)
+
+    @property
+    def crossed(self) -> Mask:
+        """Whether the group spans the tier at all."""
+        return self.members > 1
+
+    @property
+    def axes(self) -> Number:
+        """Axes of the torus over which the group spreads, at least two long each."""
+        most = np.maximum(self.tier.dimensions, 1)
+        return np.clip(np.floor(np.log2(self.members)), 1, most)
+
+    @property
+    def around(self) -> Number:
+        """Hops along a ring, or along one axis of a near-cubic torus after another."""
+        if not _anywhere(self.tier.dimensions > 1):
+            return self.members - 1
+        axes = self.axes
+        return axes * (self.members ** (1.0 / axes) - 1)
+
+    @property
+    def hops(self) -> Number:
+        """Hops of a gather: doubling on direct links, else around."""
+        return np.where(self.tier.direct, np.ceil(np.log2(self.members)), self.around)
+
+
+def _anywhere(condition: Mask) -> bool:
+    """Return whether it holds for any NPU; a plain bool skips numpy."""
+    return condition if isinstance(condition, bool) else bool(np.any(condition))
+
+
 def collective_seconds(
     collective: Collective, fabric: Fabric, efficiency: Number
 ) -> Number:
@@ -34,66 +106,167 @@ def collective_seconds(
     Parameters
     ----------
     collective
-        Its kind, payload in bytes and ranks.
+        Its kind, payload in bytes, ranks and stride.
     fabric
         The tiers that the group is placed on, innermost first.
     efficiency
         Share of the links' bandwidth that collectives reach.
     """
-    spread = fabric.spread(collective.ranks)
-    payload = collective.payload
-    if collective.kind is CollectiveKind.SEND:
-        return _send(fabric, spread, efficiency).seconds(payload)
-    gather = _all_gather(fabric, spread, efficiency)
-    if collective.kind is CollectiveKind.ALL_GATHER:
-        return gather.seconds(payload)
-    # A reduce-scatter is an all-gather run backwards, and both make an all-reduce.
-    two_phase = AlphaBeta(2.0 * gather.latency, 2.0 * gather.per_byte)
-    one_shot = _one_shot_all_reduce(fabric.tiers[0], spread, efficiency)
-    return np.minimum(two_phase.seconds(payload), one_shot.seconds(payload))
+    spread = fabric.spread(collective.ranks, collective.stride)
+    legs = tuple(
+        _Leg(tier, members, efficiency)
+        for tier, members in zip(fabric.tiers, spread, strict=True)
+    )
+    first, *others = _ALGORITHMS[collective.kind](legs)
+    seconds = first.seconds(collective.payload)
+    for line in others:
+        seconds = np.minimum(seconds, line.seconds(collective.payload))
+    return seconds
 
 
-def _all_gather(
-    fabric: Fabric, spread: tuple[Number, ...], efficiency: Number
-) -> AlphaBeta:
+def _all_gather(legs: tuple[_Leg, ...]) -> tuple[AlphaBeta, ...]:
     """Gather tier by tier: an outer tier carries only its share of the payload.
 
-    On a tier of direct links recursive doubling takes log2(members) hops; on
-    others a ring takes members - 1. Both move the same bytes.
+    On direct links recursive doubling takes log2(members) hops (Thakur), on a
+    ring the pieces go round in members - 1 (bucket algorithm: Chan), on a
+    torus one axis after another, each of several parts of the payload starting on
+    another axis, so that all links work (Jouppi). Each moves the same bytes. A
+    reduce-scatter is an all-gather run backwards.
     """
     latency: Number = 0.0
     per_byte: Number = 0.0
     share: Number = 1.0
-    for tier, members in zip(fabric.tiers, spread, strict=True):
-        hops = np.where(tier.direct, np.ceil(np.log2(members)), members - 1)
-        latency = latency + hops * tier.latency
-        moved = share * (members - 1) / members
-        per_byte = per_byte + moved / (tier.bandwidth * efficiency)
-        share = share / members
-    return AlphaBeta(latency, per_byte)
+    for leg in legs:
+        latency = latency + leg.hops * leg.tier.latency
+        moved = share * (leg.members - 1) / leg.members
+        per_byte = per_byte + moved / leg.bandwidth
+        share = share / leg.members
+    return (AlphaBeta(latency, per_byte),)
 
 
-def _one_shot_all_reduce(
-    tier: Tier, spread: tuple[Number, ...], efficiency: Number
-) -> AlphaBeta:
+def _all_reduce(legs: tuple[_Leg, ...]) -> tuple[AlphaBeta, ...]:
+    """Reduce-scatter and all-gather (Thakur), one shot, or in the network."""
+    (gather,) = _all_gather(legs)
+    two_phase = AlphaBeta(2.0 * gather.latency, 2.0 * gather.per_byte)
+    lines = (two_phase, _one_shot_all_reduce(legs))
+    if any(_anywhere(leg.tier.in_network_reduction) for leg in legs):
+        return (*lines, _in_network_all_reduce(legs))
+    return lines
+
+
+def _one_shot_all_reduce(legs: tuple[_Leg, ...]) -> AlphaBeta:
     """Every rank sends its whole payload to every other: one hop, more bytes.
 
     Possible inside one direct innermost tier only; infinite elsewhere.
     """
-    members, *outer = spread
-    possible = np.asarray(tier.direct)
-    for further in outer:
-        possible = possible & (further == 1)
-    latency = np.where(possible, (members > 1) * tier.latency, np.inf)
-    return AlphaBeta(latency, (members - 1) / (tier.bandwidth * efficiency))
+    inner, *outer = legs
+    possible = np.asarray(inner.tier.direct)
+    for leg in outer:
+        possible = possible & (leg.members == 1)
+    latency = np.where(possible, inner.crossed * inner.tier.latency, np.inf)
+    return AlphaBeta(latency, (inner.members - 1) / inner.bandwidth)
 
 
-def _send(fabric: Fabric, spread: tuple[Number, ...], efficiency: Number) -> AlphaBeta:
-    """One hop over the outermost tier that the replica spans."""
+def _in_network_all_reduce(legs: tuple[_Leg, ...]) -> AlphaBeta:
+    """Send the payload up once and receive the sum once, where switches can add.
+
+    Two hops whatever the members (SHARP); tiers without it work in two phases. The
+    bytes are SHARP's: NVLS moves up to 1 / members more, since members pull sums.
+    """
     latency: Number = 0.0
     per_byte: Number = 0.0
-    for tier, members in zip(fabric.tiers, spread, strict=True):
-        crossed = members > 1
-        latency = np.where(crossed, tier.latency, latency)
-        per_byte = np.where(crossed, 1.0 / (tier.bandwidth * efficiency), per_byte)
+    share: Number = 1.0
+    for leg in legs:
+        able, members = leg.tier.in_network_reduction, leg.members
+        latency = latency + leg.tier.latency * np.where(
+            able, 2.0 * leg.crossed, 2.0 * leg.hops
+        )
+        payloads = np.where(able, leg.crossed, 2.0 * (members - 1) / members)
+        per_byte = per_byte + share * payloads / leg.bandwidth
+        share = share / members
     return AlphaBeta(latency, per_byte)
+
+
+def _all_to_all(legs: tuple[_Leg, ...]) -> tuple[AlphaBeta, ...]:
+    """Send each rank its part; a byte crosses the outermost tier on its way, only.
+
+    Direct links take one hop, all parts at once; over a shared root the members
+    take turns (pairwise exchange: Thakur). On a ring or torus a byte uses as
+    many links as it passes hops, and the farthest part sets the latency (Dally).
+    """
+    latency: Number = 0.0
+    per_byte: Number = 0.0
+    outside: Number = 1.0
+    for leg in reversed(legs):
+        hops, links = _exchange(leg)
+        latency = latency + hops * leg.tier.latency
+        per_byte = per_byte + links / (outside * leg.bandwidth)
+        outside = outside * leg.members
+    return (AlphaBeta(latency, per_byte),)
+
+
+def _exchange(leg: _Leg) -> tuple[Number, Number]:
+    """Return the hops of an all-to-all on a tier, and how many links a byte uses.
+
+    Along an axis of length s the farthest member is s / 2 away, rounded down, and
+    the mean member, oneself included, s / 4, or (s - 1 / s) / 4 if s is odd.
+    """
+    tier, members = leg.tier, leg.members
+    hops = np.where(tier.direct, leg.crossed, members - 1)
+    links = (members - 1) / members
+    round_about = ~np.asarray(tier.direct) & (np.asarray(tier.dimensions) > 0)
+    if not _anywhere(round_about):
+        return hops, links
+    axes = leg.axes
+    side = members ** (1.0 / axes)
+    whole = np.rint(side)
+    side = np.where(np.abs(side - whole) < 1e-9 * whole, whole, side)
+    farthest = axes * np.floor(side / 2)
+    mean = axes * np.where(side % 2 == 1, side - 1 / side, side) / 4
+    return np.where(round_about, farthest, hops), np.where(round_about, mean, links)
+
+
+def _broadcast(legs: tuple[_Leg, ...]) -> tuple[AlphaBeta, ...]:
+    """Send by a tree, down a pipelined chain, or scatter and gather.
+
+    The tree sends whole payloads (Chan); the chain takes members - 1 hops, but
+    passes small pieces on at once, so that the slowest link sets the pace (ring
+    broadcast of NCCL); a scatter costs what a gather does (Chan).
+    """
+    tree, chain = AlphaBeta(0.0, 0.0), AlphaBeta(0.0, 0.0)
+    for leg in legs:
+        tree = AlphaBeta(
+            tree.latency + leg.hops * leg.tier.latency,
+            tree.per_byte + leg.hops / leg.bandwidth,
+        )
+        length = np.where(leg.tier.direct, leg.members - 1, leg.around)
+        chain = AlphaBeta(
+            chain.latency + length * leg.tier.latency,
+            np.maximum(chain.per_byte, leg.crossed / leg.bandwidth),
+        )
+    (gather,) = _all_gather(legs)
+    return tree, chain, AlphaBeta(2.0 * gather.latency, 2.0 * gather.per_byte)
+
+
+def _send(legs: tuple[_Leg, ...]) -> tuple[AlphaBeta, ...]:
+    """One hop over one link of the outermost tier that the replica spans."""
+    latency: Number = 0.0
+    per_byte: Number = 0.0
+    for leg in legs:
+        latency = np.where(leg.crossed, leg.tier.latency, latency)
+        one_link = leg.full_bandwidth / leg.tier.links
+        per_byte = np.where(leg.crossed, 1.0 / one_link, per_byte)
+    return (AlphaBeta(latency, per_byte),)
+
+
+_Algorithms = Callable[[tuple[_Leg, ...]], tuple[AlphaBeta, ...]]
+
+_ALGORITHMS: Mapping[CollectiveKind, _Algorithms] = {
+    CollectiveKind.ALL_REDUCE: _all_reduce,
+    CollectiveKind.ALL_GATHER: _all_gather,
+    CollectiveKind.REDUCE_SCATTER: _all_gather,
+    CollectiveKind.ALL_TO_ALL: _all_to_all,
+    CollectiveKind.BROADCAST: _broadcast,
+    CollectiveKind.SEND: _send,
+}
+"""The lines of each kind; a group takes the lowest."""

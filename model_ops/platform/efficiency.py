@@ -45,7 +45,12 @@ class ConstantEfficiency:
     by_engine: Mapping[tuple[KernelFamily, Dtype], KernelEfficiency]
 
     def kernel(self, operator: Operator, engine: Dtype | None) -> KernelEfficiency:
-        """Return the constants of the operator's family on that engine."""
+        """Return the constants of the operator's family on that engine.
+
+        A family that nobody measured takes its relative's.
+        """
         family = operator.family
+        if family not in self.families:
+            family = family.relative
         special = self.by_engine.get((family, engine)) if engine else None
         return special or self.families[family]

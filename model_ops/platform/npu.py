@@ -7,11 +7,16 @@ from model_ops.dtypes import ENGINES, Dtype, Precision
 from model_ops.errors import DeploymentError
 from model_ops.platform.efficiency import Efficiency, IdealEfficiency
 from model_ops.platform.fabric import UNLIMITED, Fabric
+from model_ops.platform.memory import OuterMemory
 from model_ops.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds, Watts
 
 PROVISIONED_PER_TDP = 2.17
 """All-in power over TDP where it is not published: the median of the nine parts with
 both (1.75 to 2.47; SemiAnalysis InferenceX, 2026-04-03, kW provisioned per GPU)."""
+
+IDLE_PER_TDP = 0.19
+"""Power with a model in memory and nothing to run, over TDP, where nobody published a
+measurement: the median of the catalogue's NPUs with one (0.13 to 0.33)."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,16 @@ class Npu:
         Bytes of it that the driver's context and communicators take.
     step_overhead
         Seconds of scheduling between two steps of the engine.
+    activation_factor
+        Activations that the serving framework keeps alive over those that must be.
     tdp
         Thermal design power; None where the vendor does not publish it.
+    idle_power
+        Power with a model in memory and nothing to run; None if unknown.
     provisioned_power
         Power with the NPU's share of host, network and cooling; None if unknown.
+    outer_memory
+        A larger, slower memory behind the NPU's own; None if it has none.
     """
 
     name: str
@@ -57,8 +68,11 @@ class Npu:
     memory_usable: float = 1.0
     runtime_reserve: Bytes = 0.0
     step_overhead: Seconds = 0.0
+    activation_factor: float = 1.0
     tdp: Watts | None = None
+    idle_power: Watts | None = None
     provisioned_power: Watts | None = None
+    outer_memory: OuterMemory | None = None
 
     @property
     def usable_memory(self) -> Bytes:
@@ -79,6 +93,15 @@ class Npu:
             return self.provisioned_power
         return self.tdp * PROVISIONED_PER_TDP
 
+    @property
+    def least_power(self) -> Watts | None:
+        """Watts with nothing to run; None where the TDP is unknown."""
+        if self.tdp is None:
+            return None
+        if self.idle_power is None:
+            return self.tdp * IDLE_PER_TDP
+        return self.idle_power
+
     def engine(self, wanted: Dtype) -> Dtype:
         """Return the format that computes `wanted` here: itself or a wider one.
 
@@ -97,8 +120,8 @@ class Npu:
 
     def computes(self, precision: Precision) -> bool:
         """Return whether the NPU has arithmetic for each of a precision's formats."""
-        wanted = (precision.compute, precision.attention, precision.residual)
-        return all(set(ENGINES[w.engine]) & set(self.flop_per_s) for w in wanted)
+        rates = set(self.flop_per_s)
+        return all(set(ENGINES[engine.engine]) & rates for engine in precision.engines)
 
     def ideal(self) -> "Npu":
         """Return the NPU with every efficiency at one and nothing reserved."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_ops.opcost import Collective, Number, Operator
+from model_ops.opcost import RESIDENT, Collective, Number, Operator, Placement
 from model_ops.platform.collectives import collective_seconds
 from model_ops.platform.supply import Supply
 from model_ops.units import Seconds
@@ -34,8 +34,14 @@ class OpTime:
         return np.maximum(self.compute, self.memory) + (self.network + self.launch)
 
 
-def op_time(operator: Operator | Collective, supply: Supply) -> OpTime:
-    """Return the time of one execution on each of the supply's NPUs."""
+def op_time(
+    operator: Operator | Collective, supply: Supply, placement: Placement = RESIDENT
+) -> OpTime:
+    """Return the time of one execution on each of the supply's NPUs.
+
+    What is kept in the second memory is read from it before or after the rest: a
+    kernel's weights are either here or there, and kernels follow each other.
+    """
     if isinstance(operator, Collective):
         seconds = collective_seconds(operator, supply.fabric, supply.link_efficiency)
         return OpTime(network=seconds)
@@ -45,8 +51,13 @@ def op_time(operator: Operator | Collective, supply: Supply) -> OpTime:
     kernel = supply.kernel(operator, engine)
     for format_, flop in cost.flop.items():
         compute = compute + flop * (1.0 / (supply.flop_per_s(format_) * kernel.compute))
+    memory = cost.bytes * (1.0 / (supply.memory_bandwidth * kernel.memory))
+    if placement is not RESIDENT:
+        moved = placement.weights * cost.weights + placement.cache * cost.cache
+        own, outer = supply.memory_bandwidth, supply.outer_bandwidth
+        memory = memory + moved * ((1.0 / outer - 1.0 / own) / kernel.memory)
     return OpTime(
         compute=compute,
-        memory=cost.bytes * (1.0 / (supply.memory_bandwidth * kernel.memory)),
+        memory=memory,
         launch=cost.launches * kernel.launch,
     )

@@ -12,10 +12,12 @@ from functools import cached_property
 import numpy as np
 
 from model_ops.dtypes import Dtype
-from model_ops.opcost import Number, Operator
+from model_ops.opcost import Mask, Number, Operator
 from model_ops.platform.efficiency import KernelEfficiency
 from model_ops.platform.fabric import UNLIMITED, Fabric, Tier
+from model_ops.platform.memory import NO_OUTER_MEMORY
 from model_ops.platform.npu import Npu
+from model_ops.units import Watts
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,44 @@ class Supply:
         return self._each(lambda npu: npu.usable_memory)
 
     @cached_property
+    def outer_capacity(self) -> Number:
+        """Bytes of each NPU's second memory; 0 where it has none."""
+        return self._each(lambda npu: (npu.outer_memory or NO_OUTER_MEMORY).capacity)
+
+    @cached_property
+    def outer_bandwidth(self) -> Number:
+        """Bytes per second and direction of it; 1 where an NPU has none."""
+        return self._each(lambda npu: (npu.outer_memory or NO_OUTER_MEMORY).bandwidth)
+
+    @cached_property
     def link_efficiency(self) -> Number:
         """Share of link bandwidth that collectives reach."""
         return self._each(lambda npu: npu.link_efficiency)
 
     @cached_property
+    def runtime_reserve(self) -> Number:
+        """Bytes of each NPU that context and communicators take."""
+        return self._each(lambda npu: npu.runtime_reserve)
+
+    @cached_property
+    def activation_factor(self) -> Number:
+        """Activations kept alive over those that must be."""
+        return self._each(lambda npu: npu.activation_factor)
+
+    @cached_property
     def step_overhead(self) -> Number:
         """Seconds of scheduling per step."""
         return self._each(lambda npu: npu.step_overhead)
+
+    @cached_property
+    def tdp(self) -> Watts | Number:
+        """Thermal design power of each NPU; NaN where it is unknown."""
+        return self._each(lambda n: np.nan if n.tdp is None else n.tdp)
+
+    @cached_property
+    def least_power(self) -> Watts | Number:
+        """Watts of each NPU with nothing to run; NaN where its TDP is unknown."""
+        return self._each(lambda n: np.nan if n.least_power is None else n.least_power)
 
     @cached_property
     def fabric(self) -> Fabric:
@@ -93,8 +125,15 @@ class Supply:
             npus=self._each(members),
             bandwidth=self._each(lambda npu: tier(npu).bandwidth),
             latency=self._each(lambda npu: tier(npu).latency),
-            direct=np.asarray(self._each(lambda n: float(tier(n).direct)), dtype=bool),
+            direct=self._mask(lambda npu: tier(npu).direct),
+            dimensions=self._each(lambda npu: tier(npu).dimensions),
+            links=self._each(lambda npu: tier(npu).links),
+            oversubscription=self._each(lambda npu: tier(npu).oversubscription),
+            in_network_reduction=self._mask(lambda n: tier(n).in_network_reduction),
         )
+
+    def _mask(self, value: Callable[[Npu], Mask]) -> Mask:
+        return np.asarray(self._each(lambda npu: np.asarray(value(npu), float)), bool)
 
     def flop_per_s(self, engine: Dtype) -> Number:
         """Return the rate at which the NPUs compute a format, wider ones allowed.

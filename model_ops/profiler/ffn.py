@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from model_ops.opcost import Collective, Number, Operator
-from model_ops.profiler.ops import Elementwise, linear
+from model_ops.profiler.ops import Elementwise, linear, tensor_parallel_sum
+from model_ops.profiler.parallelism import Parallelism
 from model_ops.profiler.work import Shard, Step
 
 
@@ -30,16 +31,23 @@ class DenseFfn:
         biases = self.bias * (up + hidden_size)
         return hidden_size * (up + self.intermediate_size) + biases
 
-    def weights_per_rank(self, hidden_size: int, tp: Number) -> Number:
-        """Return the weights on each rank."""
-        return hidden_size * (self.up_matrices + 1) * (self.intermediate_size / tp)
+    def active_parameters(self, hidden_size: int) -> int:
+        """Return the parameters that a token passes: all of them."""
+        return self.parameters(hidden_size)
 
-    def activation_width(self, tp: Number) -> Number:
+    def weight_bytes(self, shard: Shard) -> Number:
+        """Return the bytes of weights on each rank."""
+        width = self.intermediate_size / shard.tp
+        weights = shard.hidden_size * (self.up_matrices + 1) * width
+        return weights * shard.precision.linear.weights.bytes
+
+    def activation_width(self, shard: Shard) -> Number:
         """Return the elements per token of the widest live pair: up and activated."""
-        return (self.up_matrices + 1) * (self.intermediate_size / tp)
+        return (self.up_matrices + 1) * (self.intermediate_size / shard.tp)
 
-    def rule_broken_by(self, tp: int) -> str | None:
-        """Return why this layer cannot be split over `tp` ranks, if it cannot."""
+    def rule_broken_by(self, parallelism: Parallelism) -> str | None:
+        """Return why this layer cannot be split so, if it cannot."""
+        tp = int(parallelism.tp)
         if self.intermediate_size % tp:
             return f"tp {tp} does not divide intermediate_size {self.intermediate_size}"
         return None
@@ -53,8 +61,12 @@ class DenseFfn:
         yield linear(first, shard, step, k=hidden, n=up * width)
         yield Elementwise(
             name="activation",
-            elements=step.tokens * width,
+            elements=shard.rows(step) * width,
             read=up * dtype.residual.bytes,
             written=dtype.activations.bytes,
         )
         yield linear("down_proj", shard, step, k=width, n=hidden)
+
+    def closing(self, shard: Shard, payload: Number) -> Iterator[Collective]:
+        """Yield the sum of the ranks' partial outputs."""
+        yield from tensor_parallel_sum(self.name, shard, payload)

@@ -1,101 +1,173 @@
 """Bytes that a deployment needs on its fullest NPU."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model_ops.dtypes import Precision
-from model_ops.opcost import Number
-from model_ops.profiler.arch import ModelArch
-from model_ops.profiler.parallelism import Parallelism
+from model_ops.opcost import RESIDENT, Number, Placement
+from model_ops.profiler.arch import Layer, ModelArch
+from model_ops.profiler.ops import Gemm
+from model_ops.profiler.work import RequestShape, Shard, Step, decode
 from model_ops.units import Bytes
 
 KV_BLOCK_TOKENS = 16
 """Tokens of a paged KV block (vLLM's default block size)."""
 
-_LOGITS_BYTES = 4
-"""Sampling works on fp32 logits."""
+_LOGITS_BYTES = 8
+"""Sampling turns fp32 logits into fp32 probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryFootprint:
-    """Bytes on the fullest NPU of a replica; numbers or arrays."""
+    """Bytes on the fullest NPU of a replica; numbers or arrays.
+
+    Parameters
+    ----------
+    weights, kv_cache, activations
+        In its own memory.
+    outer
+        In its second, larger memory.
+    """
 
     weights: Bytes | Number
     kv_cache: Bytes | Number
     activations: Bytes | Number
+    outer: Bytes | Number = 0.0
 
     @property
     def total(self) -> Bytes | Number:
-        """All of it."""
+        """All that is in the NPU's own memory."""
         return self.weights + self.kv_cache + self.activations
 
+    def placed(self, placement: Placement) -> "MemoryFootprint":
+        """Return the footprint with shares of it moved to the second memory."""
+        if placement is RESIDENT:
+            return self
+        away, cached = placement.weights, placement.cache
+        return MemoryFootprint(
+            weights=self.weights * (1 - away),
+            kv_cache=self.kv_cache * (1 - cached),
+            activations=self.activations,
+            outer=self.weights * away + self.kv_cache * cached,
+        )
 
-def weight_bytes(
-    arch: ModelArch, parallelism: Parallelism, precision: Precision
-) -> Bytes | Number:
-    """Return the weights on the fullest NPU.
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes that an NPU offers: its own memory, and a second, larger one."""
+
+    own: Bytes | Number
+    outer: Bytes | Number = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A model that the NPUs of a replica hold, and one rank's share of it."""
+
+    arch: ModelArch
+    shard: Shard
+
+
+def _fullest(
+    arch: ModelArch, pp: Number, each: Sequence[Number], end: Number
+) -> Number:
+    """Return the most that a pipeline stage holds.
+
+    Parameters
+    ----------
+    arch, pp
+        The model and its stages.
+    each
+        What a layer of each kind takes.
+    end
+        What the embedding takes, and the head.
+    """
+    most: Number = 0.0
+    for stage in arch.stages(pp):
+        ends = np.asarray(stage.first, dtype=float) + stage.last
+        if arch.tie_word_embeddings:
+            ends = np.minimum(ends, 1.0)
+        held = ends * end
+        for count, layer in zip(stage.counts, each, strict=True):
+            held = held + count * layer
+        most = np.maximum(most, held)
+    return most
+
+
+def weight_bytes(arch: ModelArch, shard: Shard) -> Bytes | Number:
+    """Return the weights on the fullest NPU, adapters included.
 
     Embedding and head, split over the vocabulary, stay in the residual's format;
     a pipeline puts them on its first and last stage, a single stage holds both.
     """
-    tp, pp = parallelism.tp, np.asarray(parallelism.pp)
-    share = parallelism.largest_stage(arch.num_hidden_layers) / arch.num_hidden_layers
-    linear: Number = 0.0
-    for run in arch.runs:
-        for half in run.layer.halves:
-            linear = linear + run.count * half.weights_per_rank(arch.hidden_size, tp)
-    ends = np.where((pp == 1) & (not arch.tie_word_embeddings), 2, 1)
-    embedding = ends * arch.embedding_parameters / tp
-    positions = arch.learned_positions * arch.hidden_size
-    unquantised = embedding + positions
-    return linear * share * precision.weights.bytes + (
-        unquantised * precision.residual.bytes
-    )
+    residual = shard.precision.residual.bytes
+    each = [
+        sum((half.weight_bytes(shard) for half in run.layer.halves), start=0.0)
+        + adapter_bytes(run.layer, shard)
+        for run in arch.runs
+    ]
+    end = arch.embedding_parameters / shard.tp * residual
+    positions = arch.learned_positions * arch.hidden_size * residual
+    if arch.shares_embedding:
+        # Of its own it has a projection, 2H x H, that joins it to the model.
+        end, positions = 0.0, 2 * arch.hidden_size**2 * residual
+    return _fullest(arch, shard.parallelism.pp, each, end) + positions
+
+
+def adapter_bytes(layer: Layer, shard: Shard) -> Bytes | Number:
+    """Return the adapters of a layer on each rank: two matrices per linear layer."""
+    if shard.lora is None:
+        return 0.0
+    one = Step((decode(1.0, 0.0),))
+    widths: Number = 0.0
+    for half in layer.halves:
+        for operator in half.operators(replace(shard, lora=None), one):
+            if isinstance(operator, Gemm) and operator.adapted:
+                widths = widths + operator.k + operator.n
+    each = shard.lora.rank * widths * shard.precision.residual.bytes
+    return shard.lora.adapters * each
 
 
 def kv_bytes_per_sequence(
-    arch: ModelArch,
-    parallelism: Parallelism,
-    precision: Precision,
-    tokens: Number,
-    block: int = KV_BLOCK_TOKENS,
+    arch: ModelArch, shard: Shard, tokens: Number, block: int = KV_BLOCK_TOKENS
 ) -> Bytes | Number:
-    """Return the KV cache of one sequence of `tokens` on the fullest NPU, in blocks."""
-    share = parallelism.largest_stage(arch.num_hidden_layers) / arch.num_hidden_layers
-    elements: Number = 0.0
+    """Return the KV cache and state of one sequence of `tokens` on the fullest NPU.
+
+    The cache comes in blocks; state has one size whatever the tokens.
+    """
+    each: list[Number] = []
     for run in arch.runs:
         mixer = run.layer.mixer
-        if mixer is not None:
-            kept = mixer.cached_tokens(tokens)
-            paged = np.ceil(kept / block) * block
-            elements = elements + (
-                run.count * mixer.kv_elements_per_token(parallelism.tp) * paged
-            )
-    return elements * share * precision.kv_cache.bytes
+        each.append(0.0 if mixer is None else mixer.cache_bytes(shard, tokens, block))
+    return _fullest(arch, shard.parallelism.pp, each, 0.0)
 
 
 def activation_bytes(
-    arch: ModelArch,
-    parallelism: Parallelism,
-    precision: Precision,
-    tokens: Number,
-    sampled: Number,
+    arch: ModelArch, shard: Shard, tokens: Number, sampled: Number
 ) -> Bytes | Number:
     """Return the peak of live activations of a step.
 
-    The residual stream, one layer's widest pair of tensors, and the logits of
-    the sampled rows, which every rank gathers whole.
+    The residual stream with one layer's widest pair of tensors, or later the logits
+    of the sampled rows, which every rank gathers whole: the larger of the two.
     """
-    tp = parallelism.tp
+    logits = sampled * logits_bytes(arch)
+    return np.maximum(_stream_bytes(arch, shard, tokens), logits)
+
+
+def logits_bytes(arch: ModelArch) -> Bytes:
+    """Return what sampling keeps for a row."""
+    return arch.vocab_size * _LOGITS_BYTES
+
+
+def _stream_bytes(arch: ModelArch, shard: Shard, tokens: Number) -> Bytes | Number:
     widest: Number = 0.0
     for run in arch.runs:
         for half in run.layer.halves:
-            widest = np.maximum(widest, half.activation_width(tp))
-    stream = tokens * (2 * arch.hidden_size + widest) * precision.residual.bytes
-    logits = sampled * (arch.vocab_size * (_LOGITS_BYTES + precision.residual.bytes))
-    return stream + logits
+            widest = np.maximum(widest, half.activation_width(shard))
+    rows = tokens / shard.parallelism.cp
+    return rows * (2 * arch.hidden_size + widest) * shard.precision.residual.bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +190,15 @@ class CacheDemand:
     full: Bytes | Number
     deviation: Bytes | Number
 
+    def kept(self, share: Number, each: Bytes | Number = 0.0) -> "CacheDemand":
+        """Return a share of it, and so many bytes besides for each sequence."""
+        return CacheDemand(
+            prompt=share * self.prompt,
+            mean=share * self.mean + each,
+            full=share * self.full + each,
+            deviation=share * self.deviation,
+        )
+
     def of(self, batch: Number) -> Bytes | Number:
         """Return what `batch` sequences keep, exceeded one time in fifty."""
         spread = batch * self.mean + _DEVIATIONS * np.sqrt(batch) * self.deviation
@@ -135,124 +216,187 @@ _DEVIATIONS = 2.0
 """A normal variable exceeds its mean by more one time in 44."""
 
 
-def cache_demand(
-    arch: ModelArch,
-    parallelism: Parallelism,
-    precision: Precision,
-    *,
-    input_tokens: Number,
-    output_tokens: Number,
-) -> CacheDemand:
-    """Return what a sequence of the given prompt and answer keeps."""
+def cache_demand(held: Sequence[Held], shape: RequestShape) -> CacheDemand:
+    """Return what a request of the given prompt and answer keeps.
+
+    The prompt once, however many beams write answers to it; each beam has an answer,
+    a window and a state of its own.
+    """
 
     def of(tokens: Number, block: int = KV_BLOCK_TOKENS) -> Number:
-        return kv_bytes_per_sequence(arch, parallelism, precision, tokens, block)
+        each = (kv_bytes_per_sequence(h.arch, h.shard, tokens, block) for h in held)
+        return sum(each, start=0.0)
 
-    full = input_tokens + output_tokens
+    def answered(share: float, block: int = KV_BLOCK_TOKENS) -> Number:
+        answer = share * shape.output_tokens
+        whole = of(shape.input_tokens + answer, block)
+        if np.ndim(shape.beams) == 0 and shape.beams == 1:
+            return whole
+        return whole + (shape.beams - 1) * of(answer, block)
+
     # Without blocks: rounding must not make a longer prompt need less.
-    grown = of(full, block=1) - of(input_tokens, block=1)
+    grown = answered(1.0, block=1) - answered(0.0, block=1)
     return CacheDemand(
-        prompt=of(input_tokens),
-        mean=of(input_tokens + output_tokens / 2),
-        full=of(full),
+        prompt=of(shape.input_tokens),
+        mean=answered(0.5),
+        full=answered(1.0),
         deviation=grown / math.sqrt(12),
     )
 
 
+def _weights(held: Sequence[Held]) -> Number:
+    return sum((weight_bytes(h.arch, h.shard) for h in held), start=0.0)
+
+
+def _activations(held: Sequence[Held], tokens: Number, sampled: Number) -> Number:
+    """Return the peak of a step: the models of a replica run one after another."""
+    most: Number = 0.0
+    for each in held:
+        peak = activation_bytes(each.arch, each.shard, tokens, sampled)
+        most = np.maximum(most, peak)
+    return most
+
+
 def footprint(
-    arch: ModelArch,
-    parallelism: Parallelism,
-    precision: Precision,
+    held: Sequence[Held],
+    shape: RequestShape,
     *,
     batch: Number,
-    input_tokens: Number,
-    output_tokens: Number,
     step_tokens: Number,
+    rows_each: Number = 1.0,
+    placement: Placement = RESIDENT,
+    activation_factor: Number = 1.0,
 ) -> MemoryFootprint:
     """Return what a replica needs on its fullest NPU in continuous batching.
 
     Parameters
     ----------
-    arch, parallelism, precision
-        The model and how it is laid out.
+    held
+        The models: the one that is served, and one that guesses for it if any.
+    shape
+        Tokens of a request.
     batch
         Decoding sequences over all stages; every stage holds its layers' cache
         of all of them, and of the prompts in prefill: a step of them per stage.
-    input_tokens, output_tokens
-        Tokens of a sequence's prompt and answer.
+        Each data-parallel rank holds its share of the sequences.
     step_tokens
-        Tokens that one step may process.
+        Tokens that one step may process on each data-parallel rank.
+    rows_each
+        Tokens of each decoding request in a step: beams, guesses to check.
+    placement
+        What is kept in the second memory.
+    activation_factor
+        Activations kept alive over those that must be.
     """
-    cache = cache_demand(
-        arch,
-        parallelism,
-        precision,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
+    split = held[0].shard.parallelism
+    cache = cache_demand(held, shape)
+    # A step of short prompts carries several; what hits is in the cache once.
+    prompts = np.maximum(step_tokens / shape.input_tokens, 1.0)
+    own = batch / split.dp
+    whole = MemoryFootprint(
+        weights=_weights(held),
+        kv_cache=cache.of(own) + split.pp * prompts * cache.prompt,
+        activations=activation_factor
+        * _activations(held, step_tokens, own / split.pp * rows_each + 1),
     )
-    # A step of short prompts carries several of them.
-    in_step = kv_bytes_per_sequence(arch, parallelism, precision, step_tokens)
-    prefilling = parallelism.pp * np.maximum(cache.prompt, in_step)
-    return MemoryFootprint(
-        weights=weight_bytes(arch, parallelism, precision),
-        kv_cache=cache.of(batch) + prefilling,
-        activations=activation_bytes(
-            arch, parallelism, precision, step_tokens, batch / parallelism.pp + 1
-        ),
-    )
+    return whole.placed(placement)
 
 
 def lockstep_footprint(
-    arch: ModelArch,
-    parallelism: Parallelism,
-    precision: Precision,
-    *,
+    held: Sequence[Held],
+    shape: RequestShape,
     batch: Number,
-    input_tokens: Number,
-    output_tokens: Number,
+    rows_each: Number = 1.0,
+    placement: Placement = RESIDENT,
+    activation_factor: Number = 1.0,
 ) -> MemoryFootprint:
     """Return what a replica needs for a batch that starts and ends together."""
-    full = kv_bytes_per_sequence(
-        arch, parallelism, precision, input_tokens + output_tokens
-    )
-    together = np.maximum(batch / parallelism.pp, 1.0)
-    return MemoryFootprint(
-        weights=weight_bytes(arch, parallelism, precision),
-        kv_cache=batch * full,
-        activations=activation_bytes(
-            arch, parallelism, precision, together * input_tokens, together
+    split = held[0].shard.parallelism
+    demand = cache_demand(held, shape)
+    own = np.maximum(batch / split.dp, 1.0)
+    together = np.maximum(own / split.pp, 1.0)
+    whole = MemoryFootprint(
+        weights=_weights(held),
+        kv_cache=own * demand.full,
+        activations=activation_factor
+        * _activations(
+            held,
+            together * np.maximum(shape.new_tokens, rows_each),
+            together * rows_each,
         ),
     )
+    return whole.placed(placement)
 
 
 def largest_batch(
-    arch: ModelArch,
-    parallelism: Parallelism,
-    precision: Precision,
+    held: Sequence[Held],
+    shape: RequestShape,
     *,
-    usable: Bytes | Number,
-    input_tokens: Number,
-    output_tokens: Number,
+    room: Room,
     step_tokens: Number,
+    rows_each: Number = 1.0,
+    placement: Placement = RESIDENT,
+    activation_factor: Number = 1.0,
 ) -> Number:
-    """Return the most decoding sequences that fit in `usable` bytes per NPU.
+    """Return the most decoding sequences that fit in an NPU's memory.
 
     Zero where not even the weights and one prompt fit.
     """
-    lengths = {"input_tokens": input_tokens, "output_tokens": output_tokens}
+    split = held[0].shard.parallelism
 
-    def at(batch: float) -> MemoryFootprint:
+    def at(batch: Number) -> MemoryFootprint:
         return footprint(
-            arch,
-            parallelism,
-            precision,
+            held,
+            shape,
             batch=batch,
             step_tokens=step_tokens,
-            **lengths,
+            rows_each=rows_each,
+            placement=placement,
+            activation_factor=activation_factor,
         )
 
-    # Each sequence adds its cache and, linearly, its row of logits.
-    logits = at(1.0).activations - at(0.0).activations
-    cache = cache_demand(arch, parallelism, precision, **lengths)
-    grown = replace(cache, mean=cache.mean + logits, full=cache.full + logits)
-    return np.floor(grown.most(usable - at(0.0).total))
+    # Without logits, and then with those of each sequence: both must fit.
+    empty = at(0.0)
+    cache = cache_demand(held, shape).kept(1 - placement.cache)
+    most = cache.kept(1, _NEXT_TO_NOTHING).most(room.own - empty.total)
+    each = activation_factor * rows_each / split.pp * _row_bytes(held)
+    unsampled = empty.total - empty.activations + activation_factor * _row_bytes(held)
+    most = np.minimum(most, cache.kept(1, each).most(room.own - unsampled))
+    if placement is not RESIDENT:
+        outside = cache_demand(held, shape).kept(placement.cache, _NEXT_TO_NOTHING)
+        most = np.minimum(most, outside.most(room.outer - empty.outer))
+    return split.dp * np.floor(most)
+
+
+def _row_bytes(held: Sequence[Held]) -> Bytes:
+    return max(logits_bytes(each.arch) for each in held)
+
+
+_NEXT_TO_NOTHING = 1e-6
+"""Keeps a demand of nothing divisible."""
+
+
+def cache_tokens(
+    held: Sequence[Held],
+    room: Room,
+    *,
+    length: Number,
+    step_tokens: Number,
+    sampled: Number,
+) -> Number:
+    """Return the tokens that sequences of a length can keep in the cache together.
+
+    Parameters
+    ----------
+    held, room
+        The models, and the bytes of an NPU.
+    length
+        Tokens of each sequence: what slides or has a state needs less per token the
+        longer it is.
+    step_tokens, sampled
+        Tokens and sampled rows of the largest step, whose activations are reserved.
+    """
+    each = (kv_bytes_per_sequence(h.arch, h.shard, length) for h in held)
+    per_token = sum(each, start=0.0) / length
+    left = room.own - _weights(held) - _activations(held, step_tokens, sampled)
+    return np.maximum(np.floor(left / per_token), 0.0)

@@ -5,18 +5,36 @@ is two FLOP. Bytes are those that cross the memory interface once: inputs and
 weights read, outputs written; what a fused kernel keeps on chip costs nothing.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from model_ops.dtypes import Dtype
-from model_ops.opcost import KernelFamily, Number, OpCost
+from model_ops.dtypes import Dtype, LinearFormat
+from model_ops.opcost import Collective, CollectiveKind, KernelFamily, Number, OpCost
 from model_ops.profiler.work import Shard, Step
+from model_ops.units import Bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gemm:
-    """``y[m, n] = x[m, k] @ w[k, n]``."""
+    """``y[m, n] = x[m, k] @ w[k, n]``, or `matrices` of them in one kernel.
+
+    Parameters
+    ----------
+    m, k, n
+        Rows, inner and outer width; with several matrices, the rows of all.
+    weights, inputs, outputs, engine
+        Formats of w, x and y, and of the arithmetic.
+    matrices
+        Weight matrices that the kernel reads: experts, heads, adapters.
+    family
+        Kernels that it shares its efficiency with.
+    adapted
+        Whether low-rank adapters go on it.
+    cached
+        Rows of x that are read from the KV cache.
+    """
 
     name: str
     m: Number
@@ -26,36 +44,61 @@ class Gemm:
     inputs: Dtype
     outputs: Dtype
     engine: Dtype
-
-    @property
-    def family(self) -> KernelFamily:
-        """Matrix multiplication."""
-        return KernelFamily.GEMM
+    matrices: Number = 1.0
+    family: KernelFamily = KernelFamily.GEMM
+    adapted: bool = False
+    cached: Number = 0.0
 
     def cost(self) -> OpCost:
         """2 m k n FLOP; x and w read, y written."""
+        weights = self.k * self.n * self.weights.bytes * self.matrices
         return OpCost(
             flop={self.engine: 2.0 * self.m * (self.k * self.n)},
-            read=self.m * (self.k * self.inputs.bytes)
-            + self.k * self.n * self.weights.bytes,
+            read=self.m * (self.k * self.inputs.bytes) + weights,
             written=self.m * (self.n * self.outputs.bytes),
+            weights=weights,
+            cache=self.cached * (self.k * self.inputs.bytes),
             launches=1.0,
         )
 
 
-def linear(name: str, shard: Shard, step: Step, *, k: Number, n: Number) -> Gemm:
-    """Return a linear layer of the model on a step's tokens, in the shard's formats."""
-    dtype = shard.precision
+def linear(
+    name: str,
+    shard: Shard,
+    step: Step,
+    *,
+    k: Number,
+    n: Number,
+    format_: LinearFormat | None = None,
+) -> Gemm:
+    """Return a linear layer of the model on a step's tokens.
+
+    Parameters
+    ----------
+    name, k, n
+        What it is; inner and outer width, per rank.
+    shard, step
+        The rank's share of the layer and the step's work.
+    format_
+        Formats of its tensor class; those of plain linear layers if None.
+    """
+    dtype = format_ or shard.precision.linear
     return Gemm(
         name=name,
-        m=step.tokens,
+        m=shard.rows(step),
         k=k,
         n=n,
         weights=dtype.weights,
-        inputs=dtype.activations,
-        outputs=dtype.residual,
-        engine=dtype.compute,
+        inputs=dtype.inputs,
+        outputs=shard.precision.residual,
+        engine=dtype.engine,
+        adapted=True,
     )
+
+
+def projection(name: str, shard: Shard, step: Step, *, k: Number, n: Number) -> Gemm:
+    """Return a mixer's projection on a step's tokens; see `linear`."""
+    return linear(name, shard, step, k=k, n=n, format_=shard.precision.projection)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +109,30 @@ class AttentionCore:
     ----------
     sequences, queries, context
         Sequences, new tokens of each, tokens of each already in the cache.
-    heads, kv_heads, head_dim
-        Query heads, KV heads and the size of a head, per rank.
-    window
-        Tokens that a query sees, itself included; None for all before it.
-    kv_cache, outputs, engine
-        Formats of the cache, of queries and outputs, and of the arithmetic.
+    heads
+        Query heads per rank.
+    qk_dim, v_dim
+        Elements of a query and of an output head.
+    key_elements
+        Cache elements of one token that a rank reads, keys and values together.
+    reach
+        Tokens that a query may see, itself included; None for all before it.
+    seen
+        Tokens that a query sees on average once there are more than `reach`:
+        `reach` itself where it slides, about half where it starts anew.
+    cache_bytes
+        Bytes of one cache element.
+    outputs, engine
+        Formats of queries and outputs, and of the arithmetic.
+    key_shares, query_shares
+        Ranks that the keys are dealt to (decode context parallel), or the queries
+        (prefill).
+    branches
+        Cached tokens that each query has for itself behind the shared context; None
+        where the queries follow each other.
+    cached
+        Whether keys and values come from the cache itself, not from a tensor that
+        was made of it.
     """
 
     name: str
@@ -80,40 +141,68 @@ class AttentionCore:
     queries: Number
     context: Number
     heads: Number
-    kv_heads: Number
-    head_dim: int
-    window: int | None
-    kv_cache: Dtype
+    qk_dim: int
+    v_dim: int
+    key_elements: Number
+    cache_bytes: Bytes
     outputs: Dtype
     engine: Dtype
+    reach: int | None = None
+    seen: float | None = None
+    key_shares: Number = 1.0
+    query_shares: Number = 1.0
+    branches: Number | None = None
+    cached: bool = True
+
+    @property
+    def _steady(self) -> float:
+        """Tokens a query sees beyond the reach."""
+        return float(self.reach if self.seen is None else self.seen)  # type: ignore[arg-type]
+
+    def _seen(self, tokens: Number) -> Number:
+        """Return how many of the last `tokens` a query sees."""
+        if self.reach is None:
+            return tokens
+        return np.where(tokens > self.reach, self._steady, tokens)
 
     def pairs(self) -> Number:
         """Return the query-key pairs of one sequence under the causal mask.
 
-        The i-th new token sees ``context + i`` tokens, at most `window`.
+        The i-th new token sees ``context + i`` tokens, within the reach.
         """
         q, c = self.queries, self.context
-        if self.window is None:
+        if self.branches is not None:
+            return q * self._seen(c + self.branches + 1)
+        if self.reach is None:
             return q * (c + (q + 1) / 2)
-        growing = np.clip(self.window - c, 0, q)
-        return growing * (c + (growing + 1) / 2) + (q - growing) * self.window
+        growing = np.clip(self.reach - c, 0, q)
+        return growing * (c + (growing + 1) / 2) + (q - growing) * self._steady
 
     def keys(self) -> Number:
         """Return the keys that the new tokens of one sequence see together."""
-        seen = self.context + self.queries
-        if self.window is None:
-            return seen
-        return np.minimum(seen, self.window + self.queries - 1)
+        if self.branches is not None:
+            seen = self._seen(self.context + self.branches + 1)
+            own = np.minimum(self.branches + 1, seen)
+            return seen - own + self.queries * own
+        present = self.context + self.queries
+        if self.reach is None:
+            return present
+        beyond = np.where(present > self.reach, self._steady, self.reach)
+        return np.minimum(present, beyond + self.queries - 1)
 
     def cost(self) -> OpCost:
-        """4 FLOP per pair, head and head element; q, k, v read, outputs written."""
-        width = self.heads * self.head_dim
-        rows = self.sequences * self.queries * (width * self.outputs.bytes)
-        kv = 2 * self.kv_heads * self.head_dim * self.kv_cache.bytes
+        """2 FLOP per pair, head and element of q and of v; q, k, v read."""
+        rows = self.sequences * self.queries * self.heads / self.query_shares
+        width = self.qk_dim + self.v_dim
+        shares = self.key_shares * self.query_shares
+        pairs = self.sequences * self.pairs() * (self.heads / shares)
+        keys = self.key_elements * (self.cache_bytes / self.key_shares)
+        present = self.sequences * self.keys() * keys
         return OpCost(
-            flop={self.engine: 4.0 * self.sequences * self.pairs() * width},
-            read=rows + self.sequences * self.keys() * kv,
-            written=rows,
+            flop={self.engine: 2.0 * width * pairs},
+            read=rows * (self.qk_dim * self.outputs.bytes) + present,
+            written=rows * (self.v_dim * self.outputs.bytes),
+            cache=present if self.cached else 0.0,
             launches=1.0,
         )
 
@@ -147,3 +236,16 @@ class Elementwise:
             written=self.elements * self.written,
             launches=1.0,
         )
+
+
+def tensor_parallel_sum(
+    name: str, shard: Shard, payload: Number
+) -> Iterator[Collective]:
+    """Yield what sums the tp ranks' partial outputs: `payload` bytes on each."""
+    split = shard.parallelism
+    if not split.sequence_parallel:
+        kind = CollectiveKind.ALL_REDUCE
+        yield Collective(f"{name}_all_reduce", kind, payload, split.tp)
+        return
+    for kind in (CollectiveKind.REDUCE_SCATTER, CollectiveKind.ALL_GATHER):
+        yield Collective(f"{name}_{kind}", kind, payload, split.tp)

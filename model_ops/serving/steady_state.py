@@ -24,36 +24,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_ops.opcost import Number
-from model_ops.profiler.work import Step, decode, prefill
+from model_ops.profiler.work import (
+    RequestShape,
+    Segment,
+    Step,
+    decode,
+    decode_beams,
+    prefill,
+)
+from model_ops.serving.speculative import Schedule
 from model_ops.serving.step import Replica, step_time
 from model_ops.units import RequestsPerSecond, Seconds
 
 DEFAULT_CHUNK_TOKENS = 2048
 """Tokens of one step, prompt chunks and decodes together (vLLM
 ``max_num_batched_tokens``, whose smallest default it is)."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestShape:
-    """Tokens of a request: prompt in, answer out; numbers or arrays."""
-
-    input_tokens: Number
-    output_tokens: Number
-
-    @property
-    def decode_steps(self) -> Number:
-        """Steps after the first token."""
-        return np.maximum(self.output_tokens - 1, 0)
-
-    @property
-    def held_steps(self) -> Number:
-        """Steps that a sequence stays in the batch: at least the one that samples."""
-        return np.maximum(self.output_tokens - 1, 1)
-
-    @property
-    def mean_context(self) -> Number:
-        """Tokens in the KV cache of a decoding sequence, on average."""
-        return self.input_tokens + self.output_tokens / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +71,22 @@ class SteadyState:
         return self.batch + self.rate * self.ttft
 
 
-def batch_cap(mean: Number) -> Number:
+def batch_cap(mean: Number, groups: Number = 1.0) -> Number:
     """Return the sequences that a replica must be able to decode at once.
 
-    The batch is Poisson around its mean; two standard deviations more are exceeded
-    one time in fifty, so that few requests wait for a place.
+    The batch of each of its data-parallel groups is Poisson around its mean; two
+    standard deviations more are exceeded one time in fifty, so that few requests
+    wait for a place.
     """
+    own = mean / groups
     # A hair less, so that the inverse is not rounded up to one more.
-    return np.ceil((mean + 2.0 * np.sqrt(mean)) * (1.0 - 1e-12))
+    return groups * np.ceil((own + 2.0 * np.sqrt(own)) * (1.0 - 1e-12))
 
 
-def mean_batch(cap: Number) -> Number:
+def mean_batch(cap: Number, groups: Number = 1.0) -> Number:
     """Return the largest mean batch whose `batch_cap` is `cap`."""
-    return (np.sqrt(1.0 + np.maximum(cap, 0.0)) - 1.0) ** 2
+    own = np.maximum(cap, 0.0) / groups
+    return groups * (np.sqrt(1.0 + own) - 1.0) ** 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +95,22 @@ class Mix:
 
     Parameters
     ----------
-    slots
-        Micro-batches in flight: one per pipeline stage; where fewer sequences
-        decode, prompts fill the others.
+    schedule
+        What a step takes from the batch; where fewer sequences decode than there
+        are micro-batches, prompts fill the others.
     decoding
-        Decoding sequences of a step that decodes at all.
+        Decoding requests of a step that decodes at all.
     room
         Prompt tokens that a step can carry.
     prompt_load
         Prompt tokens that arrive per step over the room.
     share
-        Share of the steps that carry prompt tokens.
+        Share of a group's steps that carry prompt tokens.
     carried
         Prompt tokens that such a step carries.
     """
 
-    slots: Number
+    schedule: Schedule
     decoding: Number
     room: Number
     prompt_load: Number
@@ -131,18 +119,23 @@ class Mix:
 
     @classmethod
     def of(
-        cls, pp: Number, shape: RequestShape, batch: Number, chunk_tokens: Number
+        cls,
+        schedule: Schedule,
+        shape: RequestShape,
+        batch: Number,
+        chunk_tokens: Number,
     ) -> "Mix":
         """Return how the prompts of a batch's newcomers ride along."""
-        slots = pp
-        decoding = sequences_per_step(batch, slots)
-        room = np.maximum(chunk_tokens - decoding, 1.0)
-        arriving = batch / (shape.held_steps * slots)
-        needed = arriving * shape.input_tokens
+        decoding = requests_per_step(batch, schedule.lanes)
+        rows = decoding * schedule.rows_of_each(shape)
+        room = np.maximum(chunk_tokens - rows, 1.0)
+        held_steps = shape.held_steps / schedule.tokens_per_step
+        arriving = batch / (held_steps * schedule.lanes)
+        needed = arriving * shape.new_tokens
         load = needed / room
         share = np.minimum(np.maximum(load, -np.expm1(-arriving)), 1.0)
         return cls(
-            slots=slots,
+            schedule=schedule,
             decoding=decoding,
             room=room,
             prompt_load=load,
@@ -150,40 +143,67 @@ class Mix:
             carried=np.minimum(needed / share, room),
         )
 
+    @property
+    def any_share(self) -> Number:
+        """Share of the steps in which some group carries prompt tokens."""
+        groups = self.schedule.groups
+        if np.ndim(groups) == 0 and groups == 1:
+            return self.share
+        none = np.log1p(-np.minimum(self.share, 1.0 - 1e-15))
+        return -np.expm1(groups * none)
+
     def mixed_step(self, shape: RequestShape) -> Step:
-        """Return a step that carries prompt tokens beside the decodes."""
-        of_each = np.minimum(shape.input_tokens, self.carried)
-        chunk = prefill(
-            self.carried / of_each, of_each, (shape.input_tokens - of_each) / 2
-        )
-        return Step((chunk, decode(self.decoding, shape.mean_context)))
+        """Return a group's step that carries prompt tokens beside the decodes."""
+        new = shape.new_tokens
+        of_each = np.minimum(new, self.carried)
+        context = shape.input_tokens - new + (new - of_each) / 2
+        chunk = prefill(self.carried / of_each, of_each, context)
+        decodes = decoding_segment(self.schedule, shape, self.decoding)
+        rows = decodes.sequences * decodes.queries
+        return Step((chunk, decodes), rows + self.share * self.carried)
 
     def decode_step(self, shape: RequestShape) -> Step:
-        """Return a step that carries no prompt tokens."""
-        return Step((decode(self.decoding, shape.mean_context),))
+        """Return a step in which no group carries prompt tokens."""
+        return Step((decoding_segment(self.schedule, shape, self.decoding),))
 
 
-def sequences_per_step(batch: Number, slots: Number) -> Number:
-    """Return the decoding sequences of a step that decodes at all.
+def decoding_segment(
+    schedule: Schedule, shape: RequestShape, requests: Number
+) -> Segment:
+    """Return so many requests that write their answers, half done on average.
 
-    A mean batch below one means idle time, not steps with less than a sequence.
+    Beam search is not speculated on: where tokens are guessed there is one beam.
     """
-    return np.maximum(batch / slots, 1.0)
+    if schedule.guessed or (np.ndim(shape.beams) == 0 and shape.beams == 1):
+        return decode(requests, shape.mean_context, schedule.guessed)
+    written = shape.output_tokens / 2
+    return decode_beams(requests, shape.input_tokens, written, shape.beams)
+
+
+def requests_per_step(batch: Number, lanes: Number) -> Number:
+    """Return the decoding requests of a step that decodes at all.
+
+    A mean batch below one means idle time, not steps with less than a request.
+    """
+    return np.maximum(batch / lanes, 1.0)
 
 
 def saturating_batch(
-    pp: Number, shape: RequestShape, chunk_tokens: Number = DEFAULT_CHUNK_TOKENS
+    schedule: Schedule,
+    shape: RequestShape,
+    chunk_tokens: Number = DEFAULT_CHUNK_TOKENS,
 ) -> Number:
     """Return the batch whose newcomers' prompts fill the room of every step.
 
-    The batch at which `SteadyState.prompt_load` is one; below one sequence per stage
+    The batch at which `SteadyState.prompt_load` is one; below one request per stage
     where prompts are long and answers short. Where prompts are so short that the
     decodes alone fill the steps first, the batch that does.
     """
-    per_step = shape.input_tokens / shape.held_steps
-    many = chunk_tokens / (1.0 + per_step)
-    few = (chunk_tokens - 1.0) / per_step
-    return pp * np.where(many >= 1.0, many, few)
+    per_step = shape.new_tokens * schedule.tokens_per_step / shape.held_steps
+    each = schedule.rows_of_each(shape)
+    many = chunk_tokens / (each + per_step)
+    few = (chunk_tokens - each) / per_step
+    return schedule.lanes * np.where(many >= 1.0, many, few)
 
 
 def steady_state(
@@ -201,7 +221,8 @@ def steady_state(
     shape
         Tokens of a request.
     batch
-        Decoding sequences over all pipeline stages, on average; may be a fraction.
+        Decoding sequences over all pipeline stages and data-parallel groups, on
+        average; may be a fraction.
     chunk_tokens
         Tokens that one step may process.
 
@@ -210,26 +231,28 @@ def steady_state(
     SteadyState
         With an infinite TTFT where prompts arrive faster than they are processed.
     """
-    mix = Mix.of(replica.parallelism.pp, shape, batch, chunk_tokens)
-    slots, share = mix.slots, mix.share
+    schedule = replica.schedule
+    mix = Mix.of(schedule, shape, batch, chunk_tokens)
+    slots, share = schedule.slots, mix.any_share
     mixed = step_time(replica, mix.mixed_step(shape))
     mixed_period = mixed.period(slots)
     plain_period = step_time(replica, mix.decode_step(shape)).period(slots)
     mean = share * mixed_period + (1.0 - share) * plain_period
     squares = share * mixed_period**2 + (1.0 - share) * plain_period**2
+    tpot = mean / schedule.tokens_per_step
 
     load = mix.prompt_load
-    service = shape.input_tokens / mix.room * mixed_period / slots
+    service = shape.new_tokens / mix.room * mixed_period / slots
     with np.errstate(divide="ignore"):
         queue = load * service / (2.0 * np.maximum(1.0 - load, 0.0))
     # The batch is Poisson: with probability exp(-batch) no step is running.
-    residual = -np.expm1(-batch) * squares / (2.0 * mean * slots)
-    chunks = np.ceil(shape.input_tokens / mix.room)
+    residual = -np.expm1(-batch / schedule.groups) * squares / (2.0 * mean * slots)
+    chunks = np.ceil(shape.new_tokens / mix.room)
     own = mixed.latency + (chunks - 1) * mixed_period / slots
     return SteadyState(
         batch=batch,
         ttft=residual + queue + own,
-        tpot=mean * (shape.decode_steps > 0),
-        rate=batch / (shape.held_steps * mean * np.maximum(load, 1.0)),
+        tpot=tpot * (shape.decode_steps > 0),
+        rate=batch / (shape.held_steps * tpot * np.maximum(load, 1.0)),
         prompt_load=load,
     )

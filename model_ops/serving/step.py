@@ -1,23 +1,33 @@
 """Seconds of one step of the engine: the profiler's demand on a platform's supply."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from model_ops.dtypes import Precision
-from model_ops.opcost import Collective, Number, Operator
+from model_ops.opcost import RESIDENT, Collective, Number, Operator, Placement
 from model_ops.platform.roofline import OpTime, op_time
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
+from model_ops.profiler.expert_load import BALANCED, ExpertLoad
 from model_ops.profiler.layers import (
     embedding_operators,
     head_operators,
     layer_operators,
     stage_boundary_operators,
 )
+from model_ops.profiler.memory import (
+    Held,
+    MemoryFootprint,
+    Room,
+    footprint,
+    largest_batch,
+    lockstep_footprint,
+)
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.profiler.work import Shard, Step
+from model_ops.profiler.work import Lora, Phase, RequestShape, Shard, Step, decode
+from model_ops.serving.speculative import Schedule, Speculation
 from model_ops.units import Seconds
 
 
@@ -31,23 +41,113 @@ class Replica:
         The model and how it is laid out.
     supply
         One NPU, or several stacked along a leading axis.
+    experts
+        How tokens choose among routed experts.
+    lora
+        Adapters on the linear layers; None for none.
+    speculation
+        What is guessed and checked; None where every token is computed in turn.
+    placement
+        What is kept in the second, larger memory.
     """
 
     arch: ModelArch
     parallelism: Parallelism
     precision: Precision
     supply: Supply
+    experts: ExpertLoad = BALANCED
+    lora: Lora | None = None
+    speculation: Speculation | None = None
+    placement: Placement = RESIDENT
 
     @property
     def shard(self) -> Shard:
         """One rank's share of every layer."""
-        return Shard(self.arch.hidden_size, self.parallelism.tp, self.precision)
+        return self.arch.shard(
+            self.parallelism, self.precision, experts=self.experts, lora=self.lora
+        )
+
+    @property
+    def held(self) -> tuple[Held, ...]:
+        """The models that the NPUs hold."""
+        own = Held(self.arch, self.shard)
+        drafter = self.drafter
+        if drafter is None:
+            return (own,)
+        return (own, Held(drafter.arch, drafter.shard))
+
+    @property
+    def drafter(self) -> "Replica | None":
+        """The model that guesses for this one, on the last stage's NPUs."""
+        speculation = self.speculation
+        if speculation is None or speculation.drafter is None:
+            return None
+        return replace(
+            self,
+            arch=speculation.drafter,
+            parallelism=replace(self.parallelism, pp=1),
+            precision=speculation.precision,
+            lora=None,
+            speculation=None,
+        )
+
+    @property
+    def schedule(self) -> Schedule:
+        """What a step takes from the batch."""
+        split, speculation = self.parallelism, self.speculation
+        if speculation is None:
+            return Schedule(split.pp, split.dp)
+        guessed, gained = speculation.guessed, speculation.tokens_per_step
+        return Schedule(split.pp, split.dp, guessed, gained)
+
+    @property
+    def room(self) -> Room:
+        """Bytes that each NPU offers."""
+        return Room(self.supply.usable_memory, self.supply.outer_capacity)
+
+    def footprint(
+        self, shape: RequestShape, batch: Number, step_tokens: Number
+    ) -> MemoryFootprint:
+        """Return what the replica needs in continuous batching; see `footprint`."""
+        return footprint(
+            self.held,
+            shape,
+            batch=batch,
+            step_tokens=step_tokens,
+            rows_each=self.schedule.rows_of_each(shape),
+            placement=self.placement,
+            activation_factor=self.supply.activation_factor,
+        )
+
+    def lockstep_footprint(self, shape: RequestShape, batch: Number) -> MemoryFootprint:
+        """Return what a static batch needs; see `lockstep_footprint`."""
+        return lockstep_footprint(
+            self.held,
+            shape,
+            batch,
+            self.schedule.rows_of_each(shape),
+            self.placement,
+            self.supply.activation_factor,
+        )
+
+    def largest_batch(self, shape: RequestShape, step_tokens: Number) -> Number:
+        """Return the most decoding requests that fit; see `largest_batch`."""
+        return largest_batch(
+            self.held,
+            shape,
+            room=self.room,
+            step_tokens=step_tokens,
+            rows_each=self.schedule.rows_of_each(shape),
+            placement=self.placement,
+            activation_factor=self.supply.activation_factor,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class TimedOperator:
     """An operator of a step, how often the step runs it, and what one run takes."""
 
+    name: str
     operator: Operator | Collective
     count: Number
     time: OpTime
@@ -73,53 +173,101 @@ class StepTime:
         return np.maximum(self.latency, slots * self.bottleneck)
 
 
-def _sum(operators: Iterable[Operator | Collective], supply: Supply) -> Number:
-    return sum((op_time(op, supply).total for op in operators), start=0.0)
+def _sum(operators: Iterable[Operator | Collective], replica: Replica) -> Number:
+    supply, placement = replica.supply, replica.placement
+    return sum((op_time(op, supply, placement).total for op in operators), start=0.0)
+
+
+def draft_steps(step: Step, guessed: int) -> list[tuple[int, Step]]:
+    """Return what a drafter does beside a step, and how often.
+
+    It reads the prompts too, and then guesses one token after another.
+    """
+    reading = tuple(s for s in step.segments if s.phase is Phase.PREFILL)
+    writing = tuple(
+        decode(s.sequences, s.context) for s in step.segments if s.phase is Phase.DECODE
+    )
+    steps = [(1, Step(reading)), (guessed, Step(writing))]
+    return [(times, one) for times, one in steps if one.segments]
 
 
 def timed_operators(replica: Replica, step: Step) -> list[TimedOperator]:
-    """Return every operator on the path of a step through all stages, timed."""
+    """Return every operator on the path of a step through all stages, timed.
+
+    Those of a drafter follow, their names marked as its.
+    """
+    timed = _timed(replica, step)
+    drafter, speculation = replica.drafter, replica.speculation
+    if drafter is None or speculation is None:
+        return timed
+    for times, one in draft_steps(step, speculation.guessed):
+        timed += [
+            replace(each, count=times * each.count, name=f"draft_{each.name}")
+            for each in _timed(drafter, one)
+        ]
+    return timed
+
+
+def _timed(replica: Replica, step: Step) -> list[TimedOperator]:
     arch, shard = replica.arch, replica.shard
     boundaries = replica.parallelism.pp - 1
     groups = [
         (1, embedding_operators(arch, shard, step)),
         *((run.count, layer_operators(run.layer, shard, step)) for run in arch.runs),
         (1, head_operators(arch, shard, step)),
-        (boundaries, stage_boundary_operators(shard, step, replica.parallelism)),
+        (boundaries, stage_boundary_operators(shard, step)),
     ]
     return [
-        TimedOperator(operator, count, op_time(operator, replica.supply))
+        TimedOperator(
+            operator.name,
+            operator,
+            count,
+            op_time(operator, replica.supply, replica.placement),
+        )
         for count, operators in groups
         for operator in operators
     ]
 
 
 def step_time(replica: Replica, step: Step) -> StepTime:
-    """Return the seconds of a step, pipeline stages included.
-
-    The fullest stage holds ``ceil(L / pp)`` of L layers, taken as that share of
-    the layers' time (exact where all layers are alike), and one end of the model.
-    """
-    arch, shard, supply = replica.arch, replica.shard, replica.supply
-    layers: Number = 0.0
-    for run in arch.runs:
-        one = _sum(layer_operators(run.layer, shard, step), supply)
-        layers = layers + run.count * one
-    embedding = _sum(embedding_operators(arch, shard, step), supply)
-    head = _sum(head_operators(arch, shard, step), supply)
-    whole = layers + (embedding + head + supply.step_overhead)
+    """Return the seconds of a step, pipeline stages included."""
+    arch, shard = replica.arch, replica.shard
+    layers = [_sum(layer_operators(r.layer, shard, step), replica) for r in arch.runs]
+    embedding = _sum(embedding_operators(arch, shard, step), replica)
+    head = _sum(head_operators(arch, shard, step), replica)
+    # The drafter runs behind the head, on the last stage.
+    head = head + _draft_time(replica, step)
+    overhead = replica.supply.step_overhead
+    whole = embedding + head + overhead
+    for run, layer in zip(arch.runs, layers, strict=True):
+        whole = whole + run.count * layer
     pp = np.asarray(replica.parallelism.pp)
     if np.all(pp == 1):
         return StepTime(latency=whole, bottleneck=whole)
-    between = stage_boundary_operators(shard, step, replica.parallelism)
-    boundary = _sum(between, supply)
-    share = replica.parallelism.largest_stage(arch.num_hidden_layers)
-    stage = (
-        share / arch.num_hidden_layers * layers
-        + np.maximum(embedding, head)
-        + (boundary + supply.step_overhead)
-    )
+    boundary = _sum(stage_boundary_operators(shard, step), replica)
+    slowest: Number = 0.0
+    for stage in arch.stages(pp):
+        own = stage.first * embedding + stage.last * head
+        for count, layer in zip(stage.counts, layers, strict=True):
+            own = own + count * layer
+        slowest = np.maximum(slowest, own)
+    slowest = slowest + (boundary + overhead)
     return StepTime(
         latency=whole + (pp - 1) * boundary,
-        bottleneck=np.where(pp == 1, whole, stage),
+        bottleneck=np.where(pp == 1, whole, slowest),
+    )
+
+
+def _draft_time(replica: Replica, step: Step) -> Number:
+    """Return the seconds that the drafter adds to a step; it needs no scheduler."""
+    drafter, speculation = replica.drafter, replica.speculation
+    if drafter is None or speculation is None:
+        return 0.0
+    overhead = replica.supply.step_overhead
+    return sum(
+        (
+            times * (step_time(drafter, one).latency - overhead)
+            for times, one in draft_steps(step, speculation.guessed)
+        ),
+        start=0.0,
     )

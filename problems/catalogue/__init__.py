@@ -1,4 +1,4 @@
-"""The catalogue: NPUs, links, efficiencies, models and prices, one file each.
+"""The catalogue: NPUs, links, models, prices, use cases and more, one file each.
 
 Every item is data with its source and date; adding one is adding a file. Names
 are the files' stems; aliases name the spellings that people and benchmarks use.
@@ -7,7 +7,7 @@ are the files' stems; aliases name the spellings that people and benchmarks use.
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,11 +23,13 @@ from model_ops.profiler.hf_config import read_config
 from problems.catalogue.schema import (
     FOLDER,
     EfficiencyFile,
+    FrameworkFile,
     LinkFile,
     ModelFile,
     NpuFile,
     Price,
     PriceFile,
+    UseCaseFile,
 )
 from problems.fields import messages, read_text, shown
 
@@ -85,9 +87,9 @@ def canonical(kind: str, given: str) -> str:
     aliases = _aliases(kind)
     if key in aliases:
         return aliases[key]
-    raise CatalogueError(
-        f"unknown {kind[:-1]} {shown(given)}{nearest(key, names(kind), aliases)}"
-    )
+    what = kind[:-1].replace("_", " ")
+    hint = nearest(key, names(kind), aliases)
+    raise CatalogueError(f"unknown {what} {shown(given)}{hint}")
 
 
 @cache
@@ -140,8 +142,34 @@ def load_npu(name: str) -> Npu:
         runtime_reserve=profile.runtime_reserve,
         step_overhead=profile.step_overhead,
         tdp=file.tdp,
+        idle_power=file.idle_power,
         provisioned_power=file.provisioned_power,
+        outer_memory=file.outer_memory.memory() if file.outer_memory else None,
     )
+
+
+@cache
+def framework_file(name: str) -> FrameworkFile:
+    """Return a serving framework's file; `name` may be an alias."""
+    return _load("frameworks", canonical("frameworks", name), FrameworkFile)
+
+
+@cache
+def load_npu_under(name: str, framework: str) -> Npu:
+    """Return an NPU as a serving framework uses it.
+
+    Raises
+    ------
+    CatalogueError
+        If the catalogue lacks either.
+    """
+    file = framework_file(framework)
+    stated = {
+        field: value
+        for field in ("memory_usable", "runtime_reserve", "step_overhead")
+        if (value := getattr(file, field)) is not None
+    }
+    return replace(load_npu(name), activation_factor=file.activation_factor, **stated)
 
 
 @cache
@@ -191,6 +219,12 @@ def _model_at(path: Path) -> ModelArch:
         raise ConfigError(f"{path}: not a JSON object")
     label = path.parent.name if path.name == "config.json" else path.stem
     return read_config(config, label or str(path))
+
+
+@cache
+def use_case_file(name: str) -> UseCaseFile:
+    """Return a use case's file; `name` may be an alias."""
+    return _load("use_cases", canonical("use_cases", name), UseCaseFile)
 
 
 @cache

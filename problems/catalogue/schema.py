@@ -10,6 +10,7 @@ from model_ops.dtypes import Dtype
 from model_ops.opcost import KernelFamily
 from model_ops.platform.efficiency import KernelEfficiency
 from model_ops.platform.fabric import UNLIMITED, Tier, Topology
+from model_ops.platform.memory import OuterMemory
 from model_ops.units import (
     Bytes,
     BytesPerSecond,
@@ -46,6 +47,9 @@ class LinkFile(CatalogueFile):
 
     latency: Annotated[Seconds, Field(gt=0, le=1e-3)]
     topology: Topology
+    in_network_reduction: Annotated[
+        bool, Field(description="switches add what passes, in the measured software")
+    ] = False
 
 
 class TierFile(BaseModel):
@@ -56,6 +60,13 @@ class TierFile(BaseModel):
     link: str
     npus: Annotated[Count | None, Field(description="None: no limit known")] = None
     bandwidth: Annotated[BytesPerSecond, Field(gt=0, le=1e14)]
+    dimensions: Annotated[int, Field(description="axes of a torus", ge=1, le=6)] = 1
+    links: Annotated[
+        Count, Field(description="equal ones that `bandwidth` sums; a send uses one")
+    ] = 1
+    oversubscription: Annotated[
+        float, Field(description="ports of a leaf switch over its uplinks", ge=1, le=64)
+    ] = 1.0
 
     def tier(self, link: LinkFile) -> Tier:
         """Return the tier with its link's latency and topology."""
@@ -64,8 +75,28 @@ class TierFile(BaseModel):
             npus=self.npus or UNLIMITED,
             bandwidth=self.bandwidth,
             latency=link.latency,
-            direct=link.topology in (Topology.SWITCH, Topology.MESH),
+            direct=link.topology.direct,
+            dimensions=0 if link.topology is Topology.TREE else self.dimensions,
+            links=self.links,
+            oversubscription=self.oversubscription,
+            in_network_reduction=link.in_network_reduction,
         )
+
+
+class OuterMemoryFile(BaseModel):
+    """A larger, slower memory behind an NPU's own, as one NPU shares in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    technology: Annotated[str, Field(min_length=2)]
+    capacity: Annotated[Bytes, Field(description="per NPU", ge=1e9, le=1e16)]
+    bandwidth: Annotated[
+        BytesPerSecond, Field(description="one direction, per NPU", ge=1e8, le=1e13)
+    ]
+
+    def memory(self) -> OuterMemory:
+        """Return the memory as the model takes it."""
+        return OuterMemory(self.technology, self.capacity, self.bandwidth)
 
 
 class NpuFile(CatalogueFile):
@@ -86,7 +117,11 @@ class NpuFile(CatalogueFile):
         Watts | None,
         Field(description="share of host, network, cooling included", gt=0, le=1e5),
     ] = None
+    idle_power: Annotated[
+        Watts | None, Field(description="model in memory, nothing runs", gt=0, le=1e4)
+    ] = None
     fabric: Annotated[tuple[TierFile, ...], Field(min_length=1, max_length=4)]
+    outer_memory: OuterMemoryFile | None = None
 
     @field_validator("flop_per_s")
     @classmethod
@@ -94,6 +129,12 @@ class NpuFile(CatalogueFile):
         if not {Dtype.FP32, Dtype.TF32, Dtype.FP16, Dtype.BF16} & set(rates):
             raise ValueError("needs at least one of bf16, fp16, tf32 or fp32")
         return rates
+
+    @model_validator(mode="after")
+    def _idles_below_tdp(self) -> Self:
+        if self.idle_power is not None and not self.idle_power < (self.tdp or 0):
+            raise ValueError("idle_power needs a tdp above it")
+        return self
 
     @field_validator("fabric")
     @classmethod
@@ -121,9 +162,22 @@ class EfficiencyFile(CatalogueFile):
     def _is_complete(
         cls, kernels: dict[KernelFamily, "KernelFile"]
     ) -> dict[KernelFamily, "KernelFile"]:
-        if missing := set(KernelFamily) - set(kernels):
+        needed = {family for family in KernelFamily if family.relative is family}
+        if missing := needed - set(kernels):
             raise ValueError(f"missing families: {', '.join(sorted(missing))}")
         return kernels
+
+
+class FrameworkFile(CatalogueFile):
+    """A serving framework: what it takes of an NPU; None: as the NPU's profile says."""
+
+    memory_usable: Annotated[Fraction | None, Field(description="of capacity")] = None
+    runtime_reserve: Annotated[Bytes | None, Field(ge=0, le=1e11)] = None
+    step_overhead: Annotated[Seconds | None, Field(ge=0, le=1)] = None
+    activation_factor: Annotated[
+        float,
+        Field(description="activations alive over those that must be", ge=1, le=10),
+    ] = 1.0
 
 
 class KernelFile(BaseModel):
@@ -189,12 +243,34 @@ class ModelFile(CatalogueFile):
     config: dict[str, Any]
 
 
+class UseCaseFile(CatalogueFile):
+    """What a use of language models asks: tokens of a request, and how soon."""
+
+    input_tokens: Annotated[int, Field(gt=0, le=100_000_000)]
+    output_tokens: Annotated[int, Field(gt=0, le=100_000_000)]
+    beams: Annotated[int, Field(gt=0, le=64)] = 1
+    ttft: Annotated[
+        Seconds | None, Field(description="None: no target", gt=0, le=86_400)
+    ] = None
+    tpot: Annotated[
+        Seconds | None, Field(description="None: no target", gt=0, le=86_400)
+    ] = None
+
+    @model_validator(mode="after")
+    def _has_a_target(self) -> Self:
+        if self.ttft is None and self.tpot is None:
+            raise ValueError("needs ttft, tpot or both")
+        return self
+
+
 KINDS: dict[str, type[BaseModel]] = {
     "npus": NpuFile,
     "links": LinkFile,
     "efficiencies": EfficiencyFile,
+    "frameworks": FrameworkFile,
     "prices": PriceFile,
     "models": ModelFile,
+    "use_cases": UseCaseFile,
 }
 """Folder of the catalogue and the schema of its files."""
 

@@ -13,6 +13,10 @@ from sizing.cli.groups import Suggesting
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "size": ("sizing.cli.size", "Find the cheapest hardware for a model and targets."),
     "estimate": ("sizing.cli.estimate", "Predict what deployments do, and why."),
+    "requirements": (
+        "sizing.cli.requirements",
+        "State the least that any platform must have, before choosing one.",
+    ),
     "catalogue": ("sizing.cli.catalogue", "List and show NPUs, models and prices."),
     "new": ("sizing.cli.new", "Write an example problem file to start from."),
 }

@@ -5,7 +5,15 @@ import click
 from sizing.cli.groups import Suggesting
 from sizing.cli.options import output_options
 
-_KINDS = ("npus", "models", "prices")
+_KINDS = (
+    "npus",
+    "models",
+    "prices",
+    "links",
+    "efficiencies",
+    "frameworks",
+    "use_cases",
+)
 
 
 @click.group("catalogue", cls=Suggesting)
@@ -17,7 +25,7 @@ def command() -> None:
 @click.argument("kind", type=click.Choice(_KINDS))
 @output_options("text", "json", "csv")
 def list_(kind: str, format_: str | None, output: str | None) -> None:
-    """List all items of a KIND: npus, models or prices."""
+    """List all items of a KIND, e.g. npus, models or prices."""
     _write(kind, None, format_, output)
 
 

@@ -5,7 +5,20 @@ from typing import Any
 
 import click
 
-from sizing.cli.options import chosen_format, output_options
+from sizing.cli.options import (
+    OPTIMISATIONS,
+    chosen_format,
+    optimisation_options,
+    optimisations_given,
+    output_options,
+)
+
+
+def _image(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file that is no image before anything is computed."""
+    if path is not None and path.suffix not in (".png", ".svg"):
+        raise click.BadParameter(f"'{path.name}' must end in .png or .svg")
+    return path
 
 
 @click.command("estimate")
@@ -13,6 +26,24 @@ from sizing.cli.options import chosen_format, output_options
 @click.option("--npu", help="NPU name or alias.")
 @click.option("--tp", type=click.IntRange(1, 4096), help="Tensor parallel ranks.")
 @click.option("--pp", type=click.IntRange(1, 4096), default=1, help="Pipeline stages.")
+@click.option(
+    "--ep",
+    type=click.IntRange(1, 4096),
+    default=1,
+    help="Expert parallel: groups that a layer's experts are dealt to.",
+)
+@click.option(
+    "--dp",
+    type=click.IntRange(1, 4096),
+    default=1,
+    help="Data parallel attention: groups of --tp ranks that share the experts.",
+)
+@click.option(
+    "--cp",
+    type=click.IntRange(1, 4096),
+    default=1,
+    help="Context parallel: ranks that the tokens of a sequence are dealt to.",
+)
 @click.option(
     "--replicas", type=click.IntRange(1, 1_000_000), default=1, help="Replicas."
 )
@@ -33,16 +64,29 @@ from sizing.cli.options import chosen_format, output_options
     help="Tokens of one engine step.",
 )
 @click.option("--ideal", is_flag=True, help="Every kernel at the peak rates.")
+@click.option("--breakdown", is_flag=True, help="Also print every operator.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_image,
+    help="Also draw the operators under the NPU's roofline: a .png or .svg file.",
+)
 @click.option(
     "--points",
     type=click.Path(path_type=Path),
     help="Evaluate every row of this CSV file instead.",
 )
+@optimisation_options
 @output_options("text", "json")
 def command(
-    format_: str | None, output: Path | None, points: Path | None, **options: Any
+    format_: str | None,
+    output: Path | None,
+    points: Path | None,
+    breakdown: bool,
+    plot: Path | None,
+    **options: Any,
 ) -> None:
-    """Predict what a deployment does under a load, operator by operator.
+    """Predict what a deployment does under a load, and what its time goes to.
 
     With --points, every row of a table instead, as arrays: columns model, npu,
     num_npus, tp, pp, ep, dp, weight_dtype, kv_dtype, framework, input_tokens,
@@ -64,8 +108,16 @@ def command(
                 )
         write(write_points(evaluate(read_points(points))), output)
         return
-    from sizing.report.estimate import FORMATS
+    from sizing.report.estimate import FORMATS, as_long_text
     from sizing.single import predict
 
-    report = FORMATS[chosen_format(format_, output, FORMATS)]
-    write(report(predict(**options)), output)
+    formats = {**FORMATS, "text": as_long_text} if breakdown else FORMATS
+    report = formats[chosen_format(format_, output, formats)]
+    stated = {key: options.pop(key) for key in OPTIMISATIONS}
+    tables = optimisations_given(stated, {})
+    prediction = predict(**options, optimisations=tables)
+    if plot is not None:
+        from sizing.report.roofline_plot import save
+
+        save(prediction, plot)
+    write(report(prediction), output)

@@ -12,7 +12,14 @@ from model_ops.units import REQUEST_PER_SECOND, SECOND, USD_PER_HOUR, WATT, Unit
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LATENCIES = ("ttft", "tpot", "e2e")
-_TRAFFIC = ("input_tokens", "output_tokens", "rate", "concurrency")
+_TRAFFIC = (
+    "input_tokens",
+    "output_tokens",
+    "rate",
+    "concurrency",
+    "prefix_hit",
+    "beams",
+)
 _FIELDS = {
     "npu": ("hardware", "npus"),
     "exclude": ("hardware", "exclude"),
@@ -25,6 +32,20 @@ _FIELDS = {
     "budget": ("limits", "usd_per_hour"),
     "max_power": ("limits", "power"),
 }
+
+
+OPTIMISATIONS: Mapping[str, tuple[str, str]] = {
+    "speculate": ("speculation", "drafter"),
+    "guessed": ("speculation", "guessed"),
+    "acceptance": ("speculation", "acceptance"),
+    "lora_rank": ("lora", "rank"),
+    "lora_adapters": ("lora", "adapters"),
+    "expert_alpha": ("experts", "alpha"),
+    "redundant_experts": ("experts", "redundant"),
+    "offload_weights": ("offload", "weights"),
+    "offload_cache": ("offload", "cache"),
+}
+"""Table and field of a problem's optimisations that each option states."""
 
 
 def quantity(unit: Unit, most: float) -> Callable[..., str | None]:
@@ -93,6 +114,66 @@ def chosen_format(
         return given
     ending = output.suffix.lstrip(".") if output is not None else ""
     return ending if ending in known else "text"
+
+
+def optimisation_options(function: F) -> F:
+    """Add the options that state inference optimisations."""
+    option = click.option
+    return _decorate(
+        function,
+        [
+            option(
+                "--prefix-hit",
+                type=float,
+                help="Share of the prompt that is in the cache already.",
+            ),
+            option("--beams", type=int, help="Beams of the search [no search]."),
+            option(
+                "--speculate",
+                metavar="DRAFTER",
+                help="Guess tokens: ngram, mtp, eagle, or a draft model.",
+            ),
+            option("--guessed", type=int, help="Tokens guessed per step."),
+            option(
+                "--acceptance",
+                type=float,
+                help="Probability that a guess is accepted; it has no default.",
+            ),
+            option("--lora-rank", type=int, help="Rank of LoRA adapters [none]."),
+            option("--lora-adapters", type=int, help="Adapters in memory [1]."),
+            option(
+                "--expert-alpha",
+                type=float,
+                help="Popularity of experts as a power law; 0 is balance.",
+            ),
+            option(
+                "--redundant-experts",
+                type=int,
+                help="Further copies of popular experts in each layer.",
+            ),
+            option(
+                "--offload-weights",
+                type=float,
+                help="Share of the weights in the second memory.",
+            ),
+            option(
+                "--offload-cache",
+                type=float,
+                help="Share of the KV cache in the second memory.",
+            ),
+        ],
+    )
+
+
+def optimisations_given(
+    options: Mapping[str, Any], base: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the optimisations of a problem with those that options give."""
+    tables = {name: dict(fields) for name, fields in base.items()}
+    for option, (table, field) in OPTIMISATIONS.items():
+        if options.get(option) is not None:
+            tables.setdefault(table, {})[field] = options[option]
+    return tables
 
 
 def problem_options(function: F) -> F:
@@ -192,6 +273,9 @@ def overridden(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
             problem[field] = given[key]
     if "precision" in given:
         problem["precisions"] = list(given["precision"])
+    base = problem.get("optimisations", {})
+    if any(key in given for key in OPTIMISATIONS) and _is_table_of_tables(base):
+        problem["optimisations"] = optimisations_given(given, base)
     _override_traffic(problem, given)
     _override_tables(problem, given)
     return problem
@@ -218,6 +302,10 @@ def _override_traffic(problem: dict[str, Any], given: Mapping[str, Any]) -> None
         asked = [{"metric": m, "at_most": given[m]} for m in _LATENCIES if m in given]
         traffic["targets"] = kept + asked
     problem["traffic"] = [traffic]
+
+
+def _is_table_of_tables(content: Any) -> bool:
+    return isinstance(content, dict) and _is_list_of_tables(list(content.values()))
 
 
 def _is_list_of_tables(content: Any) -> bool:

@@ -8,6 +8,7 @@ import click
 from sizing.cli import INFEASIBLE, TIMED_OUT
 from sizing.cli.options import (
     chosen_format,
+    optimisation_options,
     output_options,
     overridden,
     problem_options,
@@ -22,6 +23,7 @@ from sizing.cli.options import (
     type=click.Path(path_type=Path),
 )
 @problem_options
+@optimisation_options
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True, max=86_400),

@@ -22,9 +22,19 @@ def rows_of(kind: str, name: str | None) -> Rows:
     CatalogueError
         If there is no item of that name, or no price for that NPU.
     """
-    if name is not None:
-        return {"npus": _npu, "models": _model, "prices": _prices_of}[kind](name)
-    return {"npus": _npus, "models": _models, "prices": _prices}[kind]()
+    if name is None:
+        special = {"npus": _npus, "models": _models, "prices": _prices}
+        return special[kind]() if kind in special else _titles(kind)
+    if kind == "prices":
+        return _prices_of(name)
+    return _facts(catalogue.canonical(kind, name), catalogue.raw(kind, name))
+
+
+def _titles(kind: str) -> Rows:
+    return [
+        {"name": name, "title": str(catalogue.raw(kind, name)["title"])}
+        for name in catalogue.names(kind)
+    ]
 
 
 def _npus() -> Rows:
@@ -51,10 +61,6 @@ def _npus() -> Rows:
     return rows
 
 
-def _npu(name: str) -> Rows:
-    return _facts(catalogue.canonical("npus", name), catalogue.raw("npus", name))
-
-
 def _models() -> Rows:
     rows = []
     for name in catalogue.names("models"):
@@ -69,10 +75,6 @@ def _models() -> Rows:
             }
         )
     return rows
-
-
-def _model(name: str) -> Rows:
-    return _facts(catalogue.canonical("models", name), catalogue.raw("models", name))
 
 
 def _prices() -> Rows:

@@ -1,16 +1,21 @@
-"""One deployment's prediction as text and JSON, operator by operator."""
+"""One deployment's prediction as text and JSON."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.table import Table as RichTable
 
 from model_ops.accuracy import interval, latency_intervals
+from model_ops.consumption import Consumption, consumption
 from model_ops.estimate import Estimate, Load, LoadMode, bounds, load_steps
+from model_ops.opcost import OpCost
+from model_ops.platform.energy import PowerRange
+from model_ops.platform.roofline import OpTime
+from model_ops.profiler.ops import Gemm
 from model_ops.serving.step import Replica, TimedOperator, timed_operators
-from model_ops.units import BYTE, FLOP, SECOND
+from model_ops.units import BYTE, FLOP, JOULE, SECOND, WATT
 from sizing.report.console import new_console, plain_table, section, text_of
 
 
@@ -35,10 +40,14 @@ class OperatorRow:
         Operator, and how often the step runs it.
     flop, bytes, link_bytes
         FLOP, memory traffic and least network traffic of one NPU.
+    intensity
+        FLOP per byte of memory traffic; None where it has none.
     seconds, share
         Time, and its share of the step.
     bound
         What most of it is spent on.
+    joules
+        Energy of one NPU; None where its TDP is unknown.
     """
 
     name: str
@@ -46,9 +55,11 @@ class OperatorRow:
     flop: float
     bytes: float
     link_bytes: float
+    intensity: float | None
     seconds: float
     share: float
     bound: str
+    joules: float | None
 
 
 def breakdown(
@@ -56,49 +67,77 @@ def breakdown(
 ) -> list[OperatorRow]:
     """Return a step's operators by name, in the order in which they run.
 
-    The scheduler's time between steps is a row of its own.
+    Matrix products of one name but of two or three sizes, as of a dense and of a
+    shared feed-forward, are apart. The scheduler's time between steps is a row of
+    its own.
     """
-    rows: dict[str, dict[str, float]] = {}
-    for timed in operators:
-        count = float(timed.count)
-        if count == 0:
-            continue
-        cost, time = timed.operator.cost(), timed.time
-        row = rows.setdefault(
-            timed.operator.name,
-            dict.fromkeys(
-                ("count", "flop", "bytes", "link_bytes", "seconds", *_BOUNDS), 0.0
-            ),
-        )
-        row["count"] += count
-        row["flop"] += count * float(cost.total_flop)
-        row["bytes"] += count * float(cost.bytes)
-        row["link_bytes"] += count * float(cost.link_bytes)
-        row["seconds"] += count * float(time.total)
-        for bound in _BOUNDS:
-            row[bound] += count * float(getattr(time, bound))
+    power = PowerRange.of(replica.supply)
+    named = _by_name([timed for timed in operators if float(timed.count)])
+    rows = [_row(name, group, power) for name, group in named.items()]
     overhead = float(replica.supply.step_overhead)
-    whole = sum(row["seconds"] for row in rows.values()) + overhead
-    found = [_row(name, row, whole) for name, row in rows.items() if row["seconds"]]
     if overhead:
-        share = overhead / whole
-        found.append(OperatorRow("scheduler", 1, 0, 0, 0, overhead, share, "launch"))
-    return found
+        rows.append(_scheduler(overhead, power))
+    whole = sum(row.seconds for row in rows)
+    return [replace(row, share=row.seconds / whole) for row in rows if row.seconds]
+
+
+_MOST_SIZES = 3
+"""Sizes of a product that are shown one by one; with more, every layer differs."""
+
+
+def _by_name(operators: Sequence[TimedOperator]) -> dict[str, list[TimedOperator]]:
+    sizes: dict[str, set[tuple[int, int]]] = {}
+    for timed in operators:
+        sizes.setdefault(timed.name, set()).add(_size(timed))
+    named: dict[str, list[TimedOperator]] = {}
+    for timed in operators:
+        name, size = timed.name, _size(timed)
+        if any(size) and 1 < len(sizes[name]) <= _MOST_SIZES:
+            name = f"{name} {size[0]}x{size[1]}"
+        named.setdefault(name, []).append(timed)
+    return named
+
+
+def _size(timed: TimedOperator) -> tuple[int, int]:
+    """Return the inner and outer width of a matrix product; zeros for the others."""
+    operator = timed.operator
+    if not isinstance(operator, Gemm):
+        return 0, 0
+    return round(float(operator.k)), round(float(operator.n))
 
 
 _BOUNDS = ("compute", "memory", "network", "launch")
 
 
-def _row(name: str, row: dict[str, float], whole: float) -> OperatorRow:
+def _row(
+    name: str, group: Sequence[TimedOperator], power: PowerRange | None
+) -> OperatorRow:
+    cost = sum((t.operator.cost() * t.count for t in group), start=OpCost())
+    flop, moved = float(cost.total_flop), float(cost.bytes)
+    spent = {
+        bound: sum(float(t.count * getattr(t.time, bound)) for t in group)
+        for bound in _BOUNDS
+    }
     return OperatorRow(
         name=name,
-        count=row["count"],
-        flop=row["flop"],
-        bytes=row["bytes"],
-        link_bytes=row["link_bytes"],
-        seconds=row["seconds"],
-        share=row["seconds"] / whole,
-        bound=max(_BOUNDS, key=lambda bound: row[bound]),
+        count=sum(float(t.count) for t in group),
+        flop=flop,
+        bytes=moved,
+        link_bytes=float(cost.link_bytes),
+        intensity=flop / moved if moved else None,
+        seconds=sum(float(t.count * t.time.total) for t in group),
+        share=0.0,
+        bound=max(_BOUNDS, key=lambda bound: spent[bound]),
+        joules=None
+        if power is None
+        else sum(float(t.count * power.energy(t.time)) for t in group),
+    )
+
+
+def _scheduler(seconds: float, power: PowerRange | None) -> OperatorRow:
+    joules = None if power is None else float(power.energy(OpTime(launch=seconds)))
+    return OperatorRow(
+        "scheduler", 1, 0.0, 0.0, 0.0, None, seconds, 0.0, "launch", joules
     )
 
 
@@ -125,11 +164,31 @@ def latencies(prediction: Prediction) -> dict[str, tuple[float, float, float]]:
     }
 
 
-def as_text(prediction: Prediction) -> str:
-    """Return the prediction as readable text."""
+def as_text(prediction: Prediction, *, operators: bool = False) -> str:
+    """Return the prediction as readable text, on request operator by operator."""
     console = new_console()
-    estimate = prediction.estimate
     console.print(prediction.title)
+    title = "Predicted means; 9 of 10 measurements should lie from low to high"
+    section(console, title, _figures(prediction))
+    console.print()
+    console.print(_memory(prediction.estimate))
+    console.print(_energy(prediction))
+    title = "What a step's time goes to, per NPU"
+    section(console, title, _bounds_table(prediction))
+    for name, timed in steps(prediction).items() if operators else ():
+        rows = breakdown(prediction.replica, timed)
+        whole = SECOND.format(sum(row.seconds for row in rows))
+        section(console, f"One {name}: {whole} per NPU", _breakdown_table(rows))
+    return text_of(console)
+
+
+def as_long_text(prediction: Prediction) -> str:
+    """Return the prediction as readable text with every operator."""
+    return as_text(prediction, operators=True)
+
+
+def _figures(prediction: Prediction) -> RichTable:
+    estimate = prediction.estimate
     table = plain_table("figure", ">predicted", ">low", ">high")
     for metric, (value, low, high) in latencies(prediction).items():
         cells = (SECOND.format(seconds) for seconds in (value, low, high))
@@ -143,38 +202,121 @@ def as_text(prediction: Prediction) -> str:
         around = interval("rate", value, prediction.load.mode)
         cells = (f"{v:,.4g}" for v in ((value,) if arriving else (value, *around)))
         table.add_row(name, *cells)
-    title = "Predicted means; 9 of 10 measurements should lie from low to high"
-    section(console, title, table)
-    console.print()
+    return table
+
+
+def _memory(estimate: Estimate) -> str:
     memory = estimate.memory
-    console.print(
+    return (
         f"Batch {float(estimate.batch):.4g} decoding sequences per replica. Memory per "
         f"NPU: {BYTE.format(float(memory.total))} of "
-        f"{BYTE.format(float(estimate.usable_memory))} usable (weights "
+        f"{BYTE.format(float(estimate.room.own))} usable (weights "
         f"{BYTE.format(float(memory.weights))}, KV cache "
         f"{BYTE.format(float(memory.kv_cache))}, activations "
         f"{BYTE.format(float(memory.activations))})."
     )
-    for name, operators in steps(prediction).items():
-        rows = breakdown(prediction.replica, operators)
-        whole = SECOND.format(sum(row.seconds for row in rows))
-        section(console, f"One {name}: {whole} per NPU", _breakdown_table(rows))
-    return text_of(console)
+
+
+def _consumed(prediction: Prediction) -> Consumption | None:
+    return consumption(prediction.replica, prediction.load, prediction.estimate)
+
+
+def _energy(prediction: Prediction) -> str:
+    used = _consumed(prediction)
+    (npu,) = prediction.replica.supply.npus
+    if used is None or npu.tdp is None:
+        return f"Energy: unknown, the TDP of {npu.name} is not published."
+    return (
+        f"Energy: {float(used.joules_per_output_token):.3g} J per output token, "
+        f"{float(used.joules_per_request):.3g} J per request; "
+        f"{WATT.format(float(used.watts_per_npu))} per NPU of "
+        f"{WATT.format(npu.tdp)} TDP, on average, without host and cooling."
+    )
+
+
+def _is_drafted(timed: TimedOperator) -> bool:
+    return timed.name.startswith("draft_")
+
+
+def _bounds_table(prediction: Prediction) -> RichTable:
+    replica = prediction.replica
+    power = PowerRange.of(replica.supply)
+    watts = [] if power is None else [">power"]
+    kinds = [f">{kind}" for kind in bounds([], replica)]
+    table = plain_table("step", ">time", *kinds, *watts)
+    for name, timed in steps(prediction).items():
+        overhead = float(replica.supply.step_overhead)
+        whole = _spent(timed, replica)
+        step = sum(whole.values())
+        _add_part(table, name, whole, step, _watts(timed, overhead, power))
+        drafted = [each for each in timed if _is_drafted(each)]
+        if drafted:
+            part = _spent(drafted, replica)
+            part["launch"] -= overhead
+            _add_part(table, "  its drafter", part, step, _watts(drafted, 0.0, power))
+    return table
+
+
+def _spent(operators: list[TimedOperator], replica: Replica) -> dict[str, float]:
+    return {kind: float(s) for kind, s in bounds(operators, replica).items()}
+
+
+def _watts(
+    operators: list[TimedOperator], overhead: float, power: PowerRange | None
+) -> list[str]:
+    """Return the mean power of an NPU over some operators and a gap, as cells."""
+    if power is None:
+        return []
+    gap = OpTime(launch=overhead)
+    runs = [(1.0, gap), *((float(each.count), each.time) for each in operators)]
+    joules = sum(count * float(power.energy(time)) for count, time in runs)
+    seconds = sum(count * float(time.total) for count, time in runs)
+    return [WATT.format(joules / seconds)]
+
+
+def _add_part(
+    table: RichTable,
+    name: str,
+    spent: Mapping[str, float],
+    step: float,
+    watts: list[str],
+) -> None:
+    shares = (f"{seconds / step:.1%}" for seconds in spent.values())
+    table.add_row(name, SECOND.format(sum(spent.values())), *shares, *watts)
+
+
+def _intensity(row: OperatorRow) -> str:
+    if not row.intensity:
+        return ""
+    return f"{row.intensity:,.0f}" if row.intensity >= 100 else f"{row.intensity:.3g}"
 
 
 def _breakdown_table(rows: Sequence[OperatorRow]) -> RichTable:
+    known = any(row.joules is not None for row in rows)
+    energy = [">energy"] if known else []
     table = plain_table(
-        "operator", ">runs", ">FLOP", ">bytes", ">time", ">share", "mostly"
+        "operator",
+        ">runs",
+        ">FLOP",
+        ">bytes",
+        ">FLOP/B",
+        ">time",
+        ">share",
+        *energy,
+        "mostly",
     )
     for row in rows:
         moved = row.bytes or row.link_bytes
+        joules = [] if row.joules is None else [JOULE.format(row.joules)]
         table.add_row(
             row.name,
             f"{row.count:.0f}",
             FLOP.format(row.flop) if row.flop else "",
-            BYTE.format(moved),
+            BYTE.format(moved) if moved else "",
+            _intensity(row),
             SECOND.format(row.seconds),
             f"{row.share:.1%}",
+            *joules,
             row.bound,
         )
     return table
@@ -195,19 +337,20 @@ def as_json(prediction: Prediction) -> str:
         "kv_cache": float(estimate.memory.kv_cache),
         "activations": float(estimate.memory.activations),
         "total": float(estimate.memory.total),
-        "usable": float(estimate.usable_memory),
+        "second_memory": float(estimate.memory.outer),
+        "used": float(estimate.memory.total + replica.supply.runtime_reserve),
+        "usable": float(estimate.room.own),
     }
+    used = _consumed(prediction)
+    result["energy"] = used and {k: float(v) for k, v in asdict(used).items()}
     result["steps"] = {
         name: {
-            "bound_s": {k: float(v) for k, v in bounds(operators, replica).items()},
-            "operators": [
-                {field: getattr(row, field) for field in OperatorRow.__slots__}
-                for row in breakdown(replica, operators)
-            ],
+            "bound_s": _spent(operators, replica),
+            "operators": [asdict(row) for row in breakdown(replica, operators)],
         }
         for name, operators in steps(prediction).items()
     }
     return json.dumps(result, indent=2, allow_nan=False) + "\n"
 
 
-FORMATS = {"text": as_text, "json": as_json}
+FORMATS: Mapping[str, Callable[[Prediction], str]] = {"text": as_text, "json": as_json}

@@ -120,8 +120,7 @@ def _served(served: Served) -> dict[str, Any]:
     estimate = served.estimate
     return {
         "npu": served.deployment.npu,
-        "tp": served.deployment.tp,
-        "pp": served.deployment.pp,
+        **served.deployment.parallelism.degrees,
         "req_per_s_per_replica": float(estimate.rate),
         "decoding_per_replica": float(estimate.batch),
         "utilisation": served.utilisation,
@@ -152,5 +151,5 @@ def _memory(plan: Plan, fact: ClassFacts, served: Served) -> dict[str, Any]:
         "weights_bytes": float(memory.weights),
         "kv_cache_bytes": float(memory.kv_cache),
         "activations_bytes": float(memory.activations),
-        "usable_bytes": float(served.estimate.usable_memory),
+        "usable_bytes": float(served.estimate.room.own),
     }

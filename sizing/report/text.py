@@ -121,13 +121,16 @@ def _proof(answer: Answer) -> str:
 
 
 def _deployments(plan: Plan) -> RichTable:
+    used = {name for d in plan.deployments for name in d.parallelism.degrees}
+    degrees = [name for name in ("tp", "pp", "ep", "dp", "cp") if name in used]
     table = plain_table(
-        "traffic", ">replicas", "NPU", ">tp", ">pp", ">batch", "precision",
-        ">NPUs", ">nodes", ">USD/h",
+        "traffic", ">replicas", "NPU", *(f">{name}" for name in degrees), ">batch",
+        "precision", ">NPUs", ">nodes", ">USD/h",
     )  # fmt: skip
     for d in plan.deployments:
         table.add_row(
-            d.traffic, f"{d.replicas:,}", d.npu, str(d.tp), str(d.pp), str(d.batch),
+            d.traffic, f"{d.replicas:,}", d.npu,
+            *(str(getattr(d, name)) for name in degrees), str(d.batch),
             d.precision, f"{d.npus:,}", f"{d.nodes:,}", f"{d.usd_per_hour:,.2f}",
         )  # fmt: skip
     return table
@@ -197,7 +200,7 @@ def _load_of(fact: ClassFacts, served: Served) -> str:
 
 def _memory_of(plan: Plan, fact: ClassFacts, served: Served) -> str:
     memory = memory_needed(plan, served.deployment, fact.traffic)
-    usable = float(served.estimate.usable_memory)
+    usable = float(served.estimate.room.own)
     parts = {
         "weights": memory.weights,
         "KV cache": memory.kv_cache,
@@ -216,7 +219,7 @@ def _share(served: Served) -> str:
 
 
 def _place(deployment: PlannedDeployment) -> str:
-    return f"{deployment.npu} tp={deployment.tp} pp={deployment.pp}"
+    return f"{deployment.npu} {deployment.parallelism.text}"
 
 
 def _runners_up(answer: Answer) -> RichTable:
@@ -224,7 +227,7 @@ def _runners_up(answer: Answer) -> RichTable:
     table = plain_table("NPU", "replicas", ">NPUs", ">USD/h", f">more {unit}")
     for runner in answer.runners_up:
         replicas = ", ".join(
-            f"{d.replicas} x (tp={d.tp} pp={d.pp})" for d in runner.plan.deployments
+            f"{d.replicas} x ({d.parallelism.text})" for d in runner.plan.deployments
         )
         table.add_row(
             runner.npu,

@@ -11,10 +11,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import sys
 import time
 
-import numpy as np
-
 from model_ops.platform.supply import Supply
-from model_ops.profiler.parallelism import Parallelism
+from model_ops.profiler.parallelism import stacked
+from model_ops.serving.speculative import Schedule
 from model_ops.serving.steady_state import steady_state
 from model_ops.serving.step import Replica
 from problems import catalogue
@@ -33,13 +32,10 @@ def main(model: str) -> None:
     available: list[Offer] = offers(problem)
     npus = list({offer.npu.name: offer.npu for offer in available}.values())
     axes = splits(arch, available)
-    parallelism = Parallelism(
-        np.array([tp for tp, _ in axes], dtype=float)[:, None],
-        np.array([pp for _, pp in axes], dtype=float)[:, None],
-    )
+    parallelism = stacked(axes, point_axes=1)
     traffic_class = problem.traffic[0]
-    pp = np.asarray(parallelism.pp)
-    batches = batch_grid(pp, traffic_class, problem.chunk_tokens)
+    schedule = Schedule(parallelism.pp, parallelism.dp)
+    batches = batch_grid(schedule, traffic_class, problem.chunk_tokens)
     points = len(npus) * batches.size
     rates = []
     for _ in range(PASSES + 1):

@@ -9,7 +9,7 @@ from model_ops.dtypes import Dtype, Precision
 from model_ops.platform.fabric import Fabric, Tier
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
-from model_ops.profiler.arch import Layer, LayerRun, ModelArch
+from model_ops.profiler.arch import Layer, ModelArch
 from model_ops.profiler.attention import Attention
 from model_ops.profiler.ffn import DenseFfn
 from model_ops.profiler.parallelism import Parallelism
@@ -53,7 +53,7 @@ def toy_arch(toy_layer: Layer) -> ModelArch:
         model_type="llama",
         hidden_size=32,
         vocab_size=128,
-        runs=(LayerRun(toy_layer, 6),),
+        layers=(toy_layer,) * 6,
         extra_parameters=32,
     )
 

@@ -13,7 +13,7 @@ from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.serving.steady_state import RequestShape
+from model_ops.profiler.work import RequestShape
 from model_ops.serving.step import Replica
 
 SHAPE = RequestShape(input_tokens=100, output_tokens=41)

@@ -25,9 +25,25 @@ def test_bytes_include_block_scales(dtype: Dtype, bits: float) -> None:
     assert dtype.bytes == bits / 8
 
 
+def test_q4_k_m_lies_between_its_two_block_formats() -> None:
+    # 256 values, 8 scales and minima of 6 bits, two FP16; or 16 scales of 8 bits, one.
+    q4_k = (256 * 4 + 8 * (6 + 6) + 2 * 16) / 256
+    q6_k = (256 * 6 + 16 * 8 + 16) / 256
+    # Of an 8B model, half of the value and down projections are in Q6_K.
+    hidden, kv, wide = 4096, 1024, 14336
+    linear = 2 * hidden * (hidden + kv) + 3 * hidden * wide
+    finer = (hidden * kv + hidden * wide) / 2 / linear
+    layers = q4_k + finer * (q6_k - q4_k)
+    assert Dtype.Q4_K_M.bytes * 8 == pytest.approx(layers, rel=0.02)
+
+
 def test_block_formats_compute_as_their_elements() -> None:
     changed = {dtype: dtype.engine for dtype in Dtype if dtype.engine is not dtype}
-    assert changed == {Dtype.NVFP4: Dtype.FP4, Dtype.MXFP4: Dtype.FP4}
+    assert changed == {
+        Dtype.NVFP4: Dtype.FP4,
+        Dtype.MXFP4: Dtype.FP4,
+        Dtype.Q4_K_M: Dtype.INT4,
+    }
 
 
 def test_every_format_has_an_engine_and_none_is_narrower_than_it() -> None:

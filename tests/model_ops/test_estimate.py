@@ -21,13 +21,20 @@ from model_ops.platform.fabric import Fabric
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
-from model_ops.profiler.memory import footprint, largest_batch, lockstep_footprint
+from model_ops.profiler.memory import (
+    Held,
+    MemoryFootprint,
+    Room,
+    footprint,
+    largest_batch,
+    lockstep_footprint,
+)
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.profiler.work import Step, decode, prefill
+from model_ops.profiler.work import RequestShape, Step, decode, prefill
+from model_ops.serving.speculative import Schedule
 from model_ops.serving.steady_state import (
     DEFAULT_CHUNK_TOKENS,
     Mix,
-    RequestShape,
     batch_cap,
     mean_batch,
     saturating_batch,
@@ -54,13 +61,23 @@ def load(mode: LoadMode, shape: RequestShape = SHAPE, **changes: object) -> Load
     return Load(shape, mode, **({"chunk_tokens": CHUNK} | changes))
 
 
-def split(replica: Replica, tp: int, pp: int) -> Replica:
-    return replace(replica, parallelism=Parallelism(tp, pp))
+def split(replica: Replica, tp: int, pp: int, dp: int = 1) -> Replica:
+    return replace(replica, parallelism=Parallelism(tp, pp, dp=dp))
 
 
 def on(replica: Replica, **rates: object) -> Replica:
     (npu,) = replica.supply.npus
     return replace(replica, supply=Supply.of(replace(npu, **rates)))
+
+
+def held(replica: Replica) -> tuple[Held, ...]:
+    return (Held(replica.arch, replica.shard),)
+
+
+def needed(
+    replica: Replica, batch: object, shape: RequestShape = SHAPE
+) -> MemoryFootprint:
+    return footprint(held(replica), shape, batch=batch, step_tokens=CHUNK)
 
 
 # ---- what an estimate says ----
@@ -70,26 +87,20 @@ def test_derived_figures(toy_replica: Replica) -> None:
     found = estimate(toy_replica, load(CLOSED, concurrency=4))
     assert found.e2e == found.ttft + 40 * found.tpot
     assert found.output_tokens_per_s == 41 * found.rate
-    assert found.usable_memory == 1e6
+    assert found.room == Room(1e6, 0)
 
 
 def test_it_fits_when_the_memory_suffices(toy_replica: Replica) -> None:
     task = load(STATIC, concurrency=4)
-    needed = estimate(toy_replica, task).memory.total
-    for capacity, fits in ((needed, True), (needed - 1, False)):
+    most = estimate(toy_replica, task).memory.total
+    for capacity, fits in ((most, True), (most - 1, False)):
         found = estimate(on(toy_replica, memory_capacity=capacity), task)
         assert found.fits == fits
 
 
 def test_most_sequences_are_those_of_a_finished_request(toy_replica: Replica) -> None:
     expected = largest_batch(
-        toy_replica.arch,
-        toy_replica.parallelism,
-        toy_replica.precision,
-        usable=1e6,
-        input_tokens=100,
-        output_tokens=41,
-        step_tokens=CHUNK,
+        held(toy_replica), SHAPE, room=Room(1e6), step_tokens=CHUNK
     )
     assert most_sequences(toy_replica, load(OFFLINE)) == expected
     assert 10 < expected < 25
@@ -108,14 +119,7 @@ def test_static_batch_by_hand(toy_replica: Replica) -> None:
     assert found.rate == pytest.approx(batch / (first + 40 * each))
     assert found.batch == batch
     assert not found.overloaded
-    assert found.memory == lockstep_footprint(
-        toy_replica.arch,
-        toy_replica.parallelism,
-        toy_replica.precision,
-        batch=batch,
-        input_tokens=100,
-        output_tokens=41,
-    )
+    assert found.memory == lockstep_footprint(held(toy_replica), SHAPE, batch)
 
 
 def test_static_batch_on_a_pipeline_by_hand(toy_replica: Replica) -> None:
@@ -128,6 +132,26 @@ def test_static_batch_on_a_pipeline_by_hand(toy_replica: Replica) -> None:
     # The last micro-batch starts two bottlenecks after the first.
     assert found.ttft == pytest.approx(first.latency + 2 * first.bottleneck)
     assert found.tpot == pytest.approx(max(steady.latency, 3 * steady.bottleneck))
+
+
+def test_a_static_batch_over_groups_by_hand(toy_replica: Replica) -> None:
+    groups = 2  # of two NPUs each, on a switch of four
+    replica = split(toy_replica, 1, 2, groups)
+    found = estimate(replica, load(STATIC, concurrency=12))
+    alone = estimate(split(toy_replica, 1, 2), load(STATIC, concurrency=6))
+    for name in ("ttft", "tpot", "memory"):
+        assert getattr(found, name) == getattr(alone, name)
+    assert found.rate == pytest.approx(groups * alone.rate)
+
+
+def test_less_than_a_request_is_a_request_at_times(toy_replica: Replica) -> None:
+    one = estimate(toy_replica, load(STATIC, concurrency=1))
+    half = estimate(toy_replica, load(STATIC, concurrency=0.5))
+    idle = estimate(split(toy_replica, 1, 1, 2), load(STATIC, concurrency=1))
+    assert (half.ttft, half.tpot, half.memory) == (one.ttft, one.tpot, one.memory)
+    assert half.rate == pytest.approx(one.rate / 2)
+    assert (idle.ttft, idle.tpot, idle.memory) == (one.ttft, one.tpot, one.memory)
+    assert idle.rate == pytest.approx(one.rate)  # the other group has nothing to do
 
 
 def test_static_batch_of_one_token_answers(toy_replica: Replica) -> None:
@@ -144,24 +168,26 @@ def capacity(replica: Replica, shape: RequestShape = SHAPE) -> float:
 
 
 def saturating(replica: Replica, shape: RequestShape) -> float:
-    return float(saturating_batch(replica.parallelism.pp, shape, CHUNK))
+    degrees = replica.parallelism
+    return float(saturating_batch(Schedule(degrees.pp, degrees.dp), shape, CHUNK))
 
 
 def sustained(replica: Replica, shape: RequestShape = SHAPE) -> float:
     """Return the rate at the largest mean batch that memory and prompts allow."""
     places = max(1.0, float(most_sequences(replica, load(OPEN, shape))))
-    batch = min(mean_batch(places), saturating(replica, shape) * (1 - 1e-6))
+    mean = mean_batch(places, replica.parallelism.dp)
+    batch = min(mean, saturating(replica, shape) * (1 - 1e-6))
     return float(steady_state(replica, shape, batch, CHUNK).rate)
 
 
 @settings
 @hypothesis.given(
     st.floats(0.001, 0.99),
-    st.sampled_from([(1, 1), (2, 1), (1, 3), (4, 6)]),
+    st.sampled_from([(1, 1), (2, 1), (1, 3), (4, 6), (1, 1, 2), (2, 3, 4)]),
     st.sampled_from([SHAPE, SINGLE, LONG, WORDY]),
 )
 def test_open_loop_finishes_what_arrives(
-    toy_replica: Replica, share: float, layout: tuple[int, int], shape: RequestShape
+    toy_replica: Replica, share: float, layout: tuple[int, ...], shape: RequestShape
 ) -> None:
     replica = split(toy_replica, *layout)
     asked = share * sustained(replica, shape)
@@ -174,7 +200,8 @@ def test_open_loop_finishes_what_arrives(
         assert found.batch == pytest.approx(decoding, rel=1e-4)
     assert 0 < found.ttft < np.inf
     assert found.batch < saturating(replica, shape)
-    assert batch_cap(found.batch) <= most_sequences(replica, load(OPEN, shape))
+    most = most_sequences(replica, load(OPEN, shape))
+    assert batch_cap(found.batch, replica.parallelism.dp) <= most
     assert found.fits
 
 
@@ -192,28 +219,17 @@ def test_open_loop_says_when_more_arrives_than_can_be_finished(
 def test_random_arrivals_need_memory_for_more_than_their_mean_batch(
     toy_replica: Replica,
 ) -> None:
-    def needed(batch: float) -> object:
-        return footprint(
-            toy_replica.arch,
-            toy_replica.parallelism,
-            toy_replica.precision,
-            batch=batch,
-            input_tokens=100,
-            output_tokens=41,
-            step_tokens=CHUNK,
-        )
-
     for share in (1e-4, 0.1, 0.5, 0.9):
         asked = share * sustained(toy_replica)
         found = estimate(toy_replica, load(OPEN, rate=asked))
-        assert found.memory == needed(batch_cap(found.batch))
-        assert found.memory.kv_cache > needed(found.batch).kv_cache
+        assert found.memory == needed(toy_replica, batch_cap(found.batch))
+        assert found.memory.kv_cache > needed(toy_replica, found.batch).kv_cache
     # Users are as many as they are.
     for users in (1, 4, 7):
         found = estimate(toy_replica, load(CLOSED, concurrency=users))
-        assert found.memory == needed(np.ceil(found.batch))
+        assert found.memory == needed(toy_replica, np.ceil(found.batch))
         found = estimate(toy_replica, load(OFFLINE, concurrency=users))
-        assert found.memory == needed(users)
+        assert found.memory == needed(toy_replica, users)
 
 
 def test_an_overloaded_replica_keeps_the_mean_batch_that_its_places_allow(
@@ -221,15 +237,7 @@ def test_an_overloaded_replica_keeps_the_mean_batch_that_its_places_allow(
 ) -> None:
     loaded, places = [], range(1, 41)
     for count in places:
-        memory = footprint(
-            toy_replica.arch,
-            toy_replica.parallelism,
-            toy_replica.precision,
-            batch=count,
-            input_tokens=100,
-            output_tokens=41,
-            step_tokens=CHUNK,
-        ).total
+        memory = needed(toy_replica, count).total
         replica = on(toy_replica, memory_capacity=memory * (1 + 1e-6))
         assert most_sequences(replica, load(OPEN)) == count
         loaded.append(estimate(replica, load(OPEN, rate=1e9)))
@@ -282,16 +290,9 @@ def test_a_long_prompt_with_a_short_answer_is_served_by_less_than_a_sequence(
         assert found.rate == pytest.approx(asked, rel=1e-4)
         assert 0 < found.batch < full
         assert found.fits
-        whole = footprint(  # at times the sequence is there, or even two
-            toy_replica.arch,
-            toy_replica.parallelism,
-            toy_replica.precision,
-            batch=1 if found.batch + 2 * found.batch**0.5 <= 1 else 2,
-            input_tokens=700,
-            output_tokens=2,
-            step_tokens=CHUNK,
-        )
-        assert found.memory == whole
+        # At times the sequence is there, or even two.
+        places = 1 if found.batch + 2 * found.batch**0.5 <= 1 else 2
+        assert found.memory == needed(toy_replica, places, LONG)
     users = estimate(toy_replica, load(CLOSED, LONG, concurrency=1))
     assert 0 < users.batch < full
     # Alone, the user waits for no other's prompt longer than for its own.
@@ -307,14 +308,14 @@ def test_a_long_prompt_with_a_short_answer_is_served_by_less_than_a_sequence(
     st.integers(1, 60),
     st.integers(1, 700),
     st.integers(1, 200),
-    st.sampled_from([(1, 1), (2, 1), (1, 3), (4, 6)]),
+    st.sampled_from([(1, 1), (2, 1), (1, 3), (4, 6), (1, 1, 2), (2, 3, 4)]),
 )
 def test_closed_loop_obeys_littles_law(
     toy_replica: Replica,
     users: int,
     prompt: int,
     answer: int,
-    layout: tuple[int, int],
+    layout: tuple[int, ...],
 ) -> None:
     replica = split(toy_replica, *layout)
     task = load(CLOSED, RequestShape(prompt, answer), concurrency=users)
@@ -376,10 +377,10 @@ def test_offline_can_be_capped(toy_replica: Replica) -> None:
     )
 
 
-@pytest.mark.parametrize("layout", [(1, 1), (2, 1)])
+@pytest.mark.parametrize("layout", [(1, 1), (2, 1), (1, 1, 2)])
 @pytest.mark.parametrize("shape", [SINGLE, LONG, WORDY])
 def test_offline_fills_the_room_for_prompts(
-    toy_replica: Replica, shape: RequestShape, layout: tuple[int, int]
+    toy_replica: Replica, shape: RequestShape, layout: tuple[int, ...]
 ) -> None:
     replica = split(toy_replica, *layout)
     task = load(OFFLINE, shape)
@@ -388,16 +389,19 @@ def test_offline_fills_the_room_for_prompts(
     found = estimate(replica, task)
     assert found.batch == pytest.approx(full, rel=1e-5)
     assert found.batch < full
-    room = CHUNK - max(full, 1)
+    groups = replica.parallelism.dp
+    decoding = max(full / groups, 1)  # of each group
+    room = CHUNK - decoding
     each = min(shape.input_tokens, room)
     step = Step(
         (
             prefill(room / each, each, (shape.input_tokens - each) / 2),
-            decode(max(full, 1), shape.mean_context),
+            decode(decoding, shape.mean_context),
         )
     )
     every = step_time(replica, step).latency
-    assert found.rate == pytest.approx(room / shape.input_tokens / every, rel=1e-4)
+    rate = groups * room / shape.input_tokens / every
+    assert found.rate == pytest.approx(rate, rel=1e-4)
     assert np.isfinite(found.ttft)
     assert found.fits
 
@@ -443,15 +447,15 @@ def lossy(replica: Replica, share: float) -> Replica:
     )
 
 
-@pytest.mark.parametrize("layout", [(1, 1), (2, 1), (2, 3)])
+@pytest.mark.parametrize("layout", [(1, 1), (2, 1), (2, 3), (2, 3, 2)])
 def test_least_latencies_are_of_a_request_alone_without_losses(
-    toy_replica: Replica, layout: tuple[int, int]
+    toy_replica: Replica, layout: tuple[int, ...]
 ) -> None:
     replica = split(toy_replica, *layout)
     ideal = on(replica, step_overhead=0.0)
     # A prompt in chunks may keep all stages of a pipeline busy.
     first = step_time(ideal, Step((prefill(1, 100),))).latency / layout[1]
-    further = step_time(ideal, Step((decode(1, 100),))).latency
+    further = step_time(ideal, Step((decode(1, 100 + 41 / 2),))).latency
     for share in (1.0, 0.5, 0.1):
         least = least_latencies(lossy(replica, share), SHAPE)
         assert least == pytest.approx((first, further), rel=1e-12)
@@ -469,17 +473,17 @@ def assert_no_faster_than_the_roofline(replica: Replica, shape: RequestShape) ->
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5])
-@pytest.mark.parametrize("layout", [(1, 1), (4, 1), (2, 3), (1, 6)])
+@pytest.mark.parametrize("layout", [(1, 1), (4, 1), (2, 3), (1, 6), (2, 3, 2)])
 @pytest.mark.parametrize("shape", [SHAPE, SINGLE, WORDY])
 def test_no_estimate_is_faster_than_the_roofline(
-    toy_replica: Replica, share: float, layout: tuple[int, int], shape: RequestShape
+    toy_replica: Replica, share: float, layout: tuple[int, ...], shape: RequestShape
 ) -> None:
     assert_no_faster_than_the_roofline(lossy(split(toy_replica, *layout), share), shape)
 
 
-@pytest.mark.parametrize("layout", [(1, 1), (4, 1), (2, 3), (1, 6)])
+@pytest.mark.parametrize("layout", [(1, 1), (4, 1), (2, 3), (1, 6), (2, 3, 2)])
 def test_chunks_of_a_long_prompt_are_no_faster_than_the_roofline(
-    toy_replica: Replica, layout: tuple[int, int]
+    toy_replica: Replica, layout: tuple[int, ...]
 ) -> None:
     # Chunks of one prompt follow each other through the stages of a pipeline.
     long = RequestShape(2500, 3)
@@ -515,9 +519,9 @@ def test_least_latencies_of_arrays_equal_scalars(
 
 @pytest.mark.parametrize("shape", [SINGLE, LONG, WORDY])
 @pytest.mark.parametrize("mode", list(LoadMode))
-@pytest.mark.parametrize("layout", [(1, 1), (4, 1), (2, 3)])
+@pytest.mark.parametrize("layout", [(1, 1), (4, 1), (2, 3), (2, 3, 2)])
 def test_every_mode_serves_short_answers(
-    toy_replica: Replica, mode: LoadMode, shape: RequestShape, layout: tuple[int, int]
+    toy_replica: Replica, mode: LoadMode, shape: RequestShape, layout: tuple[int, ...]
 ) -> None:
     replica = split(toy_replica, *layout)
     small = 0.01 * capacity(replica, shape)
@@ -544,7 +548,7 @@ def test_a_model_that_does_not_fit_is_said_not_raised(toy_replica: Replica) -> N
 
 # ---- arrays ----
 
-FIELDS = ("ttft", "tpot", "rate", "batch", "usable_memory", "overloaded", "fits", "e2e")
+FIELDS = ("ttft", "tpot", "rate", "batch", "overloaded", "fits", "e2e")
 
 
 def assert_equal_at(
@@ -553,7 +557,10 @@ def assert_equal_at(
     for name in FIELDS:
         found = np.broadcast_to(getattr(together, name), shape)[at]
         assert found == pytest.approx(getattr(one, name), rel=1e-9), name
-    for name in ("weights", "kv_cache", "activations", "total"):
+    for name in ("own", "outer"):
+        found = np.broadcast_to(getattr(together.room, name), shape)[at]
+        assert found == getattr(one.room, name), name
+    for name in ("weights", "kv_cache", "activations", "outer", "total"):
         found = np.broadcast_to(getattr(together.memory, name), shape)[at]
         assert found == pytest.approx(getattr(one.memory, name), rel=1e-9), name
 
@@ -609,7 +616,7 @@ def test_arrays_of_shapes_equal_scalars(toy_replica: Replica, mode: LoadMode) ->
     st.sampled_from([(1, 1), (2, 1), (4, 3), (1, 6)]),
 )
 def test_bounds_add_up_to_the_step(
-    toy_replica: Replica, prompt: int, batch: int, layout: tuple[int, int]
+    toy_replica: Replica, prompt: int, batch: int, layout: tuple[int, ...]
 ) -> None:
     replica = split(toy_replica, *layout)
     step = Step((prefill(1, prompt), decode(batch, prompt)))
@@ -628,7 +635,7 @@ def test_bounds_add_up_to_the_step(
     ],
 )
 def test_what_is_scarce_binds(
-    toy_replica: Replica, toy_npu: Npu, scarce: str, layout: tuple[int, int]
+    toy_replica: Replica, toy_npu: Npu, scarce: str, layout: tuple[int, ...]
 ) -> None:
     rates = {
         "compute": {"flop_per_s": dict.fromkeys(Dtype, 1e6)},
@@ -676,7 +683,7 @@ def test_steps_behind_ttft_and_tpot_of_a_pipeline(toy_replica: Replica) -> None:
     first, rest = load_steps(replica, load(STATIC), 6)
     assert first == Step((prefill(2, 100),))
     for mode in (OPEN, CLOSED, OFFLINE):
-        mix = Mix.of(3, SHAPE, 6, CHUNK)
+        mix = Mix.of(Schedule(3), SHAPE, 6, CHUNK)
         assert mix.decoding == 2
         expected = mix.mixed_step(SHAPE), mix.decode_step(SHAPE)
         assert load_steps(replica, load(mode), 6) == expected

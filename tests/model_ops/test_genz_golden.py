@@ -21,8 +21,7 @@ from model_ops.platform.fabric import UNLIMITED, Fabric, Tier
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.profiler.work import Step, decode
-from model_ops.serving.steady_state import RequestShape
+from model_ops.profiler.work import RequestShape, Step, decode
 from model_ops.serving.step import Replica, step_time
 from problems import catalogue
 

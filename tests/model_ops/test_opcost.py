@@ -106,6 +106,9 @@ def test_least_bytes_each_rank_sends(ranks: int) -> None:
     assert sent(CollectiveKind.ALL_GATHER) == pytest.approx((ranks - 1) * piece)
     assert sent(CollectiveKind.ALL_REDUCE) == pytest.approx(2 * (ranks - 1) * piece)
     assert sent(CollectiveKind.SEND) == payload
+    for kind in ("reduce_scatter", "all_to_all", "broadcast"):
+        found = sent(CollectiveKind(kind))
+        assert found == pytest.approx((ranks - 1) * piece)
 
 
 @pytest.mark.parametrize("kind", list(CollectiveKind))

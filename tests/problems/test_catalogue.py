@@ -1,6 +1,7 @@
 """Every file of the catalogue holds what its schema, and good sense, ask."""
 
 import json
+import statistics
 import tomllib
 from datetime import date
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 
 from model_ops.dtypes import Dtype
 from model_ops.errors import CatalogueError, ConfigError, ProblemError
+from model_ops.platform.fabric import Topology
+from model_ops.platform.npu import IDLE_PER_TDP
 from problems import catalogue
-from problems.catalogue.schema import FOLDER, KINDS, NpuFile, Price
+from problems.catalogue.schema import FOLDER, KINDS, NpuFile, Price, TierFile
 from problems.fields import LARGEST_FILE
 
 FILES = [(kind, name) for kind in KINDS for name in catalogue.names(kind)]
@@ -91,7 +94,9 @@ def test_every_alias_leads_to_its_file(kind: str) -> None:
 @pytest.mark.parametrize("name", NPUS)
 def test_npu_figures_are_plausible(name: str) -> None:
     file = catalogue.npu_file(name)
-    assert 0.05e12 <= file.memory_bandwidth <= 100e12
+    # SRAM on a chip of ordinary size, or on a wafer; DRAM is slower.
+    fastest = 30e15 if file.memory_type == "SRAM" else 20e12
+    assert 0.05e12 <= file.memory_bandwidth <= fastest
     assert 0.1e9 <= file.memory_capacity <= 5e12
     assert all(1e12 <= rate <= 1e17 for rate in file.flop_per_s.values())
     assert file.tdp is None or 10 <= file.tdp <= 25_000
@@ -115,12 +120,88 @@ def test_provisioned_power_exceeds_tdp(name: str) -> None:
         assert file.tdp < file.provisioned_power < 4 * file.tdp
 
 
+def test_measured_idle_power_is_the_models_default_share() -> None:
+    files = [catalogue.npu_file(name) for name in NPUS]
+    measured = [f for f in files if f.idle_power is not None and f.tdp is not None]
+    shares = [f.idle_power / f.tdp for f in measured if f.idle_power and f.tdp]
+    assert len(shares) >= 10
+    assert 0.1 < min(shares) < max(shares) < 0.35
+    assert round(statistics.median(shares), 2) == IDLE_PER_TDP
+    assert all(any("idle power" in s for s in f.sources) for f in measured)
+
+
+@pytest.mark.parametrize("tdp", [None, "115 W", "100 W"])
+def test_idle_power_is_below_the_tdp(tdp: str | None) -> None:
+    data = content("npus", "h100-sxm") | {"tdp": tdp, "idle_power": "115 W"}
+    with pytest.raises(ValueError, match="idle_power needs a tdp above it"):
+        NpuFile.model_validate(data)
+
+
 @pytest.mark.parametrize("name", NPUS)
 def test_npu_loads_with_its_links_and_efficiencies(name: str) -> None:
     file, npu = catalogue.npu_file(name), catalogue.load_npu(name)
     assert npu.name == name
     assert len(npu.fabric.tiers) == len(file.fabric)
     assert 0 < npu.usable_memory < file.memory_capacity
+
+
+@pytest.mark.parametrize("name", NPUS)
+def test_outer_memory_is_slower_and_larger_or_absent(name: str) -> None:
+    outer = catalogue.load_npu(name).outer_memory
+    stated = content("npus", name).get("outer_memory")
+    assert (outer is None) == (stated is None)
+    if outer is not None:
+        file = catalogue.npu_file(name)
+        assert outer.bandwidth < file.memory_bandwidth / 3
+        assert outer.capacity > file.memory_capacity / 2
+        assert outer.technology == stated["technology"]
+
+
+@pytest.mark.parametrize("name", NPUS)
+def test_a_torus_has_axes_and_nothing_else_has(name: str) -> None:
+    for tier in catalogue.npu_file(name).fabric:
+        torus = catalogue.link_file(tier.link).topology is Topology.TORUS
+        assert tier.dimensions == 1 or torus
+        assert (tier.npus or 2) >= 2**tier.dimensions
+
+
+def test_tier_takes_topology_from_its_link_and_the_rest_from_the_npu() -> None:
+    link = catalogue.link_file("pcie5")
+    tier = TierFile(link="pcie5", npus=8, bandwidth=64e9).tier(link)
+    assert (tier.direct, tier.dimensions) == (False, 0)
+    assert (tier.links, tier.oversubscription) == (1, 1.0)
+    assert not tier.in_network_reduction
+    link = catalogue.link_file("tpu-ici").model_copy(
+        update={"in_network_reduction": True}
+    )
+    tier = TierFile(
+        link="tpu-ici", bandwidth=1e11, dimensions=3, links=6, oversubscription=2.5
+    ).tier(link)
+    assert (tier.direct, tier.dimensions, tier.links) == (False, 3, 6)
+    assert tier.oversubscription == 2.5
+    assert tier.in_network_reduction
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("oversubscription", 0.5), ("dimensions", 0), ("links", 0), ("torus", 3)],
+)
+def test_impossible_tiers_are_refused(key: str, value: float) -> None:
+    data = content("npus", "h100-sxm")
+    data["fabric"][1][key] = value
+    with pytest.raises(ValueError, match=key):
+        NpuFile.model_validate(data, context={"source": "file"})
+
+
+@pytest.mark.parametrize(
+    "change", [{"capacity": "0 GB"}, {"bandwidth": "63"}, {"size": "2 TB"}]
+)
+def test_impossible_outer_memories_are_refused(change: dict[str, str]) -> None:
+    data = content("npus", "h100-sxm")
+    data["outer_memory"] = data["outer_memory"] | change
+    (key,) = change
+    with pytest.raises(ValueError, match=f"outer_memory.{key}"):
+        NpuFile.model_validate(data, context={"source": "file"})
 
 
 def test_every_link_and_efficiency_is_used_and_exists() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from model_ops.errors import ProblemError
+from model_ops.profiler.parallelism import Parallelism
 from problems import catalogue
 from problems.catalogue import Quote
 from problems.catalogue.schema import Price
@@ -213,7 +214,7 @@ def test_no_replica_loses_its_cheapest_place(
             (
                 offer.usd_per_hour(offer.hosts_for({offer.slot(npus): 1}), npus)
                 for offer in among
-                if offer.admits(1, npus)
+                if offer.admits(Parallelism(1, npus))
             ),
             default=float("inf"),
         )
@@ -256,15 +257,24 @@ def test_replica_stays_in_a_host_or_fills_hosts(
     host: int, whole: bool, fits: list[int], does_not: list[int]
 ) -> None:
     offer = an_offer(host, whole=whole)
-    assert [n for n in fits if not offer.admits(1, n)] == []
-    assert [n for n in does_not if offer.admits(1, n)] == []
+    assert [n for n in fits if not offer.admits(Parallelism(1, n))] == []
+    assert [n for n in does_not if offer.admits(Parallelism(1, n))] == []
 
 
 def test_tensor_parallel_stays_within_the_fast_fabric() -> None:
     offer = an_offer(8, whole=True)
     assert offer.npu.scale_up_npus == 8
-    assert offer.admits(8, 2)
-    assert not offer.admits(16, 1)
+    assert offer.admits(Parallelism(8, 2))
+    assert not offer.admits(Parallelism(16, 1))
+
+
+def test_groups_of_data_parallel_ranks_may_cross_the_fast_fabric() -> None:
+    offer = an_offer(8, whole=True)
+    assert offer.admits(Parallelism(8, ep=16, dp=2))
+    assert not offer.admits(Parallelism(16, ep=16))
+    # Twelve NPUs would leave half of the second node empty.
+    assert not offer.admits(Parallelism(4, ep=12, dp=3))
+    assert offer.admits(Parallelism(4, ep=8, dp=2, pp=3))
 
 
 @pytest.mark.parametrize(
@@ -292,7 +302,7 @@ def test_ranks_stay_on_the_fast_fabric_and_stages_may_cross_it(
     node = catalogue.load_npu(npu).node_npus
     offer = an_offer(node if whole else 1, whole=whole, npu=npu)
     assert offer.host_npus == node
-    assert offer.admits(tp, pp) is admitted
+    assert offer.admits(Parallelism(tp, pp)) is admitted
 
 
 @pytest.mark.parametrize(

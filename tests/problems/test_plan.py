@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from model_ops.profiler.parallelism import Parallelism
 from problems.plan import Plan
 
 
@@ -33,6 +34,10 @@ def test_deployments_of_a_class(good_plan: Plan) -> None:
 def test_npus_of_a_replica(good_plan: Plan) -> None:
     split = good_plan.deployments[0].model_copy(update={"tp": 4, "pp": 3})
     assert split.npus_per_replica == 12
+    # Experts live on the ranks of the other degrees.
+    wide = split.model_copy(update={"ep": 8, "dp": 2, "cp": 3})
+    assert wide.npus_per_replica == 4 * 3 * 2 * 3
+    assert wide.parallelism == Parallelism(4, 3, 8, 2, 3)
 
 
 def test_mean_batch_may_be_a_fraction_and_must_be_said(good_plan: Plan) -> None:
@@ -44,9 +49,9 @@ def test_mean_batch_may_be_a_fraction_and_must_be_said(good_plan: Plan) -> None:
         Plan.model_validate(data)
 
 
-def test_expert_and_data_parallel_are_one(good_plan: Plan) -> None:
+def test_expert_data_and_context_parallel_are_one_unless_said(good_plan: Plan) -> None:
     for deployment in good_plan.deployments:
-        assert (deployment.ep, deployment.dp) == (1, 1)
+        assert (deployment.ep, deployment.dp, deployment.cp) == (1, 1, 1)
         assert deployment.npus_per_replica == deployment.tp * deployment.pp
 
 
@@ -59,10 +64,12 @@ def test_expert_and_data_parallel_are_one(good_plan: Plan) -> None:
         {"mean_batch": 0.0},
         {"mean_batch": -1.0},
         {"mean_batch": None},
-        {"ep": 2},
         {"ep": 0},
-        {"dp": 2},
+        {"ep": -2},
+        {"ep": 1.5},
         {"dp": 0},
+        {"dp": None},
+        {"cp": 0},
         {"mode": "disaggregated"},
         {"usd_per_hour": -1.0},
         {"surprise": 1},

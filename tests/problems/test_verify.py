@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from problems.optimisations import LoraTable, Optimisations, SpeculationTable
 from problems.plan import Plan
 from problems.problem import Limits, SizingProblem
 from problems.verify import Violation, latency, violations
@@ -61,7 +62,17 @@ def both(*mutations: Mutation) -> Mutation:
     return mutated
 
 
+def using(**tables: Any) -> Mutation:
+    """Return the mutation to other optimisations than the problem's."""
+    return lambda plan: plan.model_copy(
+        update={"optimisations": Optimisations(**tables)}
+    )
+
+
+CERTAIN = SpeculationTable(drafter="ngram", guessed=4, acceptance=1.0)
+
 CAUGHT_ALONE = {
+    "adapters-not-the-problems": (using(lora=LoraTable(rank=1)), "optimisations"),
     "replicas-too-few": (deployed(0, replicas=2, npus=4), "chat demand"),
     "users-too-few": (deployed(1, mean_batch=15.0), "users demand"),
     "batch-below-its-mean": (deployed(0, batch=43), "batch"),
@@ -128,6 +139,7 @@ CAUGHT_ALONE = {
 
 CAUGHT = {
     "model": (lambda plan: plan.model_copy(update={"model": "llama-3-8b"}), "model"),
+    "guesses-not-the-problems": (using(speculation=CERTAIN), "optimisations"),
     "class-unserved": (without("deployments", 1), "users demand"),
     "batch-for-ttft": (deployed(0, batch=151, mean_batch=128.0), "chat mean TTFT"),
     "batch-for-tpot": (deployed(0, batch=151, mean_batch=128.0), "chat mean TPOT"),

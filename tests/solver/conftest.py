@@ -9,6 +9,7 @@ from ortools.sat.python import cp_model
 from model_ops.dtypes import BF16, Dtype
 from model_ops.platform.fabric import Fabric, Tier
 from model_ops.platform.npu import Npu
+from model_ops.profiler.parallelism import Parallelism
 from problems.catalogue.schema import Price
 from problems.offers import Offer
 from problems.problem import Limits, SizingProblem, problem_of
@@ -70,8 +71,7 @@ class Toys:
             Candidate(
                 traffic=traffic,
                 offer=number,
-                tp=npus,
-                pp=1,
+                split=Parallelism(npus),
                 mean_batch=1.0,
                 precision=BF16,
                 npus=npus,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from model_ops.profiler.parallelism import Parallelism
 from problems.plan import PlannedDeployment
 from problems.problem import SizingProblem
 from problems.requirements import requirements
@@ -180,7 +181,7 @@ def test_the_next_batch_breaks_what_binds(
     assert len(told.bindings) >= len(told.plan.deployments)
     for deployment, binding in told.deployments():
         table = table_of(told, deployment)
-        split = table.splits.index((deployment.tp, deployment.pp))
+        split = table.splits.index(Parallelism(deployment.tp, deployment.pp))
         npu = [npu.name for npu in table.npus].index(deployment.npu)
         larger = [b for b in table.batches[split] if b > deployment.mean_batch]
         place = f"{deployment.npu} tp={deployment.tp} pp={deployment.pp}"

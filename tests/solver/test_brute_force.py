@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from model_ops.platform.supply import Supply
-from model_ops.profiler.memory import footprint
-from model_ops.profiler.parallelism import Parallelism, rule_broken_by
+from model_ops.profiler.memory import Held, footprint
+from model_ops.profiler.parallelism import Parallelism
+from model_ops.serving.speculative import Schedule
 from model_ops.serving.steady_state import steady_state
 from model_ops.serving.step import Replica
 from problems import catalogue
@@ -53,7 +54,8 @@ def random_instance(toys: Any, seed: int) -> Instance:
     made = []
     for i in range(draw.randint(max(2, classes), 5)):
         number = draw.randrange(len(offers))
-        sizes = [n for n in (1, 2, 3, 4, 7, 8, 16) if offers[number].admits(1, n)]
+        stages = [Parallelism(1, n) for n in (1, 2, 3, 4, 7, 8, 16)]
+        sizes = [int(s.pp) for s in stages if offers[number].admits(s)]
         npus = draw.choice(sizes)
         capacity = npus * draw.randint(2, 12) / 4
         made.append((i % classes, number, npus, capacity))
@@ -205,23 +207,21 @@ def replicas_of(
     arch, npu = catalogue.load_model(problem.model), catalogue.load_npu(name)
     traffic = problem.traffic[0]
     for tp, pp in itertools.product(range(1, LARGEST_REPLICA + 1), PIPELINE_STAGES):
-        npus = tp * pp
+        parallel, npus = Parallelism(tp, pp), tp * pp
         fits = npus <= host or npus % host == 0
         fits = fits and tp <= npu.scale_up_npus
-        if npus > LARGEST_REPLICA or not fits or rule_broken_by(arch, tp, pp):
+        if npus > LARGEST_REPLICA or not fits or arch.rule_broken_by(parallel):
             continue
         for precision in problem.formats():
-            parallel = Parallelism(tp, pp)
             replica = Replica(arch, parallel, precision, Supply.of(npu))
-            (batches,) = batch_grid(np.array([[pp]]), traffic, problem.chunk_tokens)
+            (batches,) = batch_grid(
+                Schedule(np.array([[pp]])), traffic, problem.chunk_tokens
+            )
             state = steady_state(replica, traffic.shape, batches, problem.chunk_tokens)
             needed = footprint(
-                arch,
-                parallel,
-                precision,
+                (Held(arch, arch.shard(parallel, precision)),),
+                traffic.shape,
                 batch=np.ceil(batches + 2 * np.sqrt(batches) - 1e-9),
-                input_tokens=traffic.input_tokens,
-                output_tokens=traffic.output_tokens,
                 step_tokens=problem.chunk_tokens,
             ).total
             latency = {"ttft": state.ttft, "tpot": state.tpot}

@@ -10,8 +10,9 @@ import pytest
 
 from model_ops.errors import ProblemError
 from model_ops.platform.supply import Supply
-from model_ops.profiler.memory import footprint
-from model_ops.profiler.parallelism import Parallelism, rule_broken_by
+from model_ops.profiler.memory import Held, footprint
+from model_ops.profiler.parallelism import Parallelism
+from model_ops.serving.speculative import Schedule
 from model_ops.serving.steady_state import (
     batch_cap,
     mean_batch,
@@ -153,22 +154,18 @@ def test_table_equals_the_model_at_a_point(
     draw = random.Random(seed)
     table = draw.choice(tables)
     at = tuple(draw.randrange(length) for length in table.rate.shape)
-    npu, (tp, pp), batch = (
+    npu, parallel, batch = (
         table.npus[at[0]],
         table.splits[at[1]],
         float(table.batches[at[1], at[2]]),
     )
     arch = catalogue.load_model(problem.model)
-    parallel = Parallelism(tp, pp)
     replica = Replica(arch, parallel, table.precision, Supply.of(npu))
     state = steady_state(replica, table.traffic.shape, batch, problem.chunk_tokens)
     needed = footprint(
-        arch,
-        parallel,
-        table.precision,
+        (Held(arch, arch.shard(parallel, table.precision)),),
+        table.traffic.shape,
         batch=math.ceil(batch + 2 * math.sqrt(batch) - 1e-9),
-        input_tokens=table.traffic.input_tokens,
-        output_tokens=table.traffic.output_tokens,
         step_tokens=problem.chunk_tokens,
     ).total
     assert table.ttft[at] == pytest.approx(float(state.ttft), rel=1e-9)
@@ -184,14 +181,88 @@ def test_splits_are_all_that_model_and_offers_allow(problem: SizingProblem) -> N
     arch = catalogue.load_model(problem.model)
     found = splits(arch, offers(problem))
     assert len(found) == len(set(found))
-    assert {1, 2, 4, 8} <= {tp for tp, _ in found}
-    for tp, pp in found:
+    assert {1, 2, 4, 8} <= {split.tp for split in found}
+    for split in found:
+        tp, pp = split.tp, split.pp
+        assert split == Parallelism(tp, pp), "a dense model has nothing else to split"
         assert tp * pp <= LARGEST_REPLICA
-        assert rule_broken_by(arch, tp, pp) is None
+        assert arch.rule_broken_by(split) is None
         assert tp * pp <= 8 or tp * pp % 8 == 0
         assert tp <= 8, "no fast fabric here spans more"
-    assert (8, 2) in found, "stages may cross it"
-    assert rule_broken_by(arch, 16, 1) is None, "and only the fabric forbids this"
+    assert Parallelism(8, 2) in found, "stages may cross it"
+    alone = Parallelism(16, 1)
+    assert arch.rule_broken_by(alone) is None, "and only the fabric forbids this"
+
+
+def test_experts_are_split_or_dealt_and_mixers_over_all_ranks_or_groups(
+    small: Small,
+) -> None:
+    problem = small(model="mixtral-8x7b", hardware={"npus": ["h100-sxm"]})
+    arch = catalogue.load_model(problem.model)
+    found = splits(arch, offers(problem))
+    assert len(found) == len(set(found))
+    # On one node of eight, unpipelined: 8 experts, 8 KV heads.
+    assert {split for split in found if split.npus == 8 and split.pp == 1} == {
+        Parallelism(8),
+        Parallelism(8, ep=8),
+        Parallelism(4, ep=8, dp=2),
+        Parallelism(2, ep=8, dp=4),
+        Parallelism(1, ep=8, dp=8),
+    }
+    for split in found:
+        assert arch.rule_broken_by(split) is None
+        assert any(offer.admits(split) for offer in offers(problem))
+        assert split.npus <= LARGEST_REPLICA
+
+
+GUESSES = {"drafter": "ngram", "guessed": 3, "acceptance": 0.6}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimisations": {"speculation": GUESSES, "lora": {"rank": 16}}},
+        {"optimisations": {"experts": {"alpha": 0.8, "redundant": 2}}},
+        {"optimisations": {"offload": {"weights": 0.5, "cache": 0.25}}},
+        {"hit": 0.5, "beams": 2},
+    ],
+    ids=["plain", "guesses", "popular", "offload", "beams"],
+)
+def test_table_of_groups_and_optimisations_equals_the_model_at_a_point(
+    small: Small, changes: dict[str, Any]
+) -> None:
+    traffic = {"input_tokens": 1000, "output_tokens": 200, "rate": 10.0}
+    traffic |= {"prefix_hit": changes.get("hit", 0.0), "beams": changes.get("beams", 1)}
+    problem = small(
+        model="mixtral-8x7b",
+        precisions=["bf16"],
+        traffic=[traffic],
+        hardware={"npus": ["h100-sxm"]},
+        optimisations=changes.get("optimisations", {}),
+    )
+    (table,) = tabulate(problem, offers(problem))
+    arch, (npu,) = catalogue.load_model(problem.model), table.npus
+    features = problem.optimisations.features(arch, table.precision)
+    draw = random.Random(0)
+    for _ in range(30):
+        row, column = (draw.randrange(length) for length in table.batches.shape)
+        split, batch = table.splits[row], float(table.batches[row, column])
+        replica = Replica(arch, split, table.precision, Supply.of(npu), **features)
+        shape = problem.traffic[0].shape
+        state = steady_state(replica, shape, batch, problem.chunk_tokens)
+        groups = int(split.dp)
+        each = batch / groups
+        places = groups * math.ceil(each + 2 * math.sqrt(each) - 1e-9)
+        needed = replica.footprint(shape, places, problem.chunk_tokens)
+        free = [replica.room.own - needed.total]
+        if needed.outer:
+            free.append(replica.room.outer - needed.outer)
+        at = (0, row, column)
+        for name in ("ttft", "tpot", "rate", "in_flight"):
+            expected = pytest.approx(float(getattr(state, name)), rel=1e-9)
+            assert getattr(table, name)[at] == expected, (name, split)
+        assert table.free_memory[at] == pytest.approx(float(min(free)), abs=1e5)
 
 
 def test_tensor_parallel_follows_each_npus_fast_fabric(small: Small) -> None:
@@ -206,29 +277,29 @@ def test_tensor_parallel_follows_each_npus_fast_fabric(small: Small) -> None:
         },
     )
     available = offers(problem)
-    assert (16, 1) in splits(catalogue.load_model(problem.model), available)
+    assert Parallelism(16) in splits(catalogue.load_model(problem.model), available)
     for table in tabulate(problem, available):
         admitted = table.admitted(available)
         for row, npu in zip(admitted, table.npus, strict=True):
             most = {"gb200-nvl72": 64, "h100-sxm": 8}[npu.name]
-            allowed = [tp for ok, (tp, _) in zip(row, table.splits, strict=True) if ok]
+            allowed = [s.tp for ok, s in zip(row, table.splits, strict=True) if ok]
             assert max(allowed) == most
     for candidate in select(tabulate(problem, available), available, problem):
         offer = available[candidate.offer]
-        assert candidate.tp <= offer.npu.scale_up_npus
-        assert offer.admits(candidate.tp, candidate.pp)
+        assert candidate.split.tp <= offer.npu.scale_up_npus
+        assert offer.admits(candidate.split)
 
 
 def test_a_part_of_a_node_allows_no_split(small: Small) -> None:
     alone = {"npu": "h100-sxm", "usd_per_hour": 2.5, "npus": 1, "whole_instance": True}
     problem = small(hardware={"npus": ["h100-sxm"]}, prices={"given": [alone]})
     arch = catalogue.load_model(problem.model)
-    assert splits(arch, offers(problem)) == [(1, 1)]
+    assert splits(arch, offers(problem)) == [Parallelism()]
 
 
 def test_batches_grow_in_small_steps(problem: SizingProblem) -> None:
-    pp = np.array([[1.0], [2.0], [8.0]])
-    for grid in batch_grid(pp, problem.traffic[0], problem.chunk_tokens):
+    schedule = Schedule(np.array([[1.0], [2.0], [8.0]]))
+    for grid in batch_grid(schedule, problem.traffic[0], problem.chunk_tokens):
         assert grid[0] == pytest.approx(0.01, rel=1e-12)
         assert grid[-1] == pytest.approx(float(mean_batch(LARGEST_BATCH)), rel=1e-12)
         assert (np.diff(grid) >= 0).all()
@@ -249,8 +320,8 @@ def test_batches_reach_towards_a_full_room_for_prompts(problem: SizingProblem) -
     long = problem.traffic[0].model_copy(
         update={"input_tokens": 50_000, "output_tokens": 2}
     )
-    (grid,) = batch_grid(np.array([[1.0]]), long, problem.chunk_tokens)
-    full = float(saturating_batch(1.0, long.shape, problem.chunk_tokens))
+    (grid,) = batch_grid(Schedule(np.array([[1.0]])), long, problem.chunk_tokens)
+    full = float(saturating_batch(Schedule(), long.shape, problem.chunk_tokens))
     assert full < 1
     below = grid[grid < full]
     assert below[-1] == pytest.approx(PROMPT_LOADS[-1] * full)
@@ -260,14 +331,14 @@ def test_batches_reach_towards_a_full_room_for_prompts(problem: SizingProblem) -
 
 def reference(
     table: Table, problem: SizingProblem, number: int
-) -> dict[tuple[int, int], float]:
+) -> dict[Parallelism, float]:
     """Return the best capacity of each split on an offer, point by point."""
     offer = offers(problem)[number]
     at = [npu.name for npu in table.npus].index(offer.npu.name)
-    best: dict[tuple[int, int], float] = {}
-    for split, (tp, pp) in enumerate(table.splits):
-        for size, batch in enumerate(table.batches[split]):
-            point = (at, split, size)
+    best: dict[Parallelism, float] = {}
+    for number_of_split, split in enumerate(table.splits):
+        for size, batch in enumerate(table.batches[number_of_split]):
+            point = (at, number_of_split, size)
             ttft, tpot = table.ttft[point], table.tpot[point]
             steps = table.traffic.output_tokens - 1
             latency = {"ttft": ttft, "tpot": tpot, "e2e": ttft + steps * tpot}
@@ -277,8 +348,8 @@ def reference(
             capacity = table.rate[point]
             if table.traffic.concurrency:
                 capacity = batch + capacity * ttft
-            if offer.admits(tp, pp):
-                best[tp, pp] = max(best.get((tp, pp), 0.0), float(capacity))
+            if offer.admits(split):
+                best[split] = max(best.get(split, 0.0), float(capacity))
     return best
 
 
@@ -290,10 +361,10 @@ def test_select_keeps_the_frontier_of_the_fastest_batches(
     for traffic, each in enumerate(problem.traffic):
         for number, offer in enumerate(offers(problem)):
             points = [
-                (tp * pp, float(f"{capacity:.12g}"))
+                (split.tp * split.pp, float(f"{capacity:.12g}"))
                 for table in tables
                 if table.traffic.name == each.name
-                for (tp, pp), capacity in reference(table, problem, number).items()
+                for split, capacity in reference(table, problem, number).items()
             ]
             frontier = {
                 (npus, capacity)
@@ -321,12 +392,11 @@ def test_capacity_of_a_selected_candidate_is_its_batchs(
             if t.traffic.name == traffic.name and t.precision == candidate.precision
         ]
         npu = offers(problem)[candidate.offer].npu.name
+        split = table.splits.index(candidate.split)
         at = (
             [n.name for n in table.npus].index(npu),
-            table.splits.index((candidate.tp, candidate.pp)),
-            list(table.batches[table.splits.index((candidate.tp, candidate.pp))]).index(
-                candidate.mean_batch
-            ),
+            split,
+            list(table.batches[split]).index(candidate.mean_batch),
         )
         assert table.feasible(traffic.targets)[at]
         assert table.capacity[at] == candidate.capacity

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from model_ops.profiler.parallelism import Parallelism
 from solver.instance import Instance
 from solver.model import choose
 from solver.prune import pruned
@@ -28,7 +29,7 @@ def random_instance(toys: Any, seed: int, objective: str) -> Instance:
     made = []
     for number, offer in enumerate(offers):
         for npus in (1, 2, 3, 4, 8, 16):
-            if not offer.admits(1, npus):
+            if not offer.admits(Parallelism(1, npus)):
                 continue
             for traffic in range(classes):
                 if draw.random() < 0.8:

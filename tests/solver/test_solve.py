@@ -9,10 +9,10 @@ import pytest
 
 from model_ops.estimate import Load, LoadMode, estimate
 from model_ops.platform.supply import Supply
-from model_ops.profiler.parallelism import Parallelism
 from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.offers import offers
+from problems.optimisations import Optimisations
 from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.serve import full_state
@@ -399,6 +399,33 @@ def test_a_replicas_batch_leaves_room_for_bursts(
         assert deployment.batch <= LARGEST_BATCH
 
 
+@pytest.mark.parametrize(
+    "optimisations",
+    [
+        {},
+        {"speculation": {"drafter": "eagle", "guessed": 2, "acceptance": 0.7}},
+        {"experts": {"alpha": 1.0, "redundant": 8}, "lora": {"rank": 8, "adapters": 4}},
+        {"offload": {"weights": 0.9}},
+    ],
+    ids=lambda used: "+".join(used) or "none",
+)
+def test_a_model_of_experts_has_a_plan_that_the_verifier_passes(
+    small: Small, optimisations: dict[str, Any]
+) -> None:
+    problem = small(
+        model="mixtral-8x7b",
+        hardware={"npus": ["h100-sxm"]},
+        prices={"given": [{"npu": "h100-sxm", "usd_per_hour": 2.5}]},
+        traffic=chat(rate=20.0, targets=[target("tpot", 0.1)]),
+        optimisations=optimisations,
+    )
+    plan = optimum(problem)  # verified there
+    assert plan.optimisations == problem.optimisations
+    plain = optimum(problem.model_copy(update={"optimisations": Optimisations()}))
+    wrong = {violation.requirement for violation in violations(problem, plain)}
+    assert ("optimisations" in wrong) == bool(optimisations)
+
+
 def closed_loop_npus(problem: SizingProblem, most: int) -> int:
     """Return the fewest NPUs on which `estimate` serves the users in time."""
     arch = catalogue.load_model(problem.model)
@@ -406,11 +433,10 @@ def closed_loop_npus(problem: SizingProblem, most: int) -> int:
     (offer,), (traffic,) = offers(problem), problem.traffic
     (ttft,) = traffic.targets
     enough = []
-    for tp, pp in splits(arch, [offer]):
-        for replicas in range(1, most // (tp * pp) + 1):
-            replica = Replica(
-                arch, Parallelism(tp, pp), precision, Supply.of(offer.npu)
-            )
+    for split in splits(arch, [offer]):
+        npus = split.tp * split.pp
+        for replicas in range(1, most // npus + 1):
+            replica = Replica(arch, split, precision, Supply.of(offer.npu))
             load = Load(
                 traffic.shape,
                 LoadMode.CLOSED_LOOP,
@@ -418,7 +444,7 @@ def closed_loop_npus(problem: SizingProblem, most: int) -> int:
             )
             result = estimate(replica, load)
             if result.fits and float(result.ttft) <= ttft.at_most:
-                enough.append(tp * pp * replicas)
+                enough.append(npus * replicas)
     return min(enough)
 
 
@@ -454,13 +480,10 @@ def test_ttft_just_above_the_floor_has_a_plan(small: Small) -> None:
     alone = Load(asked.traffic[0].shape, LoadMode.OPEN_LOOP, rate=1e-6)
     floor = min(
         float(estimate(replica, alone).ttft)
-        for tp, pp in splits(arch, offers(asked))
+        for split in splits(arch, offers(asked))
         for replica in [
             Replica(
-                arch,
-                Parallelism(tp, pp),
-                arch.precision,
-                Supply.of(catalogue.load_npu("h100-sxm")),
+                arch, split, arch.precision, Supply.of(catalogue.load_npu("h100-sxm"))
             )
         ]
     )

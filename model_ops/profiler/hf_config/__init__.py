@@ -11,10 +11,31 @@ from typing import Any
 
 from model_ops.errors import ConfigError, nearest
 from model_ops.profiler.arch import ModelArch
+from model_ops.profiler.hf_config.deepseek import deepseek, deepseek_sparse
+from model_ops.profiler.hf_config.deepseek_v4 import deepseek_v4
 from model_ops.profiler.hf_config.fields import Fields
+from model_ops.profiler.hf_config.gemma4 import gemma4
 from model_ops.profiler.hf_config.gpt import bloom, falcon, gpt2, gpt_neox, gptj, opt
+from model_ops.profiler.hf_config.hybrid import bamba, granite_hybrid, jamba
+from model_ops.profiler.hf_config.kimi_linear import kimi_linear
 from model_ops.profiler.hf_config.llama import llama_like, nemotron_nas
+from model_ops.profiler.hf_config.mamba import mamba, mamba2
+from model_ops.profiler.hf_config.minimax import minimax_01, minimax_m2, minimax_m3
+from model_ops.profiler.hf_config.moe import (
+    dbrx,
+    glm4_moe,
+    granitemoe,
+    grok,
+    mixtral,
+    olmoe,
+    phimoe,
+    qwen2_moe,
+    qwen3_moe,
+)
+from model_ops.profiler.hf_config.moe_windowed import gpt_oss, llama4, mimo_v2, step3p7
+from model_ops.profiler.hf_config.nemotron_h import nemotron_h
 from model_ops.profiler.hf_config.precision import checkpoint_precision
+from model_ops.profiler.hf_config.qwen_hybrid import qwen_hybrid, qwen_hybrid_moe
 
 Reader = Callable[[Fields], ModelArch]
 
@@ -37,6 +58,45 @@ READERS: Mapping[str, Reader] = {
     "RefinedWeb": falcon,
     "RefinedWebModel": falcon,
     "bloom": bloom,
+    "mixtral": mixtral,
+    "qwen2_moe": qwen2_moe,
+    "qwen3_moe": qwen3_moe,
+    "olmoe": olmoe,
+    "phimoe": phimoe,
+    "dbrx": dbrx,
+    "grok-1": grok,
+    "glm4_moe": glm4_moe,
+    "granitemoe": granitemoe,
+    "granitemoeshared": granitemoe,
+    "minimax": minimax_01,
+    "minimax_text_01": minimax_01,
+    "minimax_m1": minimax_01,
+    "minimax_m2": minimax_m2,
+    "minimax_m3": minimax_m3,
+    "gpt_oss": gpt_oss,
+    "llama4_text": llama4,
+    "mimo_v2_flash": mimo_v2,
+    "step3p5": step3p7,
+    "step3p7": step3p7,
+    "gemma4_text": gemma4,
+    "deepseek_v2": deepseek,
+    "deepseek_v3": deepseek,
+    "kimi_k2": deepseek,
+    "deepseek_v32": deepseek_sparse,
+    "glm_moe_dsa": deepseek_sparse,
+    "deepseek_v4": deepseek_v4,
+    "deepseek_ref": deepseek_v4,
+    "qwen3_next": qwen_hybrid_moe,
+    "qwen3_5_text": qwen_hybrid,
+    "qwen3_5_moe_text": qwen_hybrid_moe,
+    "kimi_linear": kimi_linear,
+    "nemotron_h": nemotron_h,
+    "jamba": jamba,
+    "bamba": bamba,
+    "granitemoehybrid": granite_hybrid,
+    "mamba": mamba,
+    "mamba2": mamba2,
+    "falcon_mamba": mamba,
 }
 """Every ``model_type`` that can be read, and its family's reader."""
 
@@ -80,4 +140,4 @@ def read_config(config: Mapping[str, Any], name: str) -> ModelArch:
         )
     fields = Fields(config, name)
     arch = READERS[model_type](fields)
-    return replace(arch, precision=checkpoint_precision(fields))
+    return replace(arch, precision=checkpoint_precision(fields, arch))

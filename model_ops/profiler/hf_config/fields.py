@@ -1,10 +1,10 @@
 """A config's fields, read one by one with a clear error for each that is wrong."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from model_ops.errors import ConfigError
+from model_ops.errors import ConfigError, nearest
 
 _MOST_LAYERS = 10_000
 """No model comes near; layers are listed one by one, so a damaged count costs time."""
@@ -69,6 +69,52 @@ class Fields:
         if default is None:
             raise self.lacks(*keys)
         return default
+
+    def given(self, **changes: Any) -> "Fields":
+        """Return the fields with some of them set otherwise."""
+        return replace(self, values={**self.values, **changes})
+
+    def listed(self, key: str, layers: int, beyond: int = 0) -> list[Any]:
+        """Return the entries of a field that lists one for each layer.
+
+        Parameters
+        ----------
+        key
+            The field.
+        layers
+            Layers of the model.
+        beyond
+            Entries that may follow for predictors; they are left out.
+
+        Raises
+        ------
+        ConfigError
+            If it is absent, no list, or of another length.
+        """
+        value = self.get(key)
+        if value is None:
+            raise self.lacks(key)
+        if not isinstance(value, list) or len(value) not in (layers, layers + beyond):
+            raise self.wrong(key, f"must list num_hidden_layers {layers} entries")
+        return value[:layers]
+
+    def kinds(
+        self, key: str, layers: int, known: Collection[Any], beyond: int = 0
+    ) -> list[Any]:
+        """Return the entries of a field that lists each layer's kind; see `listed`.
+
+        Raises
+        ------
+        ConfigError
+            As `listed`, or if an entry is none of `known`.
+        """
+        entries = self.listed(key, layers, beyond)
+        for entry in entries:
+            if not isinstance(entry, str | int) or entry not in known:
+                words = [str(word) for word in known]
+                text = str(entry)[:40]
+                raise self.wrong(key, f"has unknown '{text}'{nearest(text, words)}")
+        return entries
 
     def number(self, key: str, most: float) -> float:
         """Return a number above zero.

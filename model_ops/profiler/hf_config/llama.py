@@ -28,13 +28,8 @@ def llama_like(fields: Fields) -> ModelArch:
     layers = [
         Layer(mixer=mixer, ffn=ffn, norms=norms) for mixer in windowed(fields, full)
     ]
-    hidden = fields.count("hidden_size")
-    # A multi-token-prediction layer: a whole layer, a 2H x H projection, three norms.
     predictors = fields.count("num_nextn_predict_layers", default=0, least=0)
-    each = layers[0].parameters(hidden) + 2 * hidden**2 + 3 * hidden
-    return decoder(
-        fields, layers, tied=gemma, extra_parameters=hidden + predictors * each
-    )
+    return decoder(fields, layers, tied=gemma, predictors=(layers[-1],) * predictors)
 
 
 def nemotron_nas(fields: Fields) -> ModelArch:

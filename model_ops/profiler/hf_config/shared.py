@@ -1,20 +1,12 @@
 """What the readers of several families have in common."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from itertools import groupby
 from typing import Any
 
-from model_ops.errors import ConfigError, nearest
-from model_ops.profiler.arch import Layer, LayerRun, ModelArch
+from model_ops.errors import ConfigError
+from model_ops.profiler.arch import Layer, ModelArch
 from model_ops.profiler.attention import Attention
 from model_ops.profiler.hf_config.fields import Fields
-
-
-def runs(layers: list[Layer]) -> tuple[LayerRun, ...]:
-    """Group equal layers; their order changes no cost."""
-    ordered = sorted(layers, key=repr)
-    return tuple(LayerRun(layer, len(list(g))) for layer, g in groupby(ordered))
 
 
 def attention(fields: Fields, **features: Any) -> Attention:
@@ -40,23 +32,6 @@ def attention(fields: Fields, **features: Any) -> Attention:
     )
 
 
-def _by_type(
-    fields: Fields, kinds: Any, known: Mapping[str, Attention]
-) -> list[Attention]:
-    layers = fields.count("num_hidden_layers")
-    if not isinstance(kinds, list) or len(kinds) != layers:
-        raise ConfigError(
-            f"{fields.name}: layer_types must list num_hidden_layers {layers} entries"
-        )
-    for kind in kinds:
-        if not isinstance(kind, str) or kind not in known:
-            raise ConfigError(
-                f"{fields.name}: layer_types has unknown '{kind}'"
-                f"{nearest(str(kind), known)}"
-            )
-    return [known[kind] for kind in kinds]
-
-
 # The period is fixed in these families' code where their config leaves it out.
 _WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
 
@@ -72,11 +47,9 @@ def windowed(fields: Fields, full: Attention) -> list[Attention]:
     if fields.get("sliding_window") is None or not used:
         return [full] * layers
     window = replace(full, sliding_window=fields.count("sliding_window"))
-    kinds = fields.get("layer_types")
-    if kinds is not None:
-        return _by_type(
-            fields, kinds, {"full_attention": full, "sliding_attention": window}
-        )
+    if fields.get("layer_types") is not None:
+        known = {"full_attention": full, "sliding_attention": window}
+        return [known[kind] for kind in fields.kinds("layer_types", layers, known)]
     default = _WINDOW_PERIODS.get(fields.get("model_type"), 0)
     period = fields.count("sliding_window_pattern", default=default, least=0)
     if period:
@@ -101,8 +74,15 @@ def decoder(
         model_type=fields.get("model_type"),
         hidden_size=hidden,
         vocab_size=fields.count("vocab_size"),
-        runs=runs(layers),
+        layers=tuple(layers),
         tie_word_embeddings=fields.flag("tie_word_embeddings", default=tied),
         max_position_embeddings=longest or None,
         **{"extra_parameters": hidden * (2 if norm_bias else 1), **rest},
     )
+
+
+def whole_qk_norms(mixer: Attention) -> Attention:
+    """Return the attention with norms over all heads of q and of k, not of each."""
+    heads = mixer.num_attention_heads + mixer.num_key_value_heads
+    extra = mixer.extra_parameters + heads * mixer.head_dim
+    return replace(mixer, extra_parameters=extra)

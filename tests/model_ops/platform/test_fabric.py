@@ -41,7 +41,60 @@ def test_spread_by_hand(
     assert tuple(int(n) for n in fabric(*sizes).spread(ranks)) == spread
 
 
+@pytest.mark.parametrize(
+    ("sizes", "ranks", "stride", "spread"),
+    [
+        ((8, UNLIMITED), 4, 8, (1, 4)),  # a node each
+        ((8, UNLIMITED), 4, 16, (1, 4)),
+        ((8, UNLIMITED), 4, 2, (4, 1)),
+        ((8, UNLIMITED), 8, 2, (4, 2)),
+        ((8, UNLIMITED), 3, 4, (1, 3)),  # two would fit, but three do not share alike
+        ((8, UNLIMITED), 4, 3, (2, 2)),  # two blocks of three fit a node
+        ((8, UNLIMITED), 2, 6, (1, 2)),  # one block of six fits a node
+        ((8, UNLIMITED), 2, 12, (1, 2)),  # blocks that cross nodes themselves
+        ((4, 32, UNLIMITED), 12, 2, (2, 6, 1)),
+        ((4, 32, UNLIMITED), 16, 4, (1, 8, 2)),
+        ((4, 32, UNLIMITED), 4, 12, (1, 2, 2)),
+    ],
+)
+def test_strided_spread_by_hand(
+    sizes: tuple[int, ...], ranks: int, stride: int, spread: tuple[int, ...]
+) -> None:
+    assert tuple(int(n) for n in fabric(*sizes).spread(ranks, stride)) == spread
+
+
+powers = st.integers(0, 8).map(lambda exponent: 2**exponent)
+
+
+@settings
+@hypothesis.given(st.lists(powers, min_size=1, max_size=3), powers, powers)
+def test_groups_that_fill_domains_divide_out(
+    factors: list[int], ranks: int, stride: int
+) -> None:
+    nested = fabric(*(prod(factors[: level + 1]) for level in range(len(factors))))
+    whole, block = nested.spread(ranks * stride), nested.spread(stride)
+    quotient = [int(n) // int(m) for n, m in zip(whole, block, strict=True)]
+    assert [int(n) for n in nested.spread(ranks, stride)] == quotient
+
+
 tiers = st.lists(st.integers(1, 9), min_size=1, max_size=4)
+strides = st.integers(1, 64)
+
+
+@settings
+@hypothesis.given(tiers, st.integers(1, 512), strides)
+def test_blocks_and_members_fit_their_domains(
+    factors: list[int], ranks: int, stride: int
+) -> None:
+    sizes = [prod(factors[: level + 1]) for level in range(len(factors))]
+    nested = fabric(*sizes)
+    members = [int(n) for n in nested.spread(ranks, stride)]
+    block = [int(n) for n in nested.spread(stride)]
+    assert prod(members) == ranks
+    assert min(members) >= 1
+    for level, size in enumerate(sizes[:-1]):
+        inside = prod(members[: level + 1]) * prod(block[: level + 1])
+        assert inside <= size
 
 
 @settings

@@ -8,6 +8,7 @@ from model_ops.errors import DeploymentError
 from model_ops.opcost import Collective, CollectiveKind, KernelFamily
 from model_ops.platform.efficiency import ConstantEfficiency, KernelEfficiency
 from model_ops.platform.fabric import Fabric, Tier
+from model_ops.platform.memory import OuterMemory
 from model_ops.platform.npu import Npu
 from model_ops.platform.roofline import op_time
 from model_ops.platform.supply import Supply
@@ -37,7 +38,18 @@ def mixed(toy_npu: Npu) -> tuple[Npu, ...]:
     )
     inner, outer = toy_npu.fabric.tiers
     three = Fabric((inner, replace(outer, npus=32), replace(outer, latency=9e-5)))
-    return (toy_npu, alone, replace(toy_npu, name="three tiers", fabric=three))
+    rich = Fabric(
+        (
+            replace(inner, links=3, in_network_reduction=True),
+            replace(outer, dimensions=3, oversubscription=2.0),
+        )
+    )
+    return (
+        toy_npu,
+        alone,
+        replace(toy_npu, name="three tiers", fabric=three),
+        replace(toy_npu, name="mesh and torus", fabric=rich),
+    )
 
 
 def gemm(m: object, engine: Dtype) -> Gemm:
@@ -96,17 +108,35 @@ def test_stacked_fabrics_of_unequal_depth_equal_single_ones(
     collective = Collective("c", kind, payloads, ranks)
     supply = Supply.stack(mixed, 2)
     assert len(supply.fabric.tiers) == 3
-    together = np.broadcast_to(op_time(collective, supply).total, (3, 3, 9))
+    together = np.broadcast_to(op_time(collective, supply).total, (4, 3, 9))
     for row, npu in enumerate(mixed):
         alone = np.broadcast_to(op_time(collective, Supply.of(npu)).total, (3, 9))
         np.testing.assert_allclose(together[row], alone, rtol=1e-12)
 
 
-def test_the_whole_catalogue_stacks() -> None:
+def test_outer_memories_stack(toy_npu: Npu) -> None:
+    outer = OuterMemory("host", capacity=4e12, bandwidth=6e10)
+    rich = replace(toy_npu, outer_memory=outer)
+    assert Supply.of(rich).outer_capacity == 4e12
+    assert Supply.of(rich).outer_bandwidth == 6e10
+    stacked = Supply.stack([toy_npu, rich], 2)
+    assert stacked.outer_capacity.shape == (2, 1, 1)
+    assert stacked.outer_capacity.ravel().tolist() == [0.0, 4e12]
+    assert stacked.outer_bandwidth.ravel().tolist() == [1.0, 6e10]
+
+
+def test_without_an_outer_memory_none_can_be_used(toy_npu: Npu) -> None:
+    supply = Supply.of(toy_npu)
+    assert supply.outer_capacity == 0
+    assert 1e9 / supply.outer_bandwidth > 1e8  # seconds, finite
+
+
+@pytest.mark.parametrize("kind", list(CollectiveKind))
+def test_the_whole_catalogue_stacks(kind: CollectiveKind) -> None:
     npus = [load_npu(name) for name in names("npus")]
     supply = Supply.stack(npus, 1)
     ranks = np.array([1, 2, 8])
-    collective = Collective("c", CollectiveKind.ALL_REDUCE, 1e6, ranks)
+    collective = Collective("c", kind, 1e6, ranks)
     together = op_time(collective, supply).total
     assert together.shape == (len(npus), len(ranks))
     for row, npu in enumerate(npus):

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from model_ops.dtypes import PRESETS, Dtype, Precision
+from model_ops.dtypes import PRESETS, Dtype
 from model_ops.opcost import Collective, CollectiveKind
 from model_ops.profiler.arch import Layer, ModelArch
 from model_ops.profiler.layers import (
@@ -21,7 +21,7 @@ TOKENS, SAMPLED = 2 * 5 + 4, 2 + 4
 
 
 def layer_names(layer: Layer) -> list[str]:
-    shard = Shard(HIDDEN, 2, Precision())
+    shard = Shard(HIDDEN, Parallelism(2))
     return [op.name for op in layer_operators(layer, shard, Step((decode(1, 1),)))]
 
 
@@ -75,7 +75,7 @@ def test_norms_read_the_stream_twice_and_quantise_as_they_write(
     toy_layer: Layer,
 ) -> None:
     layer = replace(toy_layer, norms=3)
-    shard = Shard(HIDDEN, 1, PRESETS["fp8"])
+    shard = Shard(HIDDEN, precision=PRESETS["fp8"])
     norms = [op for op in layer_operators(layer, shard, STEP) if op.name == "norm"]
     wide, narrow = Dtype.BF16.bytes, Dtype.FP8.bytes
     # Residual and the half's output read; the sum and the quantised input written.
@@ -90,7 +90,7 @@ def test_norms_read_the_stream_twice_and_quantise_as_they_write(
 def test_ranks_sum_the_residual_stream_behind_each_half(
     toy_layer: Layer, preset: str, size: int
 ) -> None:
-    shard = Shard(HIDDEN, 4, PRESETS[preset])
+    shard = Shard(HIDDEN, Parallelism(4), PRESETS[preset])
     operators = layer_operators(toy_layer, shard, STEP)
     sums = [op for op in operators if isinstance(op, Collective)]
     kind, payload = CollectiveKind.ALL_REDUCE, TOKENS * HIDDEN * size
@@ -101,7 +101,7 @@ def test_ranks_sum_the_residual_stream_behind_each_half(
 
 
 def test_a_layer_does_two_flop_per_weight_and_token(toy_layer: Layer) -> None:
-    shard = Shard(HIDDEN, 1, Precision())
+    shard = Shard(HIDDEN)
     operators = layer_operators(toy_layer, shard, STEP)
     flop = sum(op.cost().total_flop for op in operators if isinstance(op, Gemm))
     norms = 2 * HIDDEN
@@ -126,7 +126,7 @@ def test_parameters_of_layer_and_model_by_hand(
 
 @pytest.mark.parametrize("tp", [1, 2])
 def test_embedding_by_hand(toy_arch: ModelArch, tp: int) -> None:
-    shard = Shard(HIDDEN, tp, PRESETS["int4"])
+    shard = Shard(HIDDEN, Parallelism(tp), PRESETS["int4"])
     stream, size = TOKENS * HIDDEN, 2
     gather = Elementwise(name="embedding", elements=stream, read=size, written=size)
     total = Collective(
@@ -142,7 +142,8 @@ def test_embedding_by_hand(toy_arch: ModelArch, tp: int) -> None:
 def test_head_by_hand(toy_arch: ModelArch, tp: int) -> None:
     vocab, size = 128, 2
     linear = dict.fromkeys(("weights", "inputs", "outputs", "engine"), Dtype.BF16)
-    assert list(head_operators(toy_arch, Shard(HIDDEN, tp, PRESETS["fp8"]), STEP)) == [
+    shard = Shard(HIDDEN, Parallelism(tp), PRESETS["fp8"])
+    assert list(head_operators(toy_arch, shard, STEP)) == [
         Elementwise(
             name="final_norm", elements=TOKENS * HIDDEN, read=2 * size, written=size
         ),
@@ -156,10 +157,8 @@ def test_head_by_hand(toy_arch: ModelArch, tp: int) -> None:
 def test_stage_boundary_by_hand() -> None:
     tp, pp, size = 4, 2, 2
     stream = TOKENS * HIDDEN * size
-    boundary = stage_boundary_operators(
-        Shard(HIDDEN, tp, PRESETS["fp8"]), STEP, Parallelism(tp, pp)
-    )
-    assert list(boundary) == [
+    shard = Shard(HIDDEN, Parallelism(tp, pp), PRESETS["fp8"])
+    assert list(stage_boundary_operators(shard, STEP)) == [
         Collective("stage_send", CollectiveKind.SEND, stream / tp, tp * pp),
         Collective("stage_gather", CollectiveKind.ALL_GATHER, stream, tp),
     ]
@@ -167,7 +166,7 @@ def test_stage_boundary_by_hand() -> None:
 
 def test_one_rank_has_no_link_bytes_and_two_have(toy_arch: ModelArch) -> None:
     def link_bytes(tp: int) -> float:
-        shard = Shard(HIDDEN, tp, Precision())
+        shard = Shard(HIDDEN, Parallelism(tp))
         layer = toy_arch.runs[0].layer
         return sum(
             op.cost().link_bytes

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -19,10 +20,11 @@ def core(**changes: object) -> AttentionCore:
         "queries": 1,
         "context": 0,
         "heads": 1,
-        "kv_heads": 1,
-        "head_dim": 1,
-        "window": None,
-        "kv_cache": Dtype.BF16,
+        "qk_dim": 1,
+        "v_dim": 1,
+        "key_elements": 2,
+        "reach": None,
+        "cache_bytes": 2,
         "outputs": Dtype.BF16,
         "engine": Dtype.BF16,
     }
@@ -44,6 +46,7 @@ def test_gemm_by_hand() -> None:
         flop={Dtype.BF16: 2 * m * k * n},
         read=itemsize * (m * k + k * n),
         written=itemsize * m * n,
+        weights=itemsize * k * n,
         launches=1,
     )
 
@@ -60,7 +63,9 @@ def test_gemm_reads_and_writes_each_operand_in_its_own_format() -> None:
         engine=Dtype.FP16,
     ).cost()
     assert cost.flop == {Dtype.FP16: 2 * m * k * n}
-    assert cost.read == m * k * 1 + k * n * (4 + 20 / 128) / 8
+    weights = k * n * (4 + 20 / 128) / 8
+    assert cost.weights == weights
+    assert cost.read == m * k * 1 + weights
     assert cost.written == m * n * 4
 
 
@@ -76,6 +81,7 @@ def test_gemm_arrays_equal_scalars() -> None:
         alone = gemm(int(m), 6, int(n)).cost()
         at = (row, column)
         assert together.read[at] == alone.read
+        assert np.broadcast_to(together.weights, (2, 3))[at] == alone.weights
         assert np.broadcast_to(together.written, (2, 3))[at] == alone.written
         assert together.flop[Dtype.BF16][at] == alone.flop[Dtype.BF16]
 
@@ -87,9 +93,67 @@ def test_causal_pairs_and_keys_counted_on_the_mask(
     queries: int, context: int, window: int | None
 ) -> None:
     rows = [seen_by(i, context, window) for i in range(1, queries + 1)]
-    attention = core(queries=queries, context=context, window=window)
+    attention = core(queries=queries, context=context, reach=window)
     assert attention.pairs() == sum(len(row) for row in rows)
     assert attention.keys() == len(set.union(*rows))
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 8, 100])
+@pytest.mark.parametrize("prompt", [0, 1, 5, 9])
+@pytest.mark.parametrize("answer", [0, 1, 4])
+@pytest.mark.parametrize("beams", [1, 2, 5])
+def test_pairs_and_keys_of_beams_counted_on_the_mask(
+    beams: int, answer: int, prompt: int, window: int | None
+) -> None:
+    # Each beam's next token sees the shared prompt, its own answer and itself.
+    rows = []
+    for beam in range(beams):
+        own = [(beam, token) for token in range(answer + 1)]
+        seen = [*(("prompt", token) for token in range(prompt)), *own]
+        rows.append(set(seen if window is None else seen[-window:]))
+    attention = core(queries=beams, context=prompt, branches=answer, reach=window)
+    assert attention.pairs() == sum(len(row) for row in rows)
+    assert attention.keys() == len(set.union(*rows))
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 7])
+def test_chunks_hide_what_is_before_them(chunk: int) -> None:
+    def seen(position: int) -> int:  # from 0, in the chunk that it is part of
+        return position % chunk + 1
+
+    steady = {"reach": chunk, "seen": (chunk + 1) / 2}
+    whole = core(queries=5 * chunk, **steady)
+    assert whole.pairs() == sum(seen(i) for i in range(5 * chunk))
+    assert whole.keys() == 5 * chunk
+    # Decode, on average over where in a chunk a token may be.
+    contexts = np.arange(chunk, 3 * chunk)
+    found = core(context=contexts, **steady)
+    mean = np.mean([seen(context) for context in contexts])
+    assert np.mean(found.pairs()) == pytest.approx(mean)
+    assert np.mean(found.keys()) == pytest.approx(mean)
+    early = core(context=np.arange(chunk), **steady)
+    assert early.pairs().tolist() == [seen(context) for context in range(chunk)]
+
+
+def test_beams_in_chunks_read_no_less_than_one_and_no_more_than_their_sum() -> None:
+    for answer in range(40):
+        one, four = (
+            core(queries=n, context=50, branches=answer, reach=16, seen=8.5).keys()
+            for n in (1, 4)
+        )
+        assert one <= four <= 4 * one
+
+
+@pytest.mark.parametrize(("keys", "queries"), [(2, 1), (1, 2), (2, 3)])
+def test_ranks_that_share_keys_or_queries_do_their_part(
+    keys: int, queries: int
+) -> None:
+    alone = core(queries=6, context=4, heads=8, qk_dim=3, v_dim=5, key_elements=16)
+    whole = alone.cost()
+    cost = replace(alone, key_shares=keys, query_shares=queries).cost()
+    assert cost.total_flop == pytest.approx(whole.total_flop / (keys * queries))
+    assert cost.cache == pytest.approx(whole.cache / keys)
+    assert cost.written == pytest.approx(whole.written / queries)
 
 
 def test_prefill_of_a_chunked_prompt_has_the_pairs_of_the_whole() -> None:
@@ -97,15 +161,15 @@ def test_prefill_of_a_chunked_prompt_has_the_pairs_of_the_whole() -> None:
     for window in (None, 3, 7):
         starts = [sum(chunks[:i]) for i in range(len(chunks))]
         parts = [
-            core(queries=q, context=c, window=window).pairs()
+            core(queries=q, context=c, reach=window).pairs()
             for q, c in zip(chunks, starts, strict=True)
         ]
-        assert sum(parts) == core(queries=whole, window=window).pairs()
+        assert sum(parts) == core(queries=whole, reach=window).pairs()
 
 
 def test_attention_cost_by_hand() -> None:
     sequences, queries, context = 3, 2, 5
-    heads, kv_heads, head_dim = 8, 2, 16
+    heads, kv_heads, qk_dim, v_dim = 8, 2, 16, 12
     q_size, kv_size = 2, 1
     pairs = (context + 1) + (context + 2)
     cost = core(
@@ -113,17 +177,23 @@ def test_attention_cost_by_hand() -> None:
         queries=queries,
         context=context,
         heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        kv_cache=Dtype.FP8,
+        qk_dim=qk_dim,
+        v_dim=v_dim,
+        key_elements=kv_heads * (qk_dim + v_dim),
+        cache_bytes=kv_size,
         engine=Dtype.FP16,
     ).cost()
-    rows = sequences * queries * heads * head_dim * q_size
-    keys = sequences * (context + queries) * kv_heads * head_dim * kv_size
+    rows = sequences * queries * heads * q_size
+    tokens = sequences * (context + queries)
+    cached = tokens * kv_heads * (qk_dim + v_dim) * kv_size
     # q k' and p v: a multiply-add each per pair and element.
-    assert cost.flop == {Dtype.FP16: sequences * pairs * heads * head_dim * (2 + 2)}
-    assert cost.read == rows + 2 * keys
-    assert cost.written == rows
+    assert cost.flop == {
+        Dtype.FP16: sequences * pairs * heads * (2 * qk_dim + 2 * v_dim)
+    }
+    assert cost.read == rows * qk_dim + cached
+    assert cost.written == rows * v_dim
+    assert cost.cache == cached
+    assert cost.weights == 0
     assert cost.launches == 1
 
 
@@ -132,7 +202,11 @@ def test_decode_reads_the_cache_once_whatever_the_heads_that_share_it() -> None:
 
     def read_beyond_queries(heads: int) -> float:
         cost = core(
-            context=context, heads=heads, kv_heads=kv_heads, head_dim=head_dim
+            context=context,
+            heads=heads,
+            qk_dim=head_dim,
+            v_dim=head_dim,
+            key_elements=2 * kv_heads * head_dim,
         ).cost()
         return cost.read - heads * head_dim * 2
 
@@ -141,7 +215,7 @@ def test_decode_reads_the_cache_once_whatever_the_heads_that_share_it() -> None:
 
 
 def test_a_window_bounds_decode() -> None:
-    near, far = core(context=10**3, window=64), core(context=10**6, window=64)
+    near, far = core(context=10**3, reach=64), core(context=10**6, reach=64)
     assert near.cost() == far.cost()
     assert near.pairs() == near.keys() == 64
 
@@ -149,11 +223,11 @@ def test_a_window_bounds_decode() -> None:
 def test_attention_arrays_equal_scalars() -> None:
     queries, contexts = np.array([1, 2, 5]), np.array([[0], [3], [9]])
     for window in (None, 4):
-        together = core(queries=queries, context=contexts, window=window).cost()
+        together = core(queries=queries, context=contexts, reach=window).cost()
         for (row, c), (column, q) in product(
             enumerate(contexts[:, 0]), enumerate(queries)
         ):
-            alone = core(queries=int(q), context=int(c), window=window).cost()
+            alone = core(queries=int(q), context=int(c), reach=window).cost()
             assert together.read[row, column] == alone.read
             flop = np.broadcast_to(together.flop[Dtype.BF16], (3, 3))[row, column]
             assert flop == alone.flop[Dtype.BF16]

@@ -10,15 +10,15 @@ from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.profiler.work import Step, decode, prefill
+from model_ops.profiler.work import RequestShape, Step, decode, prefill
+from model_ops.serving.speculative import Schedule, Speculation
 from model_ops.serving.steady_state import (
     DEFAULT_CHUNK_TOKENS,
     Mix,
-    RequestShape,
     batch_cap,
     mean_batch,
+    requests_per_step,
     saturating_batch,
-    sequences_per_step,
     steady_state,
 )
 from model_ops.serving.step import Replica, step_time
@@ -56,8 +56,8 @@ def test_shape_of_a_request() -> None:
 
 
 def test_a_step_that_decodes_decodes_at_least_one_sequence() -> None:
-    assert sequences_per_step(64, 4) == 16
-    assert sequences_per_step(3, 4) == sequences_per_step(0.5, 1) == 1
+    assert requests_per_step(64, 4) == 16
+    assert requests_per_step(3, 4) == requests_per_step(0.5, 1) == 1
 
 
 # ---- places for a mean batch ----
@@ -110,19 +110,19 @@ SINGLE = RequestShape(100, 1)  # one
 
 
 @pytest.mark.parametrize(
-    ("shape", "pp", "batch", "chunk", "slots", "decoding", "arriving", "room"),
+    ("shape", "pp", "batch", "chunk", "decoding", "arriving", "room"),
     [
-        (SHAPE, 1, 4, 2048, 1, 4, 0.4, 2044),  # short prompts: some share a step
-        (SHAPE, 1, 30, 2048, 1, 30, 3, 2018),  # three and more in each
-        (SHAPE, 1, 4, 84, 1, 4, 0.4, 80),  # longer than the room: half the steps
-        (SHAPE, 1, 4, 44, 1, 4, 0.4, 40),  # every step
-        (SHAPE, 1, 4, 24, 1, 4, 0.4, 20),  # twice what every step can carry
-        (SHAPE, 4, 40, 60, 4, 10, 1, 50),  # ten decode in each of four micro-batches
-        (SHAPE, 4, 3, 2048, 4, 1, 0.075, 2047),  # fewer sequences than stages
-        (SHAPE, 1, 100, 60, 1, 100, 10, 1),  # decodes take it all; prompts crawl
-        (SHAPE, 1, 0.5, 2048, 1, 1, 0.05, 2047),  # at times nothing decodes
-        (LONG, 1, 0.5, 251, 1, 1, 0.25, 250),
-        (SINGLE, 1, 4, 2048, 1, 4, 4, 2044),
+        (SHAPE, 1, 4, 2048, 4, 0.4, 2044),  # short prompts: some share a step
+        (SHAPE, 1, 30, 2048, 30, 3, 2018),  # three and more in each
+        (SHAPE, 1, 4, 84, 4, 0.4, 80),  # longer than the room: half the steps
+        (SHAPE, 1, 4, 44, 4, 0.4, 40),  # every step
+        (SHAPE, 1, 4, 24, 4, 0.4, 20),  # twice what every step can carry
+        (SHAPE, 4, 40, 60, 10, 1, 50),  # ten decode in each of four micro-batches
+        (SHAPE, 4, 3, 2048, 1, 0.075, 2047),  # fewer sequences than stages
+        (SHAPE, 1, 100, 60, 100, 10, 1),  # decodes take it all; prompts crawl
+        (SHAPE, 1, 0.5, 2048, 1, 0.05, 2047),  # at times nothing decodes
+        (LONG, 1, 0.5, 251, 1, 0.25, 250),
+        (SINGLE, 1, 4, 2048, 4, 4, 2044),
     ],
 )
 def test_mix_by_hand(
@@ -130,17 +130,16 @@ def test_mix_by_hand(
     pp: int,
     batch: float,
     chunk: int,
-    slots: float,
     decoding: float,
     arriving: float,
     room: float,
 ) -> None:
-    mix = Mix.of(pp, shape, batch, chunk)
+    mix = Mix.of(Schedule(pp), shape, batch, chunk)
     needed = arriving * shape.input_tokens
     load = needed / room
     share = min(max(load, 1 - exp(-arriving)), 1)
     carried = min(needed / share, room)
-    assert (mix.slots, mix.decoding, mix.room) == (slots, decoding, room)
+    assert (mix.schedule.slots, mix.decoding, mix.room) == (pp, decoding, room)
     assert mix.prompt_load == pytest.approx(load)
     assert mix.share == pytest.approx(share)
     assert mix.carried == pytest.approx(carried)
@@ -151,19 +150,19 @@ def test_mix_by_hand(
     assert chunk_of.sequences == pytest.approx(carried / each)
     assert chunk_of.queries == pytest.approx(each)
     assert chunk_of.context == pytest.approx(before)
-    assert chunk_of.family == prefill(1, 1).family
+    assert chunk_of.phase == prefill(1, 1).phase
     assert rest == decode(decoding, shape.mean_context)
     assert mix.decode_step(shape) == Step((rest,))
 
 
 def test_prompts_longer_than_the_room_come_in_chunks_of_the_room() -> None:
-    mix = Mix.of(1, SHAPE, 4, chunk_tokens=84)
+    mix = Mix.of(Schedule(), SHAPE, 4, chunk_tokens=84)
     assert mix.share == mix.prompt_load == 0.5
     assert mix.mixed_step(SHAPE).segments[0] == prefill(1, 80, 10)
 
 
 def test_short_prompts_share_a_step() -> None:
-    mix = Mix.of(1, SHAPE, 30, DEFAULT_CHUNK_TOKENS)
+    mix = Mix.of(Schedule(), SHAPE, 30, DEFAULT_CHUNK_TOKENS)
     assert mix.prompt_load < 0.15 < 0.95 < mix.share
     prompts = mix.mixed_step(SHAPE).segments[0]
     assert prompts.sequences == pytest.approx(3 / (1 - exp(-3)))
@@ -171,7 +170,7 @@ def test_short_prompts_share_a_step() -> None:
 
 
 def test_a_lonely_prompt_has_a_step_for_itself() -> None:
-    mix = Mix.of(1, SHAPE, 1e-6, DEFAULT_CHUNK_TOKENS)
+    mix = Mix.of(Schedule(), SHAPE, 1e-6, DEFAULT_CHUNK_TOKENS)
     prompt = mix.mixed_step(SHAPE).segments[0]
     assert prompt.sequences == pytest.approx(1)
     assert prompt.queries == 100
@@ -191,7 +190,90 @@ def test_a_lonely_prompt_has_a_step_for_itself() -> None:
 def test_saturating_batch_by_hand(
     pp: int, shape: RequestShape, chunk: int, batch: float
 ) -> None:
-    assert saturating_batch(pp, shape, chunk) == pytest.approx(batch)
+    assert saturating_batch(Schedule(pp), shape, chunk) == pytest.approx(batch)
+
+
+# ---- what a schedule takes from the batch ----
+
+
+def test_groups_are_replicas_that_step_together() -> None:
+    # Ten decode in each of two micro-batches of three groups.
+    one, all_ = (
+        Mix.of(Schedule(2, groups), SHAPE, 20 * groups, 60) for groups in (1, 3)
+    )
+    assert (one.decoding, all_.decoding) == (10, 10)
+    assert (one.room, all_.room) == (50, 50)
+    assert all_.share == one.share == 1 * one.any_share
+    rare = Mix.of(Schedule(1, 3), SHAPE, 3, DEFAULT_CHUNK_TOKENS)
+    # Each group has a newcomer every ten steps: one of the three, more often.
+    assert rare.share == pytest.approx(1 - exp(-0.1))
+    assert rare.any_share == pytest.approx(1 - (1 - rare.share) ** 3)
+    # Meanwhile another group decodes one, and has prompts as often as any.
+    mixed = rare.mixed_step(SHAPE)
+    assert mixed.elsewhere == pytest.approx(1 + rare.share * rare.carried)
+    assert rare.decode_step(SHAPE).elsewhere is None
+    for schedule in (Schedule(2), Schedule(2, 3)):
+        full = saturating_batch(schedule, SHAPE)
+        assert full == pytest.approx(schedule.lanes * 2048 / 11)
+
+
+@pytest.mark.parametrize("groups", [2, 5])
+def test_groups_of_clockwork_serve_as_many_times_more(
+    clockwork: Replica, groups: int
+) -> None:
+    alone = steady_state(clockwork, SHAPE, 4)
+    together = steady_state(
+        replace(clockwork, parallelism=Parallelism(dp=groups)), SHAPE, 4 * groups
+    )
+    assert together.rate == pytest.approx(groups * alone.rate)
+    for name in ("ttft", "tpot", "prompt_load"):
+        assert getattr(together, name) == pytest.approx(getattr(alone, name)), name
+
+
+def test_guessed_tokens_shorten_the_cycle_and_fill_the_steps(
+    clockwork: Replica,
+) -> None:
+    # Of two guesses the first is right in half, the second in a quarter of the steps.
+    gained = 1 + 0.5 + 0.25
+    replica = replace(clockwork, speculation=Speculation(guessed=2, acceptance=0.5))
+    batch, prompt, answer = 4, 100, 36
+    state = steady_state(replica, RequestShape(prompt, answer), batch)
+    assert state.tpot == pytest.approx(SECOND / gained)
+    steps = 35 / gained
+    assert steps == 20
+    assert state.rate == pytest.approx(batch / (steps * SECOND))
+    # Each request takes a row for its last token and one for each guess.
+    room = DEFAULT_CHUNK_TOKENS - batch * 3
+    assert state.prompt_load == pytest.approx(batch / steps * prompt / room)
+    # Per request, five prompt tokens and three rows.
+    full = saturating_batch(replica.schedule, RequestShape(prompt, answer))
+    assert full == pytest.approx(2048 / (100 / 20 + 3))
+
+
+def test_cached_prompts_take_less_room_and_have_a_context(clockwork: Replica) -> None:
+    shape = RequestShape(100, 11, cached_tokens=60)
+    mix = Mix.of(Schedule(), shape, 4, chunk_tokens=24)
+    # 0.4 prompts of 40 new tokens arrive per step, where there is room for 20.
+    assert mix.prompt_load == pytest.approx(0.8)
+    prompt = mix.mixed_step(shape).segments[0]
+    # Two chunks, after 60 and after 80 tokens.
+    assert (prompt.sequences, prompt.queries, prompt.context) == (1, 20, 70)
+    state = steady_state(clockwork, shape, 4, 24)
+    queue = 0.8 * 2 * SECOND / (2 * (1 - 0.8))
+    residual = (1 - exp(-4)) * SECOND / 2
+    assert state.ttft == pytest.approx(residual + queue + 2 * SECOND)
+    # The last token of a prompt is always processed.
+    assert RequestShape(100, 11, cached_tokens=100).new_tokens == 1
+
+
+def test_beams_take_a_row_each_and_share_the_prompt() -> None:
+    shape = RequestShape(100, 20, beams=4)
+    mix = Mix.of(Schedule(), shape, 5, DEFAULT_CHUNK_TOKENS)
+    assert mix.room == DEFAULT_CHUNK_TOKENS - 5 * 4
+    (segment,) = mix.decode_step(shape).segments
+    assert (segment.sequences, segment.queries) == (5, 4)
+    assert (segment.context, segment.branches) == (100, 10)
+    assert mix.decode_step(shape).sampled == 20
 
 
 # ---- cycles by hand ----
@@ -330,7 +412,12 @@ prompts = st.integers(1, 3000)
 answers = st.integers(1, 500)
 longer_answers = st.integers(2, 500)
 chunks = st.sampled_from([64, 256, 2048])
-layouts = st.tuples(st.sampled_from([1, 2, 4]), st.integers(1, 6))
+layouts = st.builds(
+    Parallelism,
+    st.sampled_from([1, 2, 4]),
+    st.integers(1, 6),
+    dp=st.sampled_from([1, 3]),
+)
 # Up to thousands of prompt tokens per step of a sequence, down to less than one.
 shapes = st.builds(RequestShape, prompts, answers) | st.builds(
     RequestShape, st.integers(1000, 100_000), st.integers(1, 4)
@@ -351,21 +438,21 @@ def test_prompts_fill_the_room_at_the_saturating_batch(
     shape: RequestShape, chunk: int, pp: int
 ) -> None:
     hypothesis.assume(leaves_room(shape, chunk))
-    full = saturating_batch(pp, shape, chunk)
-    at = Mix.of(pp, shape, full, chunk)
+    full = saturating_batch(Schedule(pp), shape, chunk)
+    at = Mix.of(Schedule(pp), shape, full, chunk)
     assert at.prompt_load == pytest.approx(1, rel=1e-9)
     assert at.share == pytest.approx(1, rel=1e-9)
-    assert Mix.of(pp, shape, full * 1.01, chunk).prompt_load > 1
-    assert Mix.of(pp, shape, full * 0.99, chunk).prompt_load < 1
+    assert Mix.of(Schedule(pp), shape, full * 1.01, chunk).prompt_load > 1
+    assert Mix.of(Schedule(pp), shape, full * 0.99, chunk).prompt_load < 1
 
 
 @settings
 @hypothesis.given(shapes, chunks, layouts)
 def test_until_prompts_saturate_more_batch_raises_rate_and_tpot(
-    toy_replica: Replica, shape: RequestShape, chunk: int, split: tuple[int, int]
+    toy_replica: Replica, shape: RequestShape, chunk: int, split: Parallelism
 ) -> None:
-    replica = replace(toy_replica, parallelism=Parallelism(*split))
-    full = float(saturating_batch(split[1], shape, chunk))
+    replica = replace(toy_replica, parallelism=split)
+    full = float(saturating_batch(Schedule(split.pp, split.dp), shape, chunk))
     batch = full * np.sort(np.append(np.geomspace(1e-6, 1e-3, 40), STEPS))
     state = steady_state(replica, shape, batch, chunk)
     assert np.all(state.prompt_load < 1)
@@ -379,11 +466,11 @@ def test_until_prompts_saturate_more_batch_raises_rate_and_tpot(
 @settings
 @hypothesis.given(shapes, chunks, layouts)
 def test_beyond_saturation_prompts_wait_for_ever_and_the_rate_does_not_grow(
-    toy_replica: Replica, shape: RequestShape, chunk: int, split: tuple[int, int]
+    toy_replica: Replica, shape: RequestShape, chunk: int, split: Parallelism
 ) -> None:
     hypothesis.assume(leaves_room(shape, chunk))
-    replica = replace(toy_replica, parallelism=Parallelism(*split))
-    full = float(saturating_batch(split[1], shape, chunk))
+    replica = replace(toy_replica, parallelism=split)
+    full = float(saturating_batch(Schedule(split.pp, split.dp), shape, chunk))
     batch = full * np.append(1 + 1e-9, np.geomspace(1.001, 50, 100))
     state = steady_state(replica, shape, batch, chunk)
     assert np.all(state.prompt_load > 1)
@@ -400,12 +487,12 @@ def test_batch_is_rate_times_the_seconds_of_decoding(
     prompt: int,
     answer: int,
     chunk: int,
-    split: tuple[int, int],
+    split: Parallelism,
     fullness: float,
 ) -> None:
     shape = RequestShape(prompt, answer)
-    replica = replace(toy_replica, parallelism=Parallelism(*split))
-    batch = fullness * saturating_batch(split[1], shape, chunk)
+    replica = replace(toy_replica, parallelism=split)
+    batch = fullness * saturating_batch(Schedule(split.pp, split.dp), shape, chunk)
     state = steady_state(replica, shape, batch, chunk)
     held = state.rate * (answer - 1) * state.tpot
     assert held == pytest.approx(float(batch))  # Little's law
@@ -418,9 +505,9 @@ def test_batch_is_rate_times_the_seconds_of_decoding(
 @settings
 @hypothesis.given(shapes, chunks, layouts)
 def test_an_idle_replica_starts_a_prompt_at_once(
-    toy_replica: Replica, shape: RequestShape, chunk: int, split: tuple[int, int]
+    toy_replica: Replica, shape: RequestShape, chunk: int, split: Parallelism
 ) -> None:
-    replica = replace(toy_replica, parallelism=Parallelism(*split))
+    replica = replace(toy_replica, parallelism=split)
     room = chunk - 1
     each = min(shape.input_tokens, room)
     step = Step(
@@ -429,7 +516,7 @@ def test_an_idle_replica_starts_a_prompt_at_once(
             decode(1, shape.mean_context),
         )
     )
-    time, stages = step_time(replica, step), split[1]
+    time, stages = step_time(replica, step), split.pp
     # Chunks follow each other through the stages of a pipeline.
     own = time.latency + (ceil(shape.input_tokens / room) - 1) * (
         time.period(stages) / stages
@@ -449,14 +536,14 @@ def test_faster_hardware_never_serves_less(
     prompt: int,
     answer: int,
     chunk: int,
-    split: tuple[int, int],
+    split: Parallelism,
     batch: int,
     factor: float,
 ) -> None:
     def state(**rates: object) -> object:
         replica = replace(
             toy_replica,
-            parallelism=Parallelism(*split),
+            parallelism=split,
             supply=Supply.of(replace(toy_npu, **rates)),
         )
         return steady_state(replica, RequestShape(prompt, answer), batch, chunk)
@@ -524,7 +611,7 @@ def test_arrays_of_shapes_and_chunks_equal_scalars(toy_replica: Replica) -> None
     replica = replace(toy_replica, parallelism=Parallelism(2, 3))
     shape = RequestShape(input_tokens, output_tokens)
     together = steady_state(replica, shape, batch, chunk)
-    full = saturating_batch(3, shape, chunk)
+    full = saturating_batch(Schedule(3), shape, chunk)
     grid = (3, 3, 2, 4)
     for index in np.ndindex(grid):
         one = RequestShape(
@@ -535,5 +622,5 @@ def test_arrays_of_shapes_and_chunks_equal_scalars(toy_replica: Replica) -> None
         for part in PARTS:
             found = np.broadcast_to(getattr(together, part), grid)[index]
             assert found == pytest.approx(getattr(alone, part), rel=1e-12)
-        expected = float(saturating_batch(3, one, size))
+        expected = float(saturating_batch(Schedule(3), one, size))
         assert np.broadcast_to(full, grid)[index] == pytest.approx(expected)

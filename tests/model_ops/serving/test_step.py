@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 from model_ops.dtypes import PRESETS, Dtype, Precision
+from model_ops.opcost import Placement
 from model_ops.platform.fabric import Fabric
+from model_ops.platform.memory import OuterMemory
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.profiler.work import Step, decode, prefill
+from model_ops.profiler.work import Lora, Shard, Step, decode, prefill
+from model_ops.serving.speculative import Speculation
 from model_ops.serving.step import Replica, StepTime, step_time, timed_operators
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -81,20 +84,44 @@ def test_a_network_bound_step_by_hand(toy_replica: Replica) -> None:
     assert step_time(replica, STEP).latency == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(("pp", "fullest"), [(2, 3), (3, 2), (4, 2), (6, 1)])
+@pytest.mark.parametrize(
+    ("pp", "before", "last"),
+    [
+        (2, 3, 3),
+        (3, 2, 2),
+        (4, 2, 1),  # 1, 2, 2, 1 layers
+        (5, 2, 1),  # 1, 1, 1, 2, 1
+        (6, 1, 1),
+    ],
+)
 def test_a_pipeline_of_compute_by_hand(
-    toy_replica: Replica, toy_npu: Npu, pp: int, fullest: int
+    toy_replica: Replica, toy_npu: Npu, pp: int, before: int, last: int
 ) -> None:
+    # A head of 49152 FLOP, a layer of more.
+    assert LAYER_FLOP > HEAD_FLOP == 2 * 6 * 32 * 128
     links = free_links(toy_npu)
     replica = at(toy_replica, pp=pp, memory_bandwidth=ENDLESS, fabric=links)
     time = step_time(replica, STEP)
     whole = (LAYERS * LAYER_FLOP + HEAD_FLOP) / RATE + OVERHEAD
-    last = (fullest * LAYER_FLOP + HEAD_FLOP) / RATE + OVERHEAD
+    slowest = max(before * LAYER_FLOP, last * LAYER_FLOP + HEAD_FLOP)
     assert time.latency == pytest.approx(whole, rel=1e-12)
-    assert time.bottleneck == pytest.approx(last, rel=1e-12)
+    assert time.bottleneck == pytest.approx(slowest / RATE + OVERHEAD, rel=1e-12)
 
 
-def test_the_fullest_stage_has_one_end_of_the_model(
+def test_a_large_head_makes_the_last_stage_the_slowest(
+    toy_replica: Replica, toy_npu: Npu
+) -> None:
+    links = free_links(toy_npu)
+    replica = at(toy_replica, pp=4, memory_bandwidth=ENDLESS, fabric=links)
+    wide = replace(toy_replica.arch, vocab_size=1000 * VOCAB)
+    head = 1000 * HEAD_FLOP
+    # Of 1, 2, 2 and 1 layers, the last has fewer, and the head.
+    expected = (1 * LAYER_FLOP + head) / RATE + OVERHEAD
+    found = step_time(replace(replica, arch=wide), STEP).bottleneck
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_each_end_of_the_model_is_on_a_stage_of_its_own(
     toy_replica: Replica, toy_npu: Npu
 ) -> None:
     endless, links = dict.fromkeys(Dtype, ENDLESS), free_links(toy_npu)
@@ -132,6 +159,82 @@ def test_one_rank_has_no_network_time_nor_link_bytes(toy_replica: Replica) -> No
         assert timed.operator.cost().link_bytes == 0
     busy = [t for t in timed_operators(at(toy_replica, tp=2), STEP) if t.time.network]
     assert sum(t.count for t in busy) == 1 + 2 * LAYERS + 1
+
+
+# ---- drafters, adapters, a second memory ----
+
+
+def test_expected_tokens_by_hand() -> None:
+    # The first guess, the first two, all three; and the model's own token always.
+    assert Speculation(3, 0.5).tokens_per_step == 1 + 0.5 + 0.25 + 0.125
+    assert Speculation(3, 0.0).tokens_per_step == 1
+    assert Speculation(3, 1.0).tokens_per_step == 4
+
+
+@pytest.mark.parametrize("pp", [1, 3])
+def test_a_drafter_reads_prompts_and_guesses_token_by_token(
+    toy_replica: Replica, toy_npu: Npu, pp: int
+) -> None:
+    small = replace(toy_replica.arch, layers=toy_replica.arch.layers[:1])
+    plain = at(toy_replica, pp=pp, fabric=free_links(toy_npu))
+    drafted = replace(plain, speculation=Speculation(4, 0.7, small))
+    drafter = replace(plain, arch=small, parallelism=Parallelism())
+    reading = step_time(drafter, Step((prefill(2, 5, 3),))).latency - OVERHEAD
+    guessing = step_time(drafter, Step((decode(4, 10),))).latency - OVERHEAD
+    drafting = reading + 4 * guessing
+    step = Step((prefill(2, 5, 3), decode(4, 10, guessed=4)))
+    alone, both = step_time(plain, step), step_time(drafted, step)
+    assert both.latency - alone.latency == pytest.approx(drafting, rel=1e-9)
+    # It runs on the last stage, whose layers are as many as those of any other.
+    assert both.bottleneck - alone.bottleneck <= drafting * (1 + 1e-9)
+    timed = timed_operators(drafted, step)
+    parts = sum(t.count * t.time.total for t in timed)
+    assert parts + OVERHEAD == pytest.approx(both.latency, rel=1e-12)
+    assert any(t.name.startswith("draft_") for t in timed)
+    # Guesses that cost nothing, as n-grams do, only add rows to the step.
+    free = replace(plain, speculation=Speculation(4, 0.7))
+    assert step_time(free, step) == alone
+
+
+def test_what_is_offloaded_is_read_at_the_second_memorys_rate(
+    toy_replica: Replica,
+) -> None:
+    outer = OuterMemory("host", capacity=1e9, bandwidth=BANDWIDTH / 10)
+    endless = dict.fromkeys(Dtype, ENDLESS)
+    replica = at(toy_replica, flop_per_s=endless, outer_memory=outer)
+    step = Step((decode(4, 10),))
+    here = step_time(replica, step).latency
+    # The embedding is a gather; all matrices are read whole.
+    weights = 2 * (LAYERS * LINEAR + H * VOCAB)
+    cache = 2 * LAYERS * 4 * (10 + 1) * 2 * KV
+    slower = 10 / BANDWIDTH - 1 / BANDWIDTH
+    for placement, moved in (
+        (Placement(weights=0.5), 0.5 * weights),
+        (Placement(cache=1.0), cache),
+        (Placement(weights=0.25, cache=0.5), 0.25 * weights + 0.5 * cache),
+    ):
+        there = step_time(replace(replica, placement=placement), step).latency
+        assert there - here == pytest.approx(moved * slower, rel=1e-9)
+
+
+def test_adapters_are_two_narrow_products_per_linear_layer(
+    toy_replica: Replica,
+) -> None:
+    rank, adapters = 2, 3
+    replica = at(toy_replica, memory_bandwidth=ENDLESS)
+    with_them = replace(replica, lora=Lora(rank, adapters))
+    widths = H + (Q + 2 * KV) + Q + H + H + 2 * WIDE + WIDE + H
+    more = step_time(with_them, STEP).latency - step_time(replica, STEP).latency
+    assert more == pytest.approx(LAYERS * 2 * TOKENS * rank * widths / RATE, rel=1e-6)
+    # A step of six sequences reads all three; one of two, two.
+    for sequences, used in ((6, 3), (2, 2)):
+        step = Step((decode(sequences, 10),))
+        read = sum(
+            float(t.count * t.operator.cost().weights)
+            for t in timed_operators(with_them, step)
+            if "_lora_" in t.name
+        )
+        assert read == LAYERS * used * rank * widths * 2
 
 
 # ---- properties ----
@@ -284,4 +387,5 @@ def test_arrays_and_stacked_supplies_equal_scalars(
 
 def test_shard_is_one_rank_of_the_replica(toy_replica: Replica) -> None:
     shard = at(toy_replica, tp=2, pp=3).shard
-    assert (shard.hidden_size, shard.tp, shard.precision) == (H, 2, Precision())
+    assert shard == Shard(H, Parallelism(2, 3), Precision())
+    assert shard.tp == 2
