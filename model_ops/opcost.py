@@ -36,6 +36,11 @@ class KernelFamily(StrEnum):
     SCAN = "scan"
 
     @property
+    def label(self) -> str:
+        """Its name in sentences."""
+        return _LABELS.get(self, self.value.replace("_", " "))
+
+    @property
     def relative(self) -> "KernelFamily":
         """The family whose efficiency it takes where nobody measured its own."""
         return _RELATIVES.get(self, self)
@@ -46,6 +51,15 @@ _RELATIVES = {
     KernelFamily.MLA_DECODE: KernelFamily.ATTENTION_DECODE,
     KernelFamily.MOE: KernelFamily.GEMM,
     KernelFamily.SCAN: KernelFamily.ELEMENTWISE,
+}
+
+
+_LABELS = {
+    KernelFamily.GEMM: "GEMM",
+    KernelFamily.MLA_PREFILL: "MLA prefill",
+    KernelFamily.MLA_DECODE: "MLA decode",
+    KernelFamily.MOE: "expert",
+    KernelFamily.SCAN: "state-space scan",
 }
 
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from model_ops.dtypes import BF16, Precision
 from model_ops.errors import DeploymentError
-from model_ops.opcost import Collective, Number, Operator
+from model_ops.opcost import Collective, KernelFamily, Number, Operator
 from model_ops.profiler.moe import MoeFfn
 from model_ops.profiler.parallelism import Parallelism, Stage, pipeline_stages
-from model_ops.profiler.work import Shard, Step
+from model_ops.profiler.work import Shard, Step, decode, prefill
 
 
 class Half(Protocol):
@@ -274,6 +274,18 @@ class ModelArch:
         """Raise `DeploymentError` if the model cannot be split so."""
         if (broken := self.rule_broken_by(parallelism)) is not None:
             raise DeploymentError(f"{self.name}: {broken}")
+
+    @cached_property
+    def kernel_families(self) -> frozenset[KernelFamily]:
+        """Families of the kernels that the layers run, collectives apart."""
+        one = Step((prefill(1.0, 2.0), decode(1.0, 1.0)))
+        return frozenset(
+            operator.family
+            for run in self.runs
+            for half in run.layer.halves
+            for operator in half.operators(Shard(self.hidden_size), one)
+            if not isinstance(operator, Collective)
+        )
 
     @cached_property
     def num_experts(self) -> int:

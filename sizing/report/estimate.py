@@ -16,6 +16,7 @@ from model_ops.platform.roofline import OpTime
 from model_ops.profiler.ops import Gemm
 from model_ops.serving.step import Replica, TimedOperator, timed_operators
 from model_ops.units import BYTE, FLOP, JOULE, SECOND, WATT
+from sizing.facts import untested
 from sizing.report.console import new_console, plain_table, section, text_of
 
 
@@ -173,6 +174,8 @@ def as_text(prediction: Prediction, *, operators: bool = False) -> str:
     console.print()
     console.print(_memory(prediction.estimate))
     console.print(_energy(prediction))
+    for line in untested(prediction.replica.arch):
+        console.print(line)
     title = "What a step's time goes to, per NPU"
     section(console, title, _bounds_table(prediction))
     for name, timed in steps(prediction).items() if operators else ():

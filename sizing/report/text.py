@@ -18,6 +18,7 @@ from sizing.facts import (
     emulated,
     provenance,
     unmeasured,
+    untested,
     usd_per_million_tokens,
     usd_per_month,
 )
@@ -61,7 +62,12 @@ def _plan(console: Console, answer: Answer, plan: Plan) -> None:
     console.print()
     for line in _risks(facts):
         console.print(f"- {line}")
-    for line in (*_notes(answer, plan, facts), *emulated(plan), *unmeasured(plan)):
+    for line in (
+        *_notes(answer, plan, facts),
+        *emulated(plan),
+        *unmeasured(plan),
+        *untested(catalogue.load_model(plan.model)),
+    ):
         console.print(f"- {line}")
     if answer.runners_up:
         title = "The best plans with one NPU type only"
@@ -159,6 +165,8 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
             f"What keeps {binding.where} from more: {binding.requirement} "
             f"({binding.reason})."
         )
+    if plan.optimisations.text:
+        lines.append(f"As the problem states: {plan.optimisations.text}.")
     lines.append(_headroom(answer.problem.headroom))
     if plan.power is not None:
         lines.append(
