@@ -6,12 +6,13 @@ them. No constant of the model was fitted to those results. An interval always h
 the prediction itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from model_ops.estimate import Estimate, LoadMode, least_latencies
 from model_ops.opcost import Number
+from model_ops.profiler.arch import ModelArch
 from model_ops.serving.step import Replica
 
 _OPEN = {"ttft": (0.63, 1.71), "tpot": (0.75, 1.5), "rate": (0.68, 1.1)}
@@ -73,3 +74,17 @@ def latency_intervals(
         (low, high), (slow, late) = found["ttft"], found["tpot"]
         found["e2e"] = (low + steps * slow, high + steps * late)
     return found
+
+
+def untested(arch: ModelArch) -> Iterator[str]:
+    """Yield what the intervals do not cover: they rest on results of dense models."""
+    taken = {f: f.relative for f in arch.kernel_families if f.relative is not f}
+    if taken:
+        pairs = "; ".join(
+            f"{family.label} that of {relative.label} kernels"
+            for family, relative in sorted(taken.items())
+        )
+        yield (
+            "The intervals were measured on dense models. Special kernels take the "
+            f"efficiency of their nearest relative: {pairs}."
+        )

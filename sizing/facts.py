@@ -7,7 +7,6 @@ from model_ops.accuracy import latency_intervals
 from model_ops.dtypes import Precision
 from model_ops.estimate import bound_by
 from model_ops.opcost import Number
-from model_ops.profiler.arch import ModelArch
 from model_ops.units import HOURS_PER_MONTH
 from problems import catalogue
 from problems.plan import Plan
@@ -137,20 +136,6 @@ def unmeasured(plan: Plan) -> Iterator[str]:
                 f"No kernel of {npu} was measured: its efficiencies are {taken}, and "
                 "its figures less certain than the intervals say."
             )
-
-
-def untested(arch: ModelArch) -> Iterator[str]:
-    """Yield what the intervals do not cover: they rest on results of dense models."""
-    taken = {f: f.relative for f in arch.kernel_families if f.relative is not f}
-    if taken:
-        pairs = "; ".join(
-            f"{family.label} that of {relative.label} kernels"
-            for family, relative in sorted(taken.items())
-        )
-        yield (
-            "The intervals were measured on dense models. Special kernels take the "
-            f"efficiency of their nearest relative: {pairs}."
-        )
 
 
 def provenance(answer: Answer, plan: Plan) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
-from model_ops.accuracy import interval, latency_intervals
+from model_ops.accuracy import interval, latency_intervals, untested
 from model_ops.consumption import Consumption, consumption
 from model_ops.estimate import Estimate, Load, LoadMode, bounds, load_steps
 from model_ops.opcost import OpCost
@@ -16,7 +16,6 @@ from model_ops.platform.roofline import OpTime
 from model_ops.profiler.ops import Gemm
 from model_ops.serving.step import Replica, TimedOperator, timed_operators
 from model_ops.units import BYTE, FLOP, JOULE, SECOND, WATT
-from sizing.facts import untested
 from sizing.report.console import new_console, plain_table, section, text_of
 
 

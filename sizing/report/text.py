@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from model_ops.accuracy import untested
 from model_ops.units import BYTE, SECOND, WATT
 from problems import catalogue
 from problems.offers import GIVEN
@@ -18,7 +19,6 @@ from sizing.facts import (
     emulated,
     provenance,
     unmeasured,
-    untested,
     usd_per_million_tokens,
     usd_per_month,
 )

@@ -196,11 +196,12 @@ def test_slowest_stage_of_deepseek_v3_by_brute_force(
 
 
 @pytest.mark.parametrize("pp", [1, 2, 4, 8])
+@pytest.mark.parametrize("tp", [1, 2])
 @pytest.mark.parametrize("name", ["deepseek-v3", "gemma-3-27b", "qwen3-next-80b-a3b"])
-def test_fullest_stage_by_brute_force(name: str, pp: int) -> None:
+def test_fullest_stage_by_brute_force(name: str, tp: int, pp: int) -> None:
     arch = catalogue.load_model(name)
-    shard = Shard(arch.hidden_size, Parallelism(pp=pp), arch.precision)
-    end = arch.vocab_size * arch.hidden_size * 2
+    shard = Shard(arch.hidden_size, Parallelism(tp, pp), arch.precision)
+    end = arch.vocab_size * arch.hidden_size * 2 / tp
     weights, cache = [], []
     for number, stage in enumerate(dealt(arch, pp)):
         halves = [half for layer in stage for half in layer.halves]

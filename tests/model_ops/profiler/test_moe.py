@@ -90,6 +90,10 @@ def test_popular_experts_are_chosen_again_and_again() -> None:
     imbalance = ExpertLoad(1.0).imbalance(8, 2, 4)
     assert imbalance > 1
     assert more.m == pytest.approx(imbalance * even.m)
+    # And the rank that holds them receives as much more.
+    groups = (shard(4096, each, dp=4, ep=4) for each in (ExpertLoad(1.0), None))
+    sent, plain = (work(MIXTRAL, on, 32)["dispatch"].payload for on in groups)
+    assert sent == pytest.approx(imbalance * plain)
 
 
 # ---- against a dense feed-forward ----

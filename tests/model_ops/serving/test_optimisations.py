@@ -64,6 +64,64 @@ def same(one: Estimate, other: Estimate) -> None:
     assert one.memory.total == pytest.approx(other.memory.total, rel=1e-12)
 
 
+# ---- attention data parallelism ----
+
+
+def clockwork(replica: Replica, dp: int) -> Replica:
+    """Return groups whose every step takes 10 ms, whatever it carries."""
+    (npu,) = replica.supply.npus
+    npu = replace(
+        npu,
+        flop_per_s=dict.fromkeys(npu.flop_per_s, 1e40),
+        memory_bandwidth=1e40,
+        step_overhead=0.01,
+        memory_capacity=3e6,
+    )
+    split = Parallelism(dp=dp)
+    return replace(replica, parallelism=split, supply=Supply.of(npu))
+
+
+@pytest.mark.parametrize("mode", LOADS)
+def test_groups_multiply_the_sequences(replica: Replica, mode: LoadMode) -> None:
+    load = replace(LOADS[mode], rate=10.0)
+    many = replace(load, concurrency=4 * load.concurrency, rate=40.0)
+    one = estimate(clockwork(replica, 1), load)
+    four = estimate(clockwork(replica, 4), many)
+    for name in ("ttft", "tpot"):
+        assert getattr(four, name) == pytest.approx(getattr(one, name), rel=1e-6)
+    for name in ("rate", "batch"):
+        assert getattr(four, name) == pytest.approx(4 * getattr(one, name), rel=1e-6)
+    # Each holds its own sequences; a fraction of one more takes a whole place.
+    assert abs(four.memory.total - one.memory.total) <= 200 * TOKEN
+    if mode is LoadMode.OPEN_LOOP:  # places for each group's own deviations
+        assert four.memory.total == pytest.approx(one.memory.total)
+        full = estimate(clockwork(replica, 1), replace(load, rate=1e6))
+        four = estimate(clockwork(replica, 4), replace(load, rate=1e6))
+        assert four.overloaded
+        assert four.batch == pytest.approx(4 * full.batch)
+    one_most, four_most = (
+        clockwork(replica, dp).largest_batch(SHAPE, 256) for dp in (1, 4)
+    )
+    assert four_most == 4 * one_most > 0
+
+
+def test_a_step_waits_for_the_group_that_reads_a_prompt(replica: Replica) -> None:
+    schedule = Schedule(groups=4)
+    mix = Mix.of(schedule, SHAPE, 8, 2048)
+    # Two decode in each group for 31 steps: 2 / 31 prompts arrive per step.
+    share = 1 - np.exp(-2 / 31)
+    assert mix.share == pytest.approx(share)
+    assert mix.any_share == pytest.approx(1 - (1 - share) ** 4)
+    alone = Mix.of(Schedule(), SHAPE, 2, 2048)
+    assert alone.any_share == alone.share == pytest.approx(share)
+    step = mix.mixed_step(SHAPE)
+    # Meanwhile each other group has its two tokens, and a prompt at times.
+    assert step.elsewhere == pytest.approx(2 + 2 / 31 * 160)
+    assert mix.decode_step(SHAPE).elsewhere is None
+    found = Mix.of(Schedule(groups=np.array([1, 4])), SHAPE, np.array([2, 8]), 2048)
+    assert found.any_share == pytest.approx([alone.any_share, mix.any_share])
+
+
 # ---- prefix caching ----
 
 

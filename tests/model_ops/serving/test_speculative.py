@@ -14,7 +14,7 @@ from model_ops.profiler.memory import kv_bytes_per_sequence, weight_bytes
 from model_ops.profiler.moe import MoeFfn
 from model_ops.profiler.ops import Gemm
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.profiler.work import RequestShape, Step, decode, prefill
+from model_ops.profiler.work import Lora, RequestShape, Step, decode, prefill
 from model_ops.serving.speculative import Speculation, expected_tokens
 from model_ops.serving.step import (
     Replica,
@@ -181,6 +181,14 @@ def test_a_prediction_layer_shares_embedding_and_head(replica: Replica) -> None:
     assert joined.operator.cost().total_flop == 2 * 8 * 64 * 32
     assert predictor.num_hidden_layers == 1
     assert predictor.extra_parameters == 2 * 32**2
+
+
+def test_adapters_are_the_models_alone(replica: Replica, drafter: ModelArch) -> None:
+    adapted = replace(replica, lora=Lora(4), speculation=Speculation(3, 0.5, drafter))
+    own, guess = adapted.held
+    assert own.shard.lora == Lora(4)
+    assert guess.shard.lora is None
+    assert guess.shard.parallelism.pp == 1
 
 
 def test_logits_of_all_checked_rows_need_memory(replica: Replica) -> None:
