@@ -1,15 +1,28 @@
 """Reading files that people write: size, encoding, and what pydantic found wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model_ops.errors import ProblemError, nearest
 
 LARGEST_FILE = 5_000_000
 """Bytes; every file we read is text of a few pages (a points table: of a few MB)."""
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Part(BaseModel):
+    """A table of a problem: never changed, and without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def twice(names: Sequence[str]) -> str:
+    """Return the first name that is there more than once."""
+    return next(name for name in names if names.count(name) > 1)
 
 
 def read_text(path: Path, field: str, largest: int = LARGEST_FILE) -> str:
@@ -41,6 +54,14 @@ def read_text(path: Path, field: str, largest: int = LARGEST_FILE) -> str:
         raise ProblemError(f"{field}: cannot read {str(path)!r}: {error}") from None
 
 
+def is_file(path: Path) -> bool:
+    """Return whether there is such a file; a path that cannot be is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def messages(error: ValidationError, schema: type[BaseModel]) -> str:
     """Return what pydantic found in data of a schema, one clause per field."""
     found = [cast(Mapping[str, Any], item) for item in error.errors()]
@@ -64,7 +85,8 @@ def _inside(place: tuple[object, ...], outer: tuple[object, ...]) -> bool:
 
 def _message(item: Mapping[str, Any], schema: type[BaseModel]) -> str:
     place, kind, given = item["loc"], item["type"], item["input"]
-    where = ".".join(str(part) for part in place)
+    # Parts with a hash tell apart the forms of one field; they are not written.
+    where = ".".join(str(part) for part in place if not str(part).startswith("#"))
     prefix = f"{where}: " if where else ""
     context = item.get("ctx", {})
     if kind == "value_error":
@@ -79,7 +101,9 @@ def _message(item: Mapping[str, Any], schema: type[BaseModel]) -> str:
         return f"{prefix}unknown value {shown(given)}{nearest(str(given), known)}"
     if kind == "tuple_type":
         table = f"[[{place[-1]}]] above it"
-        written = table if isinstance(given, dict) else f'["{given!s:.60}"]'
+        quote = '"' if isinstance(given, str) else ""
+        entry = f"[{quote}{given!s:.60}{quote}]"
+        written = table if isinstance(given, dict) else entry
         return f"{prefix}must be a list; write {written}"
     rule = _RULES.get(kind, item["msg"]).format(**context)
     return f"{prefix}{rule}, got {shown(given)}"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.units import UsdPerHour, Watts
+from model_ops.units import RequestsPerSecond, UsdPerHour, Watts
 from problems.optimisations import Optimisations
 
 Positive = Annotated[int, Field(gt=0)]
@@ -24,8 +24,10 @@ class PlannedDeployment(_Part):
         Class of requests that they serve.
     npu, mode, tp, pp, ep, dp, cp, batch, precision, chunk_tokens
         What fixes a replica's behaviour; `batch` caps its decoding sequences.
+    rate
+        Requests per second that a replica takes at most within the targets.
     mean_batch
-        Sequences that decode on average when a replica takes all it can.
+        Sequences that decode on average at that rate.
     replicas
         How many.
     npus
@@ -47,6 +49,7 @@ class PlannedDeployment(_Part):
     dp: Positive = 1
     cp: Positive = 1
     batch: Positive
+    rate: Annotated[RequestsPerSecond, Field(gt=0)]
     mean_batch: Annotated[float, Field(gt=0)]
     chunk_tokens: Positive
     precision: str

@@ -1,17 +1,13 @@
 """A sizing problem: what to serve, how fast, on what, at which prices, how much."""
 
-import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
@@ -19,24 +15,16 @@ from pydantic import (
 
 from model_ops.dtypes import Precision
 from model_ops.errors import CatalogueError, DeploymentError, ProblemError, nearest
-from model_ops.profiler.work import RequestShape
 from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
-from model_ops.units import (
-    RequestsPerSecond,
-    Seconds,
-    UsdPerHour,
-    Watts,
-)
+from model_ops.units import UsdPerHour, Watts
 from problems import catalogue
 from problems.catalogue.schema import Confidence, Term
-from problems.fields import messages, read_text
-from problems.lengths import check_length
+from problems.fields import Name, Part, is_file, messages, read_text, twice
 from problems.optimisations import Optimisations
+from problems.traffic import LatencyTarget as LatencyTarget
+from problems.traffic import TrafficClass as TrafficClass
 
-Tokens = Annotated[int, Field(gt=0, le=100_000_000, strict=True)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
 Globs = Annotated[tuple[Name, ...], Field(min_length=1)]
-Metric = Literal["ttft", "tpot", "e2e"]
 Objective = Literal["cost", "npus", "power"]
 
 
@@ -50,90 +38,7 @@ def _precision(name: str) -> str:
 PrecisionName = Annotated[str, AfterValidator(_precision)]
 
 
-def _statistic(name: object) -> object:
-    if isinstance(name, str) and name in ("p50", "p90", "p95", "p99"):
-        raise ValueError(
-            f"'{name}' is not available: means alone are predicted; use 'mean'"
-        )
-    return name
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _twice(names: Sequence[str]) -> str:
-    return next(name for name in names if names.count(name) > 1)
-
-
-class LatencyTarget(_Part):
-    """A bound on one statistic of one latency over a class's requests."""
-
-    metric: Metric
-    statistic: Annotated[Literal["mean"], BeforeValidator(_statistic)] = "mean"
-    at_most: Annotated[Seconds, Field(gt=0, le=86_400)]
-
-    @property
-    def label(self) -> str:
-        """The target's name in reports, e.g. ``mean TTFT``."""
-        return f"{self.statistic} {self.metric.upper()}"
-
-
-class TrafficClass(_Part):
-    """Requests that are alike, how many of them, and how fast they must be.
-
-    Give either `rate` (requests arrive at random) or `concurrency` (so many are
-    in flight at any time). `prefix_hit` is the share of the prompt that is in the
-    cache already; `beams` answers are searched side by side.
-    """
-
-    name: Name = "traffic"
-    input_tokens: Tokens
-    output_tokens: Tokens
-    rate: Annotated[RequestsPerSecond, Field(gt=0, le=10_000_000)] | None = None
-    concurrency: Annotated[int, Field(gt=0, le=1_000_000_000)] | None = None
-    prefix_hit: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    beams: Annotated[int, Field(ge=1, le=64)] = 1
-    targets: tuple[LatencyTarget, ...] = ()
-
-    @model_validator(mode="after")
-    def _one_demand_and_distinct_targets(self) -> Self:
-        if self.rate is None and self.concurrency is None:
-            raise ValueError("rate is missing (or give concurrency instead)")
-        if self.rate is not None and self.concurrency is not None:
-            raise ValueError("give either rate or concurrency, and not both")
-        kinds = [(target.metric, target.statistic) for target in self.targets]
-        if len(kinds) != len(set(kinds)):
-            raise ValueError(
-                "targets: each latency may have one target per statistic, not two for "
-                + _twice([f"{statistic} {metric}" for metric, statistic in kinds])
-            )
-        if self.output_tokens == 1 and any(t.metric == "tpot" for t in self.targets):
-            raise ValueError("targets: TPOT needs output_tokens of at least 2")
-        return self
-
-    def demand(self, headroom: float) -> float:
-        """Return what capacity must cover: rate or concurrency, and headroom."""
-        stated = self.rate if self.rate is not None else self.concurrency
-        assert stated is not None
-        return stated / (1.0 - headroom)
-
-    def scaled(self, share: float) -> Self:
-        """Return the class with a share of its demand, at least one request."""
-        if self.rate is not None:
-            return self.model_copy(update={"rate": self.rate * share})
-        users = max(1, math.floor((self.concurrency or 1) * share))
-        return self.model_copy(update={"concurrency": users})
-
-    @property
-    def shape(self) -> RequestShape:
-        """Tokens of a request, as the model takes them."""
-        tokens = float(self.input_tokens)
-        cached = tokens * self.prefix_hit
-        return RequestShape(tokens, float(self.output_tokens), cached, self.beams)
-
-
-class Hardware(_Part):
+class Hardware(Part):
     """Which NPUs may be used, by name, alias or glob."""
 
     npus: Globs = ("*",)
@@ -154,7 +59,7 @@ class Hardware(_Part):
         return tuple(sorted(kept))
 
 
-class GivenPrice(_Part):
+class GivenPrice(Part):
     """A price of the user's own, used instead of the catalogue's for that NPU."""
 
     npu: Name
@@ -169,7 +74,7 @@ class GivenPrice(_Part):
         return self
 
 
-class Prices(_Part):
+class Prices(Part):
     """Which prices count; of those that do, the cheapest is used and named.
 
     Prices of low confidence (blogs, single resellers) count only if asked for.
@@ -182,7 +87,7 @@ class Prices(_Part):
     given: tuple[GivenPrice, ...] = ()
 
 
-class Limits(_Part):
+class Limits(Part):
     """What may be used at most."""
 
     npus: Annotated[int, Field(gt=0, le=10_000_000)] | None = None
@@ -192,7 +97,7 @@ class Limits(_Part):
     power: Annotated[Watts, Field(gt=0, le=1e12)] | None = None
 
 
-class SizingProblem(_Part):
+class SizingProblem(Part):
     """What to serve, how fast, on what, at which prices, and how much at most.
 
     Parameters
@@ -207,8 +112,7 @@ class SizingProblem(_Part):
     chunk_tokens
         Tokens that one step of the engine may process.
     headroom
-        Share of the capacity to keep free for bursts and failures; targets are on
-        means of steady traffic, which say nothing of either.
+        Share of the capacity to keep free for bursts and failures.
     optimisations
         What the deployments use besides: speculation, adapters, offload.
     """
@@ -230,7 +134,7 @@ class SizingProblem(_Part):
         given = [traffic.name for traffic in self.traffic]
         if len(given) != len(set(given)):
             raise ValueError(
-                f"traffic: each class needs a name of its own, '{_twice(given)}' is not"
+                f"traffic: each class needs a name of its own, '{twice(given)}' is not"
             )
         return self
 
@@ -254,18 +158,15 @@ class SizingProblem(_Part):
         for traffic in self.traffic:
             if traffic.beams > 1 and self.optimisations.speculation:
                 raise ProblemError("beams: beam search cannot be speculated on")
-            tokens = traffic.input_tokens + traffic.output_tokens
-            check_length(f"traffic.{traffic.name}", arch, tokens)
+            traffic.checked(arch)
         limited = [_npu("limits.npus_per_type", n) for n in self.limits.npus_per_type]
         if len(limited) != len(set(limited)):
-            raise ProblemError(
-                f"limits.npus_per_type: two limits for {_twice(limited)}"
-            )
+            raise ProblemError(f"limits.npus_per_type: two limits for {twice(limited)}")
         per_type = dict(zip(limited, self.limits.npus_per_type.values(), strict=True))
         given = [_npu("prices.given.npu", price.npu) for price in self.prices.given]
         if len(given) != len(set(given)):
             raise ProblemError(
-                f"prices.given: one price per NPU, please, not two for {_twice(given)}"
+                f"prices.given: one price per NPU, please, not two for {twice(given)}"
             )
         limits = self.limits.model_copy(update={"npus_per_type": per_type})
         if limits.npus is not None and limits.nodes is not None:
@@ -336,7 +237,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     text = read_text(path, "problem")
     try:
-        return tomllib.loads(text)
+        content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ProblemError(f"problem: {path} is not valid TOML: {error}") from None
     except ValueError as error:
@@ -345,3 +246,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ProblemError(
             f"problem: {path} is not valid TOML: nested too deeply"
         ) from None
+    _find_traces(content, path.parent)
+    return content
+
+
+def _find_traces(content: dict[str, Any], folder: Path) -> None:
+    """Let the traces that lie beside a problem file be found from anywhere."""
+    classes = content.get("traffic")
+    for traffic in classes if isinstance(classes, list) else ():
+        trace = traffic.get("trace") if isinstance(traffic, dict) else None
+        if isinstance(trace, dict) and isinstance(path := trace.get("path"), str):
+            trace["path"] = str(folder / path) if is_file(folder / path) else path

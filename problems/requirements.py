@@ -1,10 +1,18 @@
 """The requirements of a problem one by one: each can be read, moved or dropped."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from model_ops.units import SECOND, USD_PER_HOUR, WATT, Unit
-from problems.problem import LatencyTarget, Limits, SizingProblem
+from problems.problem import Limits, SizingProblem
+from problems.traffic import Goodput, LatencyTarget, TrafficClass
+
+SHARE = Unit("%", {"%": 0.01}, "5 %", ("%",))
+"""A share of the requests."""
+
+MISSES = "goodput misses"
+"""Requests that exceed a limit of the goodput."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +22,7 @@ class Requirement:
     Parameters
     ----------
     label
-        Its name in reports, e.g. ``chat mean TTFT``.
+        Its name in reports, e.g. ``chat p99 TTFT``.
     value
         What it may be at most.
     unit
@@ -23,6 +31,8 @@ class Requirement:
         Returns a problem with the value changed, or the requirement dropped (None).
     target
         Index of the traffic class and the target, where it is a latency's.
+    goodput
+        The same where it is the share of requests that may miss a goodput's limits.
     """
 
     label: str
@@ -30,6 +40,7 @@ class Requirement:
     unit: Unit | None
     moved: Callable[[SizingProblem, float | None], SizingProblem]
     target: tuple[int, LatencyTarget] | None = None
+    goodput: tuple[int, Goodput] | None = None
 
     def text(self, value: float) -> str:
         """Return a value as people read it."""
@@ -41,8 +52,8 @@ class Requirement:
 
 
 def requirements(problem: SizingProblem) -> list[Requirement]:
-    """Return the problem's latency targets and limits."""
-    return [*_targets(problem), *_limits(problem.limits)]
+    """Return the problem's latency targets, goodputs and limits."""
+    return [*_targets(problem), *_goodputs(problem), *_limits(problem.limits)]
 
 
 def _targets(problem: SizingProblem) -> Iterator[Requirement]:
@@ -69,11 +80,43 @@ def _target_mover(
                 targets.append(other)
             elif value is not None:
                 targets.append(other.model_copy(update={"at_most": value}))
-        changed = traffic.model_copy(update={"targets": tuple(targets)})
-        classes = (*problem.traffic[:number], changed, *problem.traffic[number + 1 :])
-        return problem.model_copy(update={"traffic": classes})
+        return _with_class(problem, number, {"targets": tuple(targets)})
 
     return moved
+
+
+def _goodputs(problem: SizingProblem) -> Iterator[Requirement]:
+    several = len(problem.traffic) > 1
+    for number, traffic in enumerate(problem.traffic):
+        if traffic.goodput is not None:
+            yield Requirement(
+                label=f"{traffic.name} {MISSES}" if several else MISSES,
+                value=1.0 - traffic.goodput.share,
+                unit=SHARE,
+                moved=_goodput_mover(number, traffic.goodput),
+                goodput=(number, traffic.goodput),
+            )
+
+
+def _goodput_mover(
+    number: int, goodput: Goodput
+) -> Callable[[SizingProblem, float | None], SizingProblem]:
+    def moved(problem: SizingProblem, value: float | None) -> SizingProblem:
+        share = None if value is None else 1.0 - value
+        # A share of nothing asks for nothing.
+        kept = share is not None and share > 0.0
+        changed = goodput.model_copy(update={"share": share}) if kept else None
+        return _with_class(problem, number, {"goodput": changed})
+
+    return moved
+
+
+def _with_class(
+    problem: SizingProblem, number: int, changes: Mapping[str, Any]
+) -> SizingProblem:
+    changed: TrafficClass = problem.traffic[number].model_copy(update=changes)
+    classes = (*problem.traffic[:number], changed, *problem.traffic[number + 1 :])
+    return problem.model_copy(update={"traffic": classes})
 
 
 def _limits(limits: Limits) -> Iterator[Requirement]:

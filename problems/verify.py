@@ -4,17 +4,18 @@ Everything is computed again in floats from the plan and the catalogue, clearly
 rather than quickly, and never from the solver's tables.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from model_ops.serving.steady_state import SteadyState, batch_cap
+import numpy as np
+
 from problems import catalogue
 from problems.offers import Offer, offers
 from problems.plan import Plan, PlannedDeployment, Purchase
-from problems.problem import LatencyTarget, SizingProblem, TrafficClass
-from problems.serve import capacity, full_state, memory_needed, replica_of
+from problems.problem import SizingProblem
+from problems.serve import Station, capacity, planned_engine
+from problems.traffic import TrafficClass
 
 _ROUNDING = 1e-9
 """Relative tolerance of float sums."""
@@ -29,15 +30,6 @@ class Violation:
 
     def __str__(self) -> str:
         return f"{self.requirement}: {self.message}"
-
-
-def latency(state: SteadyState, target: LatencyTarget, traffic: TrafficClass) -> float:
-    """Return the latency that a target bounds, in seconds."""
-    if target.metric == "ttft":
-        return float(state.ttft)
-    if target.metric == "tpot":
-        return float(state.tpot)
-    return float(state.ttft + traffic.shape.decode_steps * state.tpot)
 
 
 def violations(problem: SizingProblem, plan: Plan) -> list[Violation]:
@@ -90,8 +82,8 @@ def _deployment(
         yield Violation("parallelism", f"{_place(deployment)}: {broken}")
     for traffic in problem.traffic:
         if traffic.name == deployment.traffic:
-            yield from _memory(plan, deployment, traffic)
-            yield from _latencies(plan, deployment, traffic)
+            full = list(_memory(plan, deployment, traffic))
+            yield from full or _latencies(plan, deployment, traffic)
 
 
 def _place(deployment: PlannedDeployment) -> str:
@@ -101,31 +93,42 @@ def _place(deployment: PlannedDeployment) -> str:
 def _memory(
     plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass
 ) -> Iterator[Violation]:
-    name = _place(deployment)
-    needed = memory_needed(plan, deployment, traffic)
-    room = replica_of(plan, deployment).room
-    if needed.total > room.own * (1 + _ROUNDING):
-        yield Violation("memory", f"{name}: {needed.total:.4g} B of {room.own:.4g} B")
-    if needed.outer > room.outer * (1 + _ROUNDING):
-        said = f"{name}: {needed.outer:.4g} B of {room.outer:.4g} B"
-        yield Violation("second memory", said)
-    if batch_cap(deployment.mean_batch, deployment.dp) > deployment.batch:
-        yield Violation("batch", f"{name}: {deployment.mean_batch} on average")
+    kept = float(planned_engine(plan, deployment, traffic).cache_tokens)
+    longest = traffic.profile.longest
+    if kept < longest:
+        said = f"{kept:,.0f} tokens of cache for requests of {longest:,.0f}"
+        yield Violation("memory", f"{_place(deployment)}: {said}")
 
 
 def _latencies(
     plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass
 ) -> Iterator[Violation]:
-    name, state = _place(deployment), full_state(plan, deployment, traffic)
-    if not math.isfinite(state.ttft):
-        yield Violation("prompts", f"{name}: they arrive faster than processed")
+    name, station = _place(deployment), Station.of(plan, deployment, traffic)
+    laws = station.laws(deployment.rate)
+    if not np.all(laws.stable):
+        yield Violation("rate", f"{name}: requests arrive faster than they finish")
+        return
+    batch = station.mean_batch(deployment.rate)
+    if abs(deployment.mean_batch - batch) > _BATCH_CLOSE * batch:
+        said = f"{deployment.mean_batch:.4g} stated, {batch:.4g} decode"
+        yield Violation("mean_batch", f"{name}: {said}")
     for target in traffic.targets:
-        value = latency(state, target, traffic)
-        if not value <= target.at_most * (1 + _ROUNDING):
+        if station.excess(target, deployment.rate) > _CLOSE:
             yield Violation(
                 f"{traffic.name} {target.label}",
-                f"{name}: {value:.6g} s exceeds {target.at_most:.6g} s",
+                f"{name}: {target.at_most:.6g} s is exceeded at "
+                f"{deployment.rate:.6g} req/s",
             )
+
+
+_CLOSE = 2e-3
+"""Relative tolerance of mean latencies, and of the shares of requests above a limit.
+
+A pool larger than a rate needs changes both: mostly for the better, by less for worse.
+"""
+
+_BATCH_CLOSE = 0.02
+"""Relative tolerance of a mean batch, which people write with two digits."""
 
 
 def _demand(plan: Plan, traffic: TrafficClass, headroom: float) -> Iterator[Violation]:

@@ -12,6 +12,7 @@ from solver.alternatives import (
     limit_bindings,
     runners_up,
 )
+from solver.corrections import NO_CORRECTIONS, Corrections
 from solver.explain import Explanation, explain
 from solver.model import SolveOptions
 from solver.solve import (
@@ -63,7 +64,11 @@ class Answer:
         return _STATUS[type(self.outcome)]
 
 
-def size(problem: SizingProblem, options: SolveOptions | None = None) -> Answer:
+def size(
+    problem: SizingProblem,
+    options: SolveOptions | None = None,
+    corrections: Corrections = NO_CORRECTIONS,
+) -> Answer:
     """Return the cheapest plan for a problem, proved and explained.
 
     Parameters
@@ -72,6 +77,8 @@ def size(problem: SizingProblem, options: SolveOptions | None = None) -> Answer:
         From `problems.problem.problem_of`, or built in Python.
     options
         Time limit, threads and seed of the search.
+    corrections
+        Shares of the predicted rates that a simulation has confirmed.
 
     Raises
     ------
@@ -81,7 +88,7 @@ def size(problem: SizingProblem, options: SolveOptions | None = None) -> Answer:
     options = options or SolveOptions()
     start = time.perf_counter()
     problem = problem.checked()
-    workspace = Workspace.of(problem)
+    workspace = Workspace.of(problem, corrections)
     outcome = workspace.solve(options)
     solved = time.perf_counter()
     seconds = dict(outcome.certificate.seconds)

@@ -1,42 +1,105 @@
 """Figures that every report format shows, computed once from an answer."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from model_ops.accuracy import latency_intervals
+import numpy as np
+
 from model_ops.dtypes import Precision
 from model_ops.estimate import bound_by
-from model_ops.opcost import Number
+from model_ops.serving.lengths import Floats
+from model_ops.serving.load import Load
+from model_ops.serving.quantile import quantile
+from model_ops.serving.queueing import LEVELS, Laws, Metric, Statistic
 from model_ops.units import HOURS_PER_MONTH
 from problems import catalogue
 from problems.plan import Plan
 from problems.problem import TrafficClass
-from problems.serve import Served, replica_of
+from problems.serve import Served, Station, replica_of
 from sizing.api import Answer
+from sizing.intervals import mean_ranges, weak_places
+
+METRICS: tuple[Metric, ...] = ("ttft", "tpot", "e2e")
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One latency of one class under the plan, against its target.
+    """One latency of one class under the plan, against its targets.
 
     Parameters
     ----------
     metric
         ``ttft``, ``tpot`` or ``e2e``.
     mean, low, high
-        Seconds, and the interval that the model's error leaves.
-    target
-        What was asked for; None where nothing was.
+        Seconds, and the interval of the mean that the model's error leaves.
+    percentiles
+        Seconds that a share of the requests does not exceed, by its name.
+    targets
+        What was asked for, by statistic.
     bound_by
         What most of it is spent on.
     """
 
-    metric: str
+    metric: Metric
     mean: float
     low: float
     high: float
-    target: float | None
+    percentiles: Mapping[Statistic, float]
+    targets: Mapping[Statistic, float]
     bound_by: str
+
+    def value(self, statistic: Statistic) -> float:
+        """Return the mean or a percentile, in seconds."""
+        return self.mean if statistic == "mean" else self.percentiles[statistic]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """The memory of a deployment's fullest NPU at its share of the demand.
+
+    Parameters
+    ----------
+    weights, activations
+        Bytes.
+    cache
+        Bytes of KV cache in use on average; a request that finds none free waits.
+    cache_room, usable
+        Bytes that there are for the KV cache, and for all.
+    """
+
+    weights: float
+    activations: float
+    cache: float
+    cache_room: float
+    usable: float
+
+    @property
+    def total(self) -> float:
+        """Bytes in use on average."""
+        return self.weights + self.activations + self.cache
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentFacts:
+    """What a deployment does at its share of the demand.
+
+    Parameters
+    ----------
+    served
+        The deployment and its latencies.
+    saturation_share
+        Its rate over that at which its queue would grow without end.
+    weak
+        Reasons for which the formulas are less certain there; see `sizing.intervals`.
+    memory
+        Of its fullest NPU.
+    """
+
+    served: Served
+    saturation_share: float
+    weak: tuple[str, ...]
+    memory: MemoryUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +108,21 @@ class ClassFacts:
 
     Parameters
     ----------
-    traffic, served
+    traffic, deployments
         The class, and its deployments at their share of the demand.
     predictions
-        TTFT, TPOT and E2E, each the mean over all requests.
-    rate, output_tokens_per_s
-        Requests and generated tokens per second.
+        TTFT, TPOT and E2E over all requests.
+    rate, average_rate
+        Requests per second at the peak that the plan is for, and over the day.
+    output_tokens_per_s
+        Generated tokens per second at the peak.
     """
 
     traffic: TrafficClass
-    served: list[Served]
+    deployments: list[DeploymentFacts]
     predictions: list[Prediction]
     rate: float
+    average_rate: float
     output_tokens_per_s: float
 
 
@@ -70,36 +136,126 @@ def class_facts(answer: Answer, plan: Plan) -> list[ClassFacts]:
 
 def _class_facts(plan: Plan, traffic: TrafficClass, each: list[Served]) -> ClassFacts:
     rates = [s.deployment.replicas * float(s.estimate.rate) for s in each]
-    ranges = [_ranges(plan, served) for served in each]
-
-    def pooled(values: Iterable[float]) -> float:
-        """Return the mean over all requests."""
-        return sum(v * r for v, r in zip(values, rates, strict=True)) / sum(rates)
-
     largest = each[rates.index(max(rates))]
     replica = replica_of(plan, largest.deployment)
-    ttft_bound, tpot_bound = bound_by(replica, largest.load, largest.estimate.batch)
-    bounds = {"ttft": ttft_bound, "tpot": tpot_bound, "e2e": tpot_bound}
-    targets = {str(target.metric): target.at_most for target in traffic.targets}
+    first, further = bound_by(replica, largest.load, largest.estimate.batch)
+    bounds = {"ttft": first, "tpot": further, "e2e": further}
+    mixture = _Mixture(plan, traffic, each, rates)
     predictions = [
-        Prediction(
-            metric=metric,
-            mean=pooled(float(getattr(s.estimate, metric)) for s in each),
-            low=pooled(float(around[metric][0]) for around in ranges),
-            high=pooled(float(around[metric][1]) for around in ranges),
-            target=targets.get(metric),
-            bound_by=str(bound),
-        )
-        for metric, bound in bounds.items()
-        if metric != "tpot" or traffic.output_tokens > 1
+        mixture.prediction(metric, str(bounds[metric]))
+        for metric in METRICS
+        if metric != "tpot" or traffic.shape.output_tokens > 1
     ]
-    tokens = sum(rates) * traffic.output_tokens
-    return ClassFacts(traffic, each, predictions, sum(rates), tokens)
+    rate = sum(rates)
+    average = traffic.mean_rate
+    return ClassFacts(
+        traffic=traffic,
+        deployments=[_deployment_facts(plan, traffic, served) for served in each],
+        predictions=predictions,
+        rate=rate,
+        average_rate=rate if average is None else average,
+        output_tokens_per_s=rate * float(traffic.shape.output_tokens),
+    )
 
 
-def _ranges(plan: Plan, served: Served) -> dict[str, tuple[Number, Number]]:
-    replica = replica_of(plan, served.deployment)
-    return latency_intervals(replica, served.estimate, served.load.mode)
+@dataclass(frozen=True)
+class _Mixture:
+    """The requests of a class over its deployments, weighted by what each takes."""
+
+    plan: Plan
+    traffic: TrafficClass
+    each: Sequence[Served]
+    rates: Sequence[float]
+
+    @cached_property
+    def laws(self) -> list[Laws]:
+        """The laws of each deployment's latencies."""
+        return [
+            Station.of(self.plan, each.deployment, self.traffic).laws(
+                float(each.estimate.rate)
+            )
+            for each in self.each
+        ]
+
+    @cached_property
+    def ranges(self) -> list[dict[Metric, tuple[float, float]]]:
+        """The intervals of each deployment's means."""
+        return [mean_ranges(self.plan, each) for each in self.each]
+
+    def prediction(self, metric: Metric, bound: str) -> Prediction:
+        """Return one latency over all requests."""
+        ranges = [around[metric] for around in self.ranges]
+        figures = [getattr(served.latencies, metric) for served in self.each]
+        return Prediction(
+            metric=metric,
+            mean=self._pooled(float(figure.mean) for figure in figures),
+            low=self._pooled(low for low, _ in ranges),
+            high=self._pooled(high for _, high in ranges),
+            percentiles={
+                name: self._percentile(
+                    metric, level, [float(getattr(f, name)) for f in figures]
+                )
+                for name, level in LEVELS.items()
+            },
+            targets={
+                target.statistic: target.at_most
+                for target in self.traffic.targets
+                if target.metric == metric
+            },
+            bound_by=bound,
+        )
+
+    def _pooled(self, values: Iterable[float]) -> float:
+        """Return the mean over all requests."""
+        pairs = zip(values, self.rates, strict=True)
+        return sum(value * rate for value, rate in pairs) / sum(self.rates)
+
+    def _percentile(self, metric: Metric, level: float, own: list[float]) -> float:
+        """Return the least seconds that a share `level` of all requests keeps.
+
+        It lies between the deployments' own percentiles.
+        """
+        low, high = min(own), max(own)
+        if not 0.0 < low < high:
+            return high
+
+        def above(seconds: Floats) -> Floats:
+            shares = (
+                np.exp(law.excess(metric, "p50", seconds)) * (1.0 - LEVELS["p50"])
+                for law in self.laws
+            )
+            weighted = (s * r for s, r in zip(shares, self.rates, strict=True))
+            return np.asarray(sum(weighted) / sum(self.rates))
+
+        found = quantile(above, level, np.array([[low]]), np.array([[high]]))
+        return float(found[0, 0])
+
+
+def _deployment_facts(
+    plan: Plan, traffic: TrafficClass, served: Served
+) -> DeploymentFacts:
+    return DeploymentFacts(
+        served=served,
+        saturation_share=float(served.latencies.utilisation),
+        weak=weak_places(served),
+        memory=_memory(plan, traffic, served),
+    )
+
+
+def _memory(plan: Plan, traffic: TrafficClass, served: Served) -> MemoryUse:
+    """Return the memory in use: what requests hold, by Little's law, of the cache."""
+    engine = Station.of(plan, served.deployment, traffic).engine
+    held = float(served.latencies.batch_mean) * Load.of(traffic.profile).cached
+    in_use = min(held / float(engine.cache_tokens), 1.0)
+    memory, usable = served.estimate.memory, float(served.estimate.room.own)
+    room = usable - float(memory.weights) - float(memory.activations)
+    return MemoryUse(
+        weights=float(memory.weights),
+        activations=float(memory.activations),
+        cache=in_use * room,
+        cache_room=room,
+        usable=usable,
+    )
 
 
 def usd_per_month(plan: Plan) -> float:
@@ -108,9 +264,13 @@ def usd_per_month(plan: Plan) -> float:
 
 
 def usd_per_million_tokens(plan: Plan, facts: list[ClassFacts]) -> tuple[float, float]:
-    """Return the cost per million generated tokens, and per million tokens in all."""
-    output = sum(f.output_tokens_per_s for f in facts)
-    prompts = sum(f.rate * f.traffic.input_tokens for f in facts)
+    """Return the cost per million generated tokens, and per million tokens in all.
+
+    Of those that are served over the day; the plan is paid for at night too.
+    """
+    shapes = [(f.average_rate, f.traffic.shape) for f in facts]
+    output = sum(rate * float(shape.output_tokens) for rate, shape in shapes)
+    prompts = sum(rate * float(shape.input_tokens) for rate, shape in shapes)
     per_second = plan.usd_per_hour / 3600 * 1e6
     return per_second / output, per_second / (output + prompts)
 

@@ -5,13 +5,14 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from model_ops.accuracy import interval, latency_intervals
+from model_ops.arrivals import under_arrivals
 from model_ops.dtypes import Dtype, Precision
 from model_ops.errors import (
     CatalogueError,
@@ -81,9 +82,12 @@ class Point:
     rate: float
 
     @property
-    def group(self) -> tuple[str, str, str, Precision, LoadMode]:
-        """What rows of one array share."""
-        return self.model, self.npu, self.framework, self.precision, self.mode
+    def group(self) -> tuple[Any, ...]:
+        """What rows of one array share: under arrivals, their lengths too."""
+        arriving = self.mode is LoadMode.OPEN_LOOP
+        lengths = (self.input_tokens, self.output_tokens) if arriving else ()
+        where = (self.model, self.npu, self.framework, self.precision)
+        return (*where, self.mode, *lengths)
 
     def load_npu(self) -> Npu:
         """Return the NPU as the row's framework uses it, if that is known."""
@@ -339,12 +343,12 @@ def _predict(points: list[Point]) -> list[dict[str, str]]:
         concurrency=column("concurrency") / replicas,
         rate=column("rate") / replicas,
     )
-    result = estimate(replica, load)
+    result, columns = _estimated(points, replica, load, replicas)
     ttft_bound, tpot_bound = bound_by(replica, load, result.batch)
     tokens = result.output_tokens_per_s * replicas
     ranges = latency_intervals(replica, result, first.mode)
     ranges["output_tok_s"] = interval("rate", tokens, first.mode)
-    columns: dict[str, Any] = {"output_tok_s": tokens}
+    columns["output_tok_s"] = tokens
     for metric in LATENCIES:
         columns[f"{metric}_ms"] = getattr(result, metric) * 1e3
     for name, sides in ranges.items():
@@ -363,6 +367,30 @@ def _predict(points: list[Point]) -> list[dict[str, str]]:
         numbers = {name: f"{float(array[i]):.6g}" for name, array in arrays.items()}
         cells.append({**numbers, "bound_by": bound})
     return cells
+
+
+def _estimated(
+    points: list[Point], replica: Replica, load: Load, replicas: Any
+) -> tuple[Estimate, dict[str, Any]]:
+    """Return the means, and columns of percentiles where requests arrive at random."""
+    means = estimate(replica, load)
+    if load.mode is not LoadMode.OPEN_LOOP:
+        return means, {}
+    first = points[0]
+    split = stacked([point.split for point in points], point_axes=1)
+    shape = RequestShape(first.input_tokens, first.output_tokens)
+    found = under_arrivals(
+        replace(replica, parallelism=split),
+        replace(load, shape=shape),
+        means,
+        replicas=replicas,
+    )
+    tails = {
+        "ttft_p99_ms": found.latencies.ttft.p99 * 1e3,
+        "tpot_p99_ms": found.latencies.tpot.p99 * 1e3,
+    }
+    result = replace(found.estimate, shape=load.shape)
+    return result, {name: np.nan_to_num(v, posinf=0.0) for name, v in tails.items()}
 
 
 def _errors(result: Estimate) -> list[str]:

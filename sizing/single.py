@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from model_ops.arrivals import under_arrivals
 from model_ops.dtypes import Precision
 from model_ops.errors import DeploymentError, ProblemError, UnitError
 from model_ops.estimate import Estimate, Load, LoadMode, estimate
@@ -72,7 +73,10 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command
         "--input-tokens", arch, float(shape.input_tokens + shape.output_tokens)
     )
     load = _load(shape, mode, concurrency, rate, replicas, chunk_tokens)
-    result = estimate(replica, load)
+    result, tails = estimate(replica, load), None
+    if load.mode is LoadMode.OPEN_LOOP:
+        arriving = under_arrivals(replica, load, result, replicas=replicas)
+        result, tails = arriving.estimate, arriving.latencies
     where = f"{replicas} x ({chip.name} {split.text})"
     _check(result, arch.name, where, replicas)
     title = (
@@ -81,7 +85,7 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command
         f"{shape.input_tokens:,.0f} tokens in and {shape.output_tokens:,.0f} out"
         + _besides(shape, used)
     )
-    return Prediction(title, replica, load, replicas, result)
+    return Prediction(title, replica, load, replicas, result, tails)
 
 
 def _shape(

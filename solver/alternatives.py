@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from model_ops.errors import SolverError
 from problems.plan import Plan, PlannedDeployment
 from problems.requirements import requirements
-from solver.candidates import Table
+from problems.serve import Station, served
+from solver.candidates import MOST_LOAD
+from solver.floors import load_text
 from solver.instance import Instance
 from solver.model import SolveOptions
 from solver.solve import Optimal, Workspace, objective_value
@@ -51,8 +50,16 @@ class RunnerUp:
 
 
 def batch_bindings(workspace: Workspace, plan: Plan) -> list[Binding]:
-    """Return what stops each deployment's batch."""
-    return [_batch_binding(workspace, deployment) for deployment in plan.deployments]
+    """Return what stops each deployment from taking more."""
+    rates = {
+        each.deployment: float(each.estimate.rate)
+        for traffic in workspace.problem.traffic
+        for each in served(workspace.problem, plan, traffic)
+    }
+    return [
+        _batch_binding(workspace, plan, deployment, rates[deployment])
+        for deployment in plan.deployments
+    ]
 
 
 def limit_bindings(
@@ -75,34 +82,46 @@ def limit_bindings(
     return found
 
 
-def _batch_binding(workspace: Workspace, deployment: PlannedDeployment) -> Binding:
-    table = _table_of(workspace, deployment)
+def _batch_binding(
+    workspace: Workspace, plan: Plan, deployment: PlannedDeployment, share: float
+) -> Binding:
+    """Return what a little more load would break, and what load does to it.
+
+    Parameters
+    ----------
+    workspace, plan, deployment
+        The question, and one deployment of its answer.
+    share
+        Requests per second that one replica gets of the demand.
+    """
+    problem = workspace.problem
+    traffic = next(t for t in problem.traffic if t.name == deployment.traffic)
+    station = Station.of(plan, deployment, traffic)
     where = f"{deployment.npu} {deployment.parallelism.text}"
-    npu = [n.name for n in table.npus].index(deployment.npu)
-    split = table.splits.index(deployment.parallelism)
-    batches = table.batches[split]
-    larger = int(np.searchsorted(batches, deployment.mean_batch, side="right"))
-    if larger == len(batches):
-        return Binding("batch cap", where, "the largest batch that is tried")
-    at = (npu, split, larger)
-    reason = (
-        f"at a mean batch of {deployment.mean_batch:.4g} it just holds, "
-        f"at {batches[larger]:.4g} it does not"
-    )
-    for target in table.traffic.targets:
-        if not table.latency(target.metric)[at] <= target.at_most:
-            return Binding(f"{table.traffic.name} {target.label}", where, reason)
-    if table.free_memory[at] < 0:
-        return Binding("memory capacity", where, reason)
-    return Binding("prompt processing", where, "a larger batch finishes no more")
+    full = float(station.latencies(deployment.rate).utilisation)
+    for extra in MORE_LOAD:
+        more = deployment.rate * (1 + extra)
+        over = [(station.excess(target, more), target) for target in traffic.targets]
+        worst, target = max(over, key=lambda found: found[0], default=(0.0, None))
+        if target is None or full > FULL:
+            break
+        if worst > 0:
+            reason = (
+                f"at {deployment.rate:.3g} req/s it holds, at {more:.3g} it does not"
+            )
+            reason += f"; {load_text(station, target, deployment.rate, share)}"
+            return Binding(f"{traffic.name} {target.label}", where, reason)
+    return Binding("throughput", where, "more requests would not be finished")
 
 
-def _table_of(workspace: Workspace, deployment: PlannedDeployment) -> Table:
-    for table in workspace.tables:
-        same_class = table.traffic.name == deployment.traffic
-        if same_class and table.precision.name == deployment.precision:
-            return table
-    raise SolverError(f"no table holds the deployment {deployment}")
+MORE_LOAD = (0.01, 0.03, 0.1, 0.3)
+"""Shares of load on top at which a binding target no longer holds.
+
+Where more replicas stand behind the router than the rate needs, it holds a little more.
+"""
+
+FULL = MOST_LOAD * (1 - 1e-3)
+"""Utilisation at which the steps, not the targets, are what binds."""
 
 
 def runners_up(

@@ -1,35 +1,37 @@
 """Deployments that could serve a problem, evaluated as arrays.
 
-For each traffic class and precision one `Table` holds every point of
-[NPU, split, batch]: what a replica would do there, whatever the targets. `select`
-then keeps, for a set of targets, the fastest batch of each [NPU, split] and, per
-offer, those that no smaller replica matches.
+For each traffic class and precision one `Table` holds the engines of every
+[NPU, split] that the model fits on. `highest` says for a set of targets at which rate
+each still meets them; `select` keeps, per offer, those that no smaller replica matches.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from model_ops.dtypes import Precision
+from model_ops.opcost import Number
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.parallelism import Parallelism, stacked
-from model_ops.serving.speculative import Schedule
-from model_ops.serving.steady_state import (
-    batch_cap,
-    mean_batch,
-    saturating_batch,
-    steady_state,
-)
+from model_ops.serving.deployed import engine_of
+from model_ops.serving.engine import Engine
+from model_ops.serving.highest_rate import Target, highest_rate
+from model_ops.serving.queueing import Laws, Metric, Statistic
+from model_ops.serving.saturation import saturation_rate
 from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.offers import Offer
 from problems.optimisations import Optimisations
-from problems.problem import LatencyTarget, SizingProblem, TrafficClass
+from problems.problem import SizingProblem
+from problems.serve import gap_variation
+from problems.traffic import LatencyTarget, TrafficClass
+from solver.corrections import NO_CORRECTIONS, Corrections, confirmed
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,35 +41,36 @@ LARGEST_REPLICA = 64
 PIPELINE_STAGES = (1, 2, 3, 4, 6, 8, 12, 16)
 
 LARGEST_BATCH = 1024
-"""Decoding sequences of one replica at once (vLLM ``max_num_seqs`` on large GPUs)."""
+"""Requests that a replica runs at once (vLLM ``max_num_seqs`` on large GPUs)."""
 
 MIXER_RANKS = (1, 2, 4, 8)
 """Ranks that share a mixer where the groups of them share the experts."""
 
+POOLS = (1, 2, 4, 8, 16, 32)
+"""Replicas behind one router from which on a higher rate of each is tried."""
+
+MOST_LOAD = 0.97
+"""Share of the saturation rate that a plan may use: beyond it queues hardly settle."""
+
+MOST_LOAD_OF_USERS = 0.99
+"""The same in a closed loop, where the queue is never longer than its users."""
+
+LOADS: Floats = np.concatenate(
+    [
+        np.geomspace(0.002, 0.04, 6)[:-1],
+        np.linspace(0.04, MOST_LOAD, 24),
+        [MOST_LOAD_OF_USERS],
+    ]
+)
+"""Shares of the saturation rate at which latencies are tabulated."""
+
+FOREVER = Target("e2e", "mean", 1e12)
+"""A limit that only a queue without end exceeds."""
+
+_BLOCK = 64
+"""Options per array: small enough for the arrays to stay in the processor's cache."""
+
 _NONE = Optimisations()
-
-_POINTS_AT_ONCE = 40_000
-"""Points per array: small enough for the arrays to stay in the processor's cache."""
-
-
-PROMPT_LOADS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0.99)
-"""Shares of the prompt room tried besides: batches of long prompts are fractions."""
-
-
-def batch_grid(schedule: Schedule, traffic: TrafficClass, chunk_tokens: int) -> Floats:
-    """Return the mean batches tried, ascending, shaped [split, batch].
-
-    Steps of 12 % below one sequence and of 4 % above; and those at which prompts
-    take given shares of the room for them.
-    """
-    most = float(mean_batch(LARGEST_BATCH))
-    counts = np.concatenate(
-        [np.geomspace(0.01, 1, 41)[:-1], np.geomspace(1, most, 175)]
-    )
-    full = np.asarray(saturating_batch(schedule, traffic.shape, chunk_tokens))
-    shares = np.minimum(full * np.array(PROMPT_LOADS), most)
-    tried = [np.broadcast_to(counts, (len(full), len(counts))), shares]
-    return np.sort(np.concatenate(tried, axis=1), axis=1)
 
 
 def splits(
@@ -102,74 +105,160 @@ def _layouts(arch: ModelArch, ranks: int, pp: int) -> Iterator[Parallelism]:
         yield Parallelism(tp, pp, ep=ep, dp=ranks // tp)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
-    """What a replica does at every point of [NPU, split, batch], for one class.
+    """The deployments of one class and precision that the model fits on.
 
     Parameters
     ----------
-    traffic, precision
-        The class and the formats.
+    traffic, precision, chunk_tokens
+        The class, the formats, and the tokens of a step.
     npus, splits
-        The first two axes.
-    batches
-        Mean batches, ascending, shaped [split, batch].
-    ttft, tpot, rate, in_flight
-        Seconds, requests per second and requests, shaped [npu, split, batch].
-    free_memory
-        Usable bytes less needed ones on the fullest NPU, same shape; of the second
-        memory where something is kept there and less is free.
+        What is combined.
+    npu_of, split_of
+        Of each option; shaped [option].
+    engines
+        One data-parallel group of each option; shaped [option].
     """
 
     traffic: TrafficClass
     precision: Precision
+    chunk_tokens: int
     npus: tuple[Npu, ...]
     splits: tuple[Parallelism, ...]
-    batches: Floats
-    ttft: Floats
-    tpot: Floats
-    rate: Floats
-    in_flight: Floats
-    free_memory: Floats
+    npu_of: npt.NDArray[np.int64]
+    split_of: npt.NDArray[np.int64]
+    engines: Engine
+    _figures: dict[tuple[Metric, Statistic], Floats] = field(default_factory=dict)
+    _rates: dict[tuple[LatencyTarget, ...], Floats] = field(default_factory=dict)
 
-    def admitted(self, offers: Sequence[Offer]) -> npt.NDArray[np.bool_]:
-        """Return which [npu, split] some offer admits."""
-        return np.array(
-            [
-                [
-                    any(o.npu.name == npu.name and o.admits(split) for o in offers)
-                    for split in self.splits
-                ]
-                for npu in self.npus
+    @property
+    def options(self) -> int:
+        """Deployments of the table."""
+        return len(self.npu_of)
+
+    def npu(self, option: int) -> Npu:
+        """Return an option's NPU."""
+        return self.npus[int(self.npu_of[option])]
+
+    def split(self, option: int) -> Parallelism:
+        """Return how an option's replicas are split."""
+        return self.splits[int(self.split_of[option])]
+
+    @cached_property
+    def groups(self) -> Floats:
+        """Data-parallel groups of each option's replica; shaped [option]."""
+        return np.array([self.splits[s].dp for s in self.split_of], dtype=float)
+
+    @cached_property
+    def saturation(self) -> Floats:
+        """Requests per second that a group can finish at most; shaped [option]."""
+        found: Floats = saturation_rate(self.engines, self.traffic.profile)
+        return found
+
+    @property
+    def most(self) -> Floats:
+        """Requests per second that a plan may give a group; shaped [option]."""
+        share = MOST_LOAD_OF_USERS if self.traffic.is_closed else MOST_LOAD
+        return share * self.saturation
+
+    @property
+    def rates(self) -> Floats:
+        """Rates of a group at which figures are tabulated; shaped [option, load]."""
+        return self.saturation[:, None] * LOADS
+
+    def figure(self, metric: Metric, statistic: Statistic) -> Floats:
+        """Return a latency of one replica alone, in seconds; shaped [option, load].
+
+        Infinite where the queue grows without end.
+        """
+        key = (metric, statistic)
+        if key not in self._figures:
+            blocks = [
+                self.laws(slice(start, start + _BLOCK)).figure(*key)[..., 0]
+                for start in range(0, self.options, _BLOCK)
             ]
+            self._figures[key] = np.concatenate(blocks)
+        return self._figures[key]
+
+    def laws(self, some: slice) -> Laws:
+        """Return the laws of some options at all loads."""
+        variation = np.asarray(gap_variation(self.traffic, 1, self.groups[some]))
+        return Laws.of(
+            self.engines.rows(some),
+            self.traffic.profile,
+            self.rates[some],
+            variation[:, None],
         )
 
-    @property
-    def points(self) -> int:
-        """Points evaluated."""
-        return self.rate.size
+    def tabulated_rate(self, targets: Sequence[LatencyTarget]) -> Floats:
+        """Return about the highest rate of a group within the targets, [option].
 
-    @property
-    def capacity(self) -> Floats:
-        """What a replica covers of the demand: its rate, or its requests in flight."""
-        if self.traffic.concurrency is not None:
-            return self.in_flight
-        return self.rate
-
-    def latency(self, metric: str) -> Floats:
-        """Return a latency in seconds, shaped [npu, split, batch]."""
-        if metric == "ttft":
-            return self.ttft
-        if metric == "tpot":
-            return self.tpot
-        return self.ttft + self.traffic.shape.decode_steps * self.tpot
-
-    def feasible(self, targets: Sequence[LatencyTarget]) -> npt.NDArray[np.bool_]:
-        """Return where the memory suffices, the queue is finite and targets hold."""
-        good = (self.free_memory >= 0) & np.isfinite(self.ttft)
+        Between two tabulated loads the log of each latency is taken as linear; it
+        bends upwards, so that the crossing is rather early than late.
+        """
+        worst = np.full(self.rates.shape, -np.inf)
         for target in targets:
-            good &= self.latency(target.metric) <= target.at_most
-        return good
+            seconds = self.figure(target.metric, target.statistic)
+            worst = np.maximum(worst, np.log(seconds / target.at_most))
+        if not targets:
+            stable = np.isfinite(self.figure("ttft", "mean"))
+            worst = np.where(stable, worst, np.inf)
+        return np.minimum(_first_crossing(worst, self.rates), self.most)
+
+    def highest_rate(
+        self,
+        targets: Sequence[LatencyTarget],
+        which: npt.NDArray[np.int64],
+        pool: Number = 1,
+    ) -> Floats:
+        """Return the highest rate of a group within the targets, exactly.
+
+        Parameters
+        ----------
+        targets
+            Of the class; without any, a queue without end is all that is forbidden.
+        which
+            Options asked for; shaped [asked].
+        pool
+            Replicas behind one router; a number, or shaped [asked].
+
+        Returns
+        -------
+        Floats
+            Requests per second, at most `most`; shaped [asked].
+        """
+        even = 1.0 / gap_variation(self.traffic, pool, self.groups[which])
+        limits = [Target(t.metric, t.statistic, t.at_most) for t in targets]
+        engines = self.engines.some(which)
+        found = highest_rate(
+            engines, self.traffic.profile, limits or [FOREVER], replicas=even
+        )
+        return np.minimum(found, self.most[which])
+
+    def laws_at(self, which: npt.NDArray[np.int64], rate: Floats) -> Laws:
+        """Return the laws of one replica alone at a rate of a group; [asked]."""
+        return Laws.of(
+            self.engines.some(which),
+            self.traffic.profile,
+            rate,
+            gap_variation(self.traffic, 1, self.groups[which]),
+        )
+
+
+def _first_crossing(excess: Floats, rates: Floats) -> Floats:
+    """Return the rate at which `excess` first rises above 0; shaped [option]."""
+    over = excess > 0
+    first = np.where(over.any(axis=1), over.argmax(axis=1), excess.shape[1])
+    at = np.clip(first, 1, excess.shape[1] - 1)
+    row = np.arange(len(rates))
+    low, high = excess[row, at - 1], excess[row, at]
+    with np.errstate(invalid="ignore"):
+        share = np.where(np.isfinite(high), -low / (high - low), 0.0)
+    share = np.where(np.isfinite(low), np.clip(share, 0.0, 1.0), 0.0)
+    between = rates[row, at - 1] + share * (rates[row, at] - rates[row, at - 1])
+    rate = np.where(first == excess.shape[1], rates[:, -1], between)
+    return np.where(first == 0, 0.0, rate)
 
 
 def tabulate(problem: SizingProblem, offers: Sequence[Offer]) -> list[Table]:
@@ -178,7 +267,7 @@ def tabulate(problem: SizingProblem, offers: Sequence[Offer]) -> list[Table]:
     npus = tuple({offer.npu.name: offer.npu for offer in offers}.values())
     axes = splits(arch, offers, problem.optimisations)
     return [
-        _table(arch, problem, traffic, precision, able, axes)
+        _table(arch, problem, traffic, precision, offers, able, axes)
         for precision in problem.formats()
         if (able := tuple(npu for npu in npus if npu.computes(precision)))
         for traffic in problem.traffic
@@ -190,33 +279,54 @@ def _table(
     problem: SizingProblem,
     traffic: TrafficClass,
     precision: Precision,
+    offers: Sequence[Offer],
     npus: tuple[Npu, ...],
     axes: list[Parallelism],
 ) -> Table:
-    parallelism = stacked(axes, point_axes=1)
-    features = problem.optimisations.features(arch, precision)
-    any_npu = Replica(arch, parallelism, precision, Supply.of(npus[0]), **features)
-    batches = batch_grid(any_npu.schedule, traffic, problem.chunk_tokens)
-    most = batch_cap(batches, parallelism.dp)
-    needed = any_npu.footprint(traffic.shape, most, problem.chunk_tokens)
-    parts = []
-    for some in npu_groups(npus, batches.size):
-        replica = replace(any_npu, supply=Supply.stack(some, axes=2))
-        state = steady_state(replica, traffic.shape, batches, problem.chunk_tokens)
-        room = replica.room
-        # An empty second memory is not full, however small it is.
-        outside = np.where(needed.outer > 0, room.outer - needed.outer, np.inf)
-        free = np.minimum(room.own - needed.total, outside)
-        parts.append((state.ttft, state.tpot, state.rate, state.in_flight, free))
-    arrays = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return Table(traffic, precision, npus, tuple(axes), batches, *arrays)
+    replica = Replica(
+        arch,
+        stacked(axes, point_axes=1),
+        precision,
+        Supply.stack(npus, axes=2),
+        **problem.optimisations.features(arch, precision),
+    )
+    engines = engine_of(
+        replica,
+        traffic.profile,
+        chunk_tokens=problem.chunk_tokens,
+        max_sequences=LARGEST_BATCH,
+        beams=traffic.beams,
+    )
+    shape = (len(npus), len(axes))
+    fits = np.broadcast_to(engines.cache_tokens, shape) > np.max(
+        traffic.profile.longest
+    )
+    npu_of, split_of = np.nonzero(fits & _admitted(offers, npus, axes))
+    return Table(
+        traffic=traffic,
+        precision=precision,
+        chunk_tokens=problem.chunk_tokens,
+        npus=npus,
+        splits=tuple(axes),
+        npu_of=npu_of,
+        split_of=split_of,
+        engines=engines.some((npu_of, split_of)),
+    )
 
 
-def npu_groups(npus: Sequence[Npu], points_each: int) -> Iterator[Sequence[Npu]]:
-    """Yield the NPUs in groups whose arrays fit the processor's cache."""
-    size = max(1, _POINTS_AT_ONCE // max(points_each, 1))
-    for start in range(0, len(npus), size):
-        yield npus[start : start + size]
+def _admitted(
+    offers: Sequence[Offer], npus: Sequence[Npu], axes: Sequence[Parallelism]
+) -> npt.NDArray[np.bool_]:
+    """Return which [npu, split] some offer admits."""
+    return np.array(
+        [
+            [
+                any(o.npu.name == npu.name and o.admits(split) for o in offers)
+                for split in axes
+            ]
+            for npu in npus
+        ]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,79 +339,184 @@ class Candidate:
         Index of the class served.
     offer
         Index of the offer stood on.
-    split, mean_batch, precision
+    split, precision
         The deployment.
+    rate
+        Requests per second that a replica takes at most.
     npus, slot
         NPUs used, and NPUs of a host occupied.
     capacity
         What one replica covers of the class's demand.
+    least
+        Replicas behind one router that the rate needs; a plan counts none or as many.
     """
 
     traffic: int
     offer: int
     split: Parallelism
-    mean_batch: float
+    rate: float
     precision: Precision
     npus: int
     slot: int
     capacity: float
+    least: int = 1
 
 
 def select(
     tables: Sequence[Table],
     offers: Sequence[Offer],
     problem: SizingProblem,
+    *,
+    exact: bool = True,
+    corrections: Corrections = NO_CORRECTIONS,
 ) -> list[Candidate]:
     """Return the candidates that meet their class's targets, without dominated ones.
 
-    One is dominated if another on the same offer, for the same class, uses no
-    more NPUs and covers as much.
+    One is dominated if another on the same offer, for the same class, uses no more
+    NPUs, covers as much, and needs no larger pool.
+
+    Parameters
+    ----------
+    tables, offers
+        The options, and what they may stand on.
+    problem
+        The targets; its other parts are those that the tables were made for.
+    exact
+        Whether rates are found to the last digit, pools tried; else they are read
+        from the tables, for a quick answer to what-ifs.
+    corrections
+        Shares of the rates that count, for pools of any size.
     """
-    targets = {traffic.name: traffic.targets for traffic in problem.traffic}
     index = {traffic.name: i for i, traffic in enumerate(problem.traffic)}
     found: dict[tuple[int, int], list[Candidate]] = {}
-    for table in tables:
-        name = table.traffic.name
-        good = table.feasible(targets[name])
-        capacity = np.where(good, table.capacity, 0.0)
-        best = capacity.argmax(axis=2)
-        row = {npu.name: i for i, npu in enumerate(table.npus)}
-        for number, offer in enumerate(offers):
-            at = row.get(offer.npu.name)
-            if at is None:
-                continue
-            for number_of_split, split in enumerate(table.splits):
-                where = best[at, number_of_split]
-                value = float(capacity[at, number_of_split, where])
-                npus = int(split.npus)
-                if value <= 0 or not offer.admits(split):
-                    continue
-                found.setdefault((index[name], number), []).append(
-                    Candidate(
-                        traffic=index[name],
-                        offer=number,
-                        split=split,
-                        mean_batch=float(table.batches[number_of_split, where]),
-                        precision=table.precision,
-                        npus=npus,
-                        slot=offer.slot(npus),
-                        capacity=value,
-                    )
-                )
+    for table in (table for table in tables if table.options):
+        number = index[table.traffic.name]
+        traffic = problem.traffic[number]
+        share = confirmed(table, corrections)
+        for pool, rates in _pooled_rates(table, traffic, problem.headroom, exact):
+            _collect(found, table, number, offers, pool, rates * share)
     return [kept for group in found.values() for kept in undominated(group)]
+
+
+def _pooled_rates(
+    table: Table, traffic: TrafficClass, headroom: float, exact: bool
+) -> Iterator[tuple[int, Floats]]:
+    """Yield pools and the rate of a replica in each; 0 where it is not worth trying.
+
+    A rate holds in its pool and in all larger ones: even arrivals make short waits, but
+    a median may rise.
+    """
+    if not exact:
+        yield 1, table.tabulated_rate(traffic.targets) * table.groups
+        return
+    everything = np.arange(table.options)
+    alone = table.highest_rate(traffic.targets, everything)
+    tried = [alone]
+    if traffic.targets and not traffic.is_closed:
+        tried += _in_pools(table, traffic, alone, traffic.demand(headroom))
+    holding = np.minimum.accumulate(tried[::-1], axis=0)[::-1]
+    for pool, rates in zip(POOLS, holding, strict=False):
+        yield pool, np.where(np.isfinite(rates), rates, 0.0) * table.groups
+
+
+def _in_pools(
+    table: Table, traffic: TrafficClass, alone: Floats, wanted: float
+) -> Iterator[Floats]:
+    """Yield the rates of a group in larger pools, at last in the largest of use.
+
+    Infinite where a class needs no such pool. Bursts that one replica cannot take at
+    any rate may be fine for several.
+    """
+    hopeless = np.inf if traffic.arrival_variation > 1 else 0.0
+    most = _replicas(wanted, alone * table.groups, hopeless)
+    for pool in POOLS[1:]:
+        rates = np.full(table.options, np.inf)
+        which = np.nonzero(most >= pool)[0]
+        if len(which):
+            rates[which] = table.highest_rate(traffic.targets, which, pool)
+        first = np.isinf(most) & (rates > 0)
+        most = np.where(first, _replicas(wanted, rates * table.groups, np.inf), most)
+        yield rates
+    rates = np.full(table.options, np.inf)
+    which = np.nonzero((most > 1) & np.isfinite(most))[0]
+    if len(which):
+        rates[which] = table.highest_rate(traffic.targets, which, most[which])
+    yield rates
+
+
+def _replicas(wanted: float, each: Floats, none: float) -> Floats:
+    """Return the replicas that cover a demand; `none` where they cover nothing."""
+    return np.where(each > 0, np.ceil(wanted / np.where(each > 0, each, 1.0)), none)
+
+
+def _capacity(table: Table, which: npt.NDArray[np.int64], rate: Floats) -> Floats:
+    """Return what a replica covers of the demand at a rate of each of its groups.
+
+    Requests per second, or by Little's law the requests in flight.
+    """
+    each = rate * table.groups[which]
+    if not table.traffic.is_closed:
+        return each
+    seconds = table.laws_at(which, rate).figure("e2e", "mean")[..., 0]
+    return np.asarray(each * seconds)
+
+
+def _collect(
+    found: dict[tuple[int, int], list[Candidate]],
+    table: Table,
+    number: int,
+    offers: Sequence[Offer],
+    pool: int,
+    rates: Floats,
+) -> None:
+    """Add a candidate for each option with a rate and each offer that admits it."""
+    which = np.nonzero(rates > 0)[0]
+    if not len(which):
+        return
+    each = rates[which] / table.groups[which]
+    capacity = _capacity(table, which, each)
+    standing: dict[str, list[int]] = {}
+    for position, option in enumerate(which):
+        standing.setdefault(table.npus[table.npu_of[option]].name, []).append(position)
+    for place, offer in enumerate(offers):
+        for position in standing.get(offer.npu.name, ()):
+            split = table.splits[table.split_of[which[position]]]
+            if not offer.admits(split):
+                continue
+            npus = int(split.npus)
+            found.setdefault((number, place), []).append(
+                Candidate(
+                    traffic=number,
+                    offer=place,
+                    split=split,
+                    rate=float(rates[which[position]]),
+                    precision=table.precision,
+                    npus=npus,
+                    slot=offer.slot(npus),
+                    capacity=float(capacity[position]),
+                    least=pool,
+                )
+            )
+
+
+def undominated(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates of a group that cover more than all smaller ones."""
+    kept: list[Candidate] = []
+    for candidate in sorted(candidates, key=_simplest_first):
+        if not any(
+            other.capacity >= candidate.capacity and other.least <= candidate.least
+            for other in kept
+        ):
+            kept.append(candidate)
+    return kept
 
 
 def _simplest_first(candidate: Candidate) -> tuple[float, ...]:
     split = candidate.split
     degrees = (split.pp, split.dp, split.ep, split.tp)
-    return (candidate.npus, -candidate.capacity, *map(float, degrees))
-
-
-def undominated(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates of a group that cover more than all smaller ones."""
-    ordered = sorted(candidates, key=_simplest_first)
-    kept: list[Candidate] = []
-    for candidate in ordered:
-        if not kept or candidate.capacity > kept[-1].capacity:
-            kept.append(candidate)
-    return kept
+    return (
+        candidate.npus,
+        -candidate.capacity,
+        candidate.least,
+        *map(float, degrees),
+    )

@@ -1,15 +1,18 @@
 """Why there is no plan, and what the least is that must be given up."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 from model_ops.units import USD_PER_HOUR
+from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.requirements import Requirement, requirements
-from solver.floors import MEMORY, Floor, latency_floor, memory_floor
+from problems.serve import Station, served
+from problems.traffic import LatencyTarget
+from solver.floors import MEMORY, Floor, hardly_loaded, latency_floor, memory_floor
 from solver.model import OutOfTimeError, SolveOptions
 from solver.solve import Feasible, Optimal, Workspace
 
@@ -39,6 +42,26 @@ class Relaxation:
 
 
 @dataclass(frozen=True, slots=True)
+class Remedy:
+    """How a target that fails only through load would be met without the limits.
+
+    Parameters
+    ----------
+    requirement, wanted
+        The target.
+    alone
+        What a request sees where next to nobody waits, on these replicas.
+    replicas
+        The cheapest that meet it, and how near saturation each then is.
+    """
+
+    requirement: str
+    wanted: str
+    alone: str
+    replicas: str
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a problem has no plan.
 
@@ -51,6 +74,8 @@ class Explanation:
         The least of each requirement by itself.
     relaxations
         Single requirements whose relaxation alone suffices, cheapest first.
+    remedies
+        Of the targets in the conflict that hardware meets but the limits do not.
     complete
         Whether the time sufficed; else the conflict may not be minimal, and floors
         and relaxations may be missing.
@@ -59,6 +84,7 @@ class Explanation:
     conflicts: tuple[str, ...]
     floors: tuple[Floor, ...]
     relaxations: tuple[Relaxation, ...]
+    remedies: tuple[Remedy, ...] = ()
     complete: bool = True
 
 
@@ -86,11 +112,59 @@ def explain(workspace: Workspace, options: SolveOptions) -> Explanation:
         relaxed.append(_in_time(partial(_relaxation, workspace, requirement, options)))
     relaxed.append(_in_time(partial(_less_traffic, workspace, options)))
     told = [r for r in relaxed if isinstance(r, Relaxation)]
+    clash = every if conflict is None else conflict
     return Explanation(
-        conflicts=tuple(r.label for r in (every if conflict is None else conflict)),
+        conflicts=tuple(r.label for r in clash),
         floors=tuple(floor for floor in floors if floor is not None),
         relaxations=tuple(sorted(told, key=lambda r: r.usd_per_hour)),
+        remedies=tuple(_remedies(workspace, clash, options)),
         complete=options.remaining > 0,
+    )
+
+
+def _remedies(
+    workspace: Workspace, clash: Sequence[Requirement], options: SolveOptions
+) -> Iterator[Remedy]:
+    """Yield what would meet the targets that clash with limits, were there none."""
+    limits = [r for r in requirements(workspace.problem) if _is_limit(r)]
+    if not any(_is_limit(r) for r in clash):
+        return
+    free = _without(workspace.problem, limits)
+    free = free.model_copy(update={"objective": "cost"})
+    outcome = workspace.solve(options, free)
+    if not isinstance(outcome, Optimal | Feasible):
+        return
+    for requirement in clash:
+        if requirement.target is not None:
+            yield _remedy(free, outcome.plan, requirement, *requirement.target)
+
+
+def _is_limit(requirement: Requirement) -> bool:
+    return requirement.target is None and requirement.goodput is None
+
+
+def _remedy(
+    problem: SizingProblem,
+    plan: Plan,
+    requirement: Requirement,
+    number: int,
+    target: LatencyTarget,
+) -> Remedy:
+    traffic = problem.traffic[number]
+    alone, replicas = [], []
+    for each in served(problem, plan, traffic):
+        deployment = each.deployment
+        station = Station.of(plan, deployment, traffic)
+        alone.append(hardly_loaded(station, target, deployment.rate))
+        replicas.append(
+            f"{deployment.replicas:,} x {deployment.npu} {deployment.parallelism.text} "
+            f"at {float(each.latencies.utilisation):.0%} of saturation"
+        )
+    return Remedy(
+        requirement=requirement.label,
+        wanted=requirement.text(target.at_most),
+        alone=requirement.text(max(alone)),
+        replicas=" and ".join(replicas),
     )
 
 

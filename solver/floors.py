@@ -9,15 +9,19 @@ from model_ops.platform.supply import Supply
 from model_ops.profiler.memory import weight_bytes
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.serving.step import Replica, timed_operators
-from model_ops.units import BYTE
+from model_ops.units import BYTE, SECOND
 from problems import catalogue
-from problems.problem import LatencyTarget
 from problems.requirements import Requirement
-from solver.candidates import Table
+from problems.serve import Station
+from problems.traffic import LatencyTarget
+from solver.candidates import Floats, Table
 from solver.solve import Workspace
 
 MEMORY = "memory"
 """What conflicts where a model fits on no replica."""
+
+_HARDLY = 5e-4
+"""Share of saturation at which next to nobody waits; the solver tries no lower one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,38 +56,43 @@ def latency_floor(
     tables = [t for t in workspace.tables if t.traffic.name == traffic.name]
     floors = []
     for table in tables:
-        possible = table.feasible(()) & table.admitted(workspace.offers)[:, :, None]
-        seconds = np.where(possible, table.latency(target.metric), np.inf)
-        where = np.unravel_index(seconds.argmin(), seconds.shape)
-        floors.append((float(seconds[where]), table, where))
-    least, table, where = min(floors, key=lambda floor: floor[0])
-    npu, split, batch = (int(index) for index in where)
-    size = f"{table.batches[split, batch]:.3g}"
-    place = f"{table.npus[npu].name} {table.splits[split].text}, mean batch {size}"
+        if not table.options:
+            continue
+        seconds = _alone(table, target)
+        option = int(seconds.argmin())
+        floors.append((float(seconds[option]), table, option))
+    least, table, option = min(floors, key=lambda floor: floor[0])
+    place = f"{table.npu(option).name} {table.split(option).text}, hardly loaded"
     return Floor(
         requirement=requirement.label,
         wanted=requirement.text(requirement.value),
         least=requirement.text(least),
         possible=least <= target.at_most,
-        reason=f"on {place}: {_physics(workspace, table, where, target)}",
+        reason=f"on {place}: {_physics(workspace, table, option, target)}",
     )
+
+
+def _alone(table: Table, target: LatencyTarget) -> Floats:
+    """Return a latency where next to nobody else is served; shaped [option]."""
+    everything = np.arange(table.options)
+    laws = table.laws_at(everything, _HARDLY * table.saturation)
+    return np.asarray(laws.figure(target.metric, target.statistic)[..., 0])
 
 
 def _physics(
     workspace: Workspace,
     table: Table,
-    where: tuple[np.intp, ...],
+    option: int,
     target: LatencyTarget,
 ) -> str:
     """Return what a step of the fastest deployment is spent on, largest first."""
-    npu, split, batch = (int(index) for index in where)
     arch = catalogue.load_model(workspace.problem.model)
     features = workspace.problem.optimisations.features(arch, table.precision)
     replica = Replica(
         arch=arch,
-        parallelism=table.splits[split],
+        parallelism=table.split(option),
         precision=table.precision,
-        supply=Supply.of(table.npus[npu]),
+        supply=Supply.of(table.npu(option)),
         **features,
     )
     load = Load(
@@ -91,7 +100,7 @@ def _physics(
         LoadMode.OPEN_LOOP,
         chunk_tokens=workspace.problem.chunk_tokens,
     )
-    mixed, plain = load_steps(replica, load, table.batches[split, batch])
+    mixed, plain = load_steps(replica, load, 1.0)
     step = mixed if target.metric == "ttft" else plain
     parts = bounds(timed_operators(replica, step), replica)
     whole = sum(float(seconds) for seconds in parts.values())
@@ -102,6 +111,39 @@ def _physics(
     return "a step is " + ", ".join(shares)
 
 
+def seconds_at(station: Station, target: LatencyTarget, rate: float) -> float:
+    """Return what a target is about, in seconds, at a rate of each replica."""
+    figure = station.laws(rate).figure(target.metric, target.statistic)
+    return float(np.ravel(figure)[0])
+
+
+def hardly_loaded(station: Station, target: LatencyTarget, most: float) -> float:
+    """Return what a target is about where next to nobody waits, in seconds.
+
+    `most` is the highest rate of a replica, of which a very small share is taken.
+    """
+    return seconds_at(station, target, _HARDLY * most)
+
+
+def load_text(station: Station, target: LatencyTarget, most: float, rate: float) -> str:
+    """Return what load makes of a latency, in words.
+
+    Parameters
+    ----------
+    station, target
+        The deployment, and the latency meant.
+    most, rate
+        The highest rate of a replica within its targets, and that of the plan.
+    """
+    alone = hardly_loaded(station, target, most)
+    now = seconds_at(station, target, rate)
+    load = {"ttft": "queueing", "tpot": "sharing steps", "e2e": "load"}[target.metric]
+    return (
+        f"hardly loaded {SECOND.format(alone)}, at this plan's {rate:.3g} req/s "
+        f"{SECOND.format(now)}, {max(1.0 - alone / now, 0.0):.0%} of it {load}"
+    )
+
+
 def memory_floor(workspace: Workspace) -> Floor:
     """Return how much memory the model needs, against the largest replica's."""
     problem = workspace.problem
@@ -109,13 +151,12 @@ def memory_floor(workspace: Workspace) -> Floor:
     shards = (arch.shard(Parallelism(), precision) for precision in problem.formats())
     needed = min(float(weight_bytes(arch, shard)) for shard in shards)
     table = workspace.tables[0]
-    admitted = table.admitted(workspace.offers)
+    pairs = ((npu, split) for npu in table.npus for split in table.splits)
     most, name = max(
         (
             (float(npu.usable_memory * split.npus), f"{split.npus} x {npu.name}")
-            for row, npu in zip(admitted, table.npus, strict=True)
-            for possible, split in zip(row, table.splits, strict=True)
-            if possible
+            for npu, split in pairs
+            if any(o.npu.name == npu.name and o.admits(split) for o in workspace.offers)
         ),
         default=(0.0, "no replica that these prices allow"),
     )

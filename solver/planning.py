@@ -3,13 +3,16 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from model_ops.serving.steady_state import batch_cap
 from problems.offers import Offer
 from problems.plan import Plan, PlannedDeployment, Purchase
 from problems.problem import SizingProblem
-from solver.candidates import Candidate
+from problems.serve import Station
+from solver.candidates import LARGEST_BATCH, Candidate
 from solver.instance import Instance
 from solver.model import Choice
+
+_UNKNOWN = 1.0
+"""Stands for a mean batch until all replicas are counted."""
 
 
 def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
@@ -29,12 +32,24 @@ def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
         deployments += _deployments(problem, offer, standing, purchase)
     order = {traffic.name: i for i, traffic in enumerate(problem.traffic)}
     deployments.sort(key=lambda d: (order[d.traffic], -d.npus))
-    return Plan(
+    plan = Plan(
         optimisations=problem.optimisations,
         model=problem.model,
         deployments=tuple(deployments),
         purchases=tuple(purchases),
     )
+    return _with_batches(problem, plan)
+
+
+def _with_batches(problem: SizingProblem, plan: Plan) -> Plan:
+    """Return a plan with the mean batches that its counts of replicas lead to."""
+    classes = {traffic.name: traffic for traffic in problem.traffic}
+    stations = (Station.of(plan, d, classes[d.traffic]) for d in plan.deployments)
+    deployments = tuple(
+        d.model_copy(update={"mean_batch": station.mean_batch(d.rate)})
+        for d, station in zip(plan.deployments, stations, strict=True)
+    )
+    return plan.model_copy(update={"deployments": deployments})
 
 
 def _purchase(offer: Offer, standing: Sequence[tuple[Candidate, int]]) -> Purchase:
@@ -74,8 +89,9 @@ def _deployments(
             traffic=problem.traffic[candidate.traffic].name,
             npu=offer.npu.name,
             **candidate.split.degrees,
-            batch=int(batch_cap(candidate.mean_batch, candidate.split.dp)),
-            mean_batch=candidate.mean_batch,
+            batch=LARGEST_BATCH,
+            rate=candidate.rate,
+            mean_batch=_UNKNOWN,
             chunk_tokens=problem.chunk_tokens,
             precision=candidate.precision.name,
             replicas=count,

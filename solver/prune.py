@@ -36,9 +36,10 @@ def pruned(instance: Instance) -> Instance:
     kept = []
     for candidate in instance.candidates:
         wanted = instance.demand[candidate.traffic]
-        rest = max(0.0, wanted - candidate.capacity) * per_capacity[candidate.traffic]
+        covered = candidate.least * candidate.capacity
+        rest = max(0.0, wanted - covered) * per_capacity[candidate.traffic]
         others = sum(bound) - bound[candidate.traffic]
-        least = _cost(instance, candidate) + rest + others
+        least = candidate.least * _cost(instance, candidate) + rest + others
         if least <= known * (1 + _SLACK):
             kept.append(candidate)
     return _without_unused_offers(replace(instance, candidates=tuple(kept)))
@@ -85,7 +86,8 @@ def _alone(instance: Instance, candidate: Candidate) -> float:
 def _replicas(instance: Instance, candidate: Candidate) -> int:
     # In integers a replica covers less by the loss of scaling: one more may be due.
     covered = candidate.capacity * (1 - LARGEST_LOSS)
-    return math.ceil(instance.demand[candidate.traffic] / covered)
+    needed = math.ceil(instance.demand[candidate.traffic] / covered)
+    return max(needed, candidate.least)
 
 
 def _without_unused_offers(instance: Instance) -> Instance:

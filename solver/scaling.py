@@ -81,7 +81,7 @@ def scale(instance: Instance) -> Scaled:
             loss = max(loss, 1 - capacity[i] / exact)
     _checked(loss)
     most = tuple(
-        math.ceil(demand[c.traffic] / max(capacity[i], 1))
+        max(math.ceil(demand[c.traffic] / max(capacity[i], 1)), c.least)
         for i, c in enumerate(instance.candidates)
     )
     npus = sum(n * c.npus for n, c in zip(most, instance.candidates, strict=True))

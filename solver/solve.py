@@ -11,6 +11,7 @@ from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.verify import violations
 from solver.candidates import Table, select, tabulate
+from solver.corrections import NO_CORRECTIONS, Corrections
 from solver.instance import Instance
 from solver.model import Choice, SolveOptions, choose, is_possible
 from solver.planning import plan_of
@@ -92,10 +93,13 @@ class Workspace:
     offers: tuple[Offer, ...]
     tables: tuple[Table, ...]
     seconds: float
+    corrections: Corrections = field(default_factory=dict)
 
     @classmethod
-    def of(cls, problem: SizingProblem) -> "Workspace":
-        """Evaluate every deployment point of a problem.
+    def of(
+        cls, problem: SizingProblem, corrections: Corrections = NO_CORRECTIONS
+    ) -> "Workspace":
+        """Evaluate every deployment point of a problem; see `select` for corrections.
 
         Raises
         ------
@@ -109,11 +113,20 @@ class Workspace:
             formats = ", ".join(precision.name for precision in problem.formats())
             raise ProblemError(f"precisions: no NPU here computes {formats}")
         elapsed = time.perf_counter() - start
-        return cls(problem, tuple(available), tuple(tables), elapsed)
+        return cls(problem, tuple(available), tuple(tables), elapsed, corrections)
 
-    def instance(self, problem: SizingProblem) -> Instance:
-        """Return the choice that a problem over these tables leaves the solver."""
-        candidates = select(self.tables, self.offers, problem)
+    def instance(self, problem: SizingProblem, *, exact: bool = True) -> Instance:
+        """Return the choice that a problem over these tables leaves the solver.
+
+        See `select` for `exact`.
+        """
+        candidates = select(
+            self.tables,
+            self.offers,
+            problem,
+            exact=exact,
+            corrections=self.corrections,
+        )
         demand = tuple(t.demand(problem.headroom) for t in problem.traffic)
         if problem.objective == "power" or problem.limits.power is not None:
             power = [offer.npu.power for offer in self.offers]
@@ -143,7 +156,7 @@ class Workspace:
         """Return the outcome of a problem whose choice is a given instance."""
         start = time.perf_counter()
         found = Certificate(
-            points=sum(table.points for table in self.tables),
+            points=sum(table.options for table in self.tables),
             candidates=len(full.candidates),
         )
         served = {candidate.traffic for candidate in full.candidates}
@@ -178,14 +191,14 @@ class Workspace:
     def has_plan(
         self, problem: SizingProblem, options: SolveOptions = _DEFAULT_OPTIONS
     ) -> bool:
-        """Return whether a problem over these tables has any plan.
+        """Return whether a problem over these tables has any plan, judged quickly.
 
         Raises
         ------
         OutOfTimeError
             If neither is known when the time is up.
         """
-        instance = self.instance(problem)
+        instance = self.instance(problem, exact=False)
         if {c.traffic for c in instance.candidates} != set(range(len(problem.traffic))):
             return False
         return not instance.limited or is_possible(instance, options)

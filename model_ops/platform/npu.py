@@ -45,6 +45,8 @@ class Npu:
         Bytes of it that the driver's context and communicators take.
     step_overhead
         Seconds of scheduling between two steps of the engine.
+    request_overhead
+        Seconds that a request spends outside the steps before its first token.
     activation_factor
         Activations that the serving framework keeps alive over those that must be.
     tdp
@@ -68,6 +70,7 @@ class Npu:
     memory_usable: float = 1.0
     runtime_reserve: Bytes = 0.0
     step_overhead: Seconds = 0.0
+    request_overhead: Seconds = 0.0
     activation_factor: float = 1.0
     tdp: Watts | None = None
     idle_power: Watts | None = None
@@ -132,4 +135,5 @@ class Npu:
             memory_usable=1.0,
             runtime_reserve=0.0,
             step_overhead=0.0,
+            request_overhead=0.0,
         )

@@ -85,6 +85,11 @@ class Supply:
         return self._each(lambda npu: npu.runtime_reserve)
 
     @cached_property
+    def request_overhead(self) -> Number:
+        """Seconds that a request spends outside the steps."""
+        return self._each(lambda npu: npu.request_overhead)
+
+    @cached_property
     def activation_factor(self) -> Number:
         """Activations kept alive over those that must be."""
         return self._each(lambda npu: npu.activation_factor)

@@ -29,11 +29,23 @@ from problems.catalogue.schema import (
     NpuFile,
     Price,
     PriceFile,
+    TraceFile,
     UseCaseFile,
 )
 from problems.fields import messages, read_text, shown
 
 _Item = TypeVar("_Item", bound=BaseModel)
+
+
+DEFAULT_FRAMEWORK = "vllm"
+"""The serving framework whose habits an NPU's profile assumes."""
+
+_FRAMEWORK_FIELDS = (
+    "memory_usable",
+    "runtime_reserve",
+    "step_overhead",
+    "request_overhead",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +153,7 @@ def load_npu(name: str) -> Npu:
         memory_usable=profile.memory_usable,
         runtime_reserve=profile.runtime_reserve,
         step_overhead=profile.step_overhead,
+        request_overhead=framework_file(DEFAULT_FRAMEWORK).request_overhead or 0.0,
         tdp=file.tdp,
         idle_power=file.idle_power,
         provisioned_power=file.provisioned_power,
@@ -166,7 +179,7 @@ def load_npu_under(name: str, framework: str) -> Npu:
     file = framework_file(framework)
     stated = {
         field: value
-        for field in ("memory_usable", "runtime_reserve", "step_overhead")
+        for field in _FRAMEWORK_FIELDS
         if (value := getattr(file, field)) is not None
     }
     return replace(load_npu(name), activation_factor=file.activation_factor, **stated)
@@ -225,6 +238,12 @@ def _model_at(path: Path) -> ModelArch:
 def use_case_file(name: str) -> UseCaseFile:
     """Return a use case's file; `name` may be an alias."""
     return _load("use_cases", canonical("use_cases", name), UseCaseFile)
+
+
+@cache
+def trace_file(name: str) -> TraceFile:
+    """Return a trace's file; `name` may be an alias."""
+    return _load("traces", canonical("traces", name), TraceFile)
 
 
 @cache

@@ -15,10 +15,12 @@ from model_ops.units import (
     Bytes,
     BytesPerSecond,
     FlopPerSecond,
+    RequestsPerSecond,
     Seconds,
     UsdPerHour,
     Watts,
 )
+from problems.lengths import LengthTable
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0, le=100_000)]
@@ -174,6 +176,9 @@ class FrameworkFile(CatalogueFile):
     memory_usable: Annotated[Fraction | None, Field(description="of capacity")] = None
     runtime_reserve: Annotated[Bytes | None, Field(ge=0, le=1e11)] = None
     step_overhead: Annotated[Seconds | None, Field(ge=0, le=1)] = None
+    request_overhead: Annotated[
+        Seconds | None, Field(description="outside the steps", ge=0, le=10)
+    ] = None
     activation_factor: Annotated[
         float,
         Field(description="activations alive over those that must be", ge=1, le=10),
@@ -263,6 +268,36 @@ class UseCaseFile(CatalogueFile):
         return self
 
 
+class TraceFile(CatalogueFile):
+    """What was measured of a public trace of requests."""
+
+    licence: Annotated[str, Field(min_length=2)]
+    requests: Annotated[int, Field(gt=0)]
+    prompt: LengthTable
+    output: LengthTable
+    prompt_cv: Annotated[float, Field(description="measured", ge=0)]
+    output_cv: Annotated[float, Field(description="measured", ge=0)]
+    correlation: Annotated[
+        float | None, Field(description="of prompt and output", ge=-1, le=1)
+    ] = None
+    rate: Annotated[RequestsPerSecond | None, Field(description="mean", gt=0)] = None
+    hours: Annotated[float | None, Field(gt=0)] = None
+    burstiness: Annotated[
+        float | None, Field(description="cv of the times between arrivals", gt=0)
+    ] = None
+    idc_1s: Annotated[
+        float | None, Field(description="variance over mean of counts per 1 s", gt=0)
+    ] = None
+    idc_10s: Annotated[float | None, Field(description="per 10 s", gt=0)] = None
+    idc_60s: Annotated[float | None, Field(description="per 60 s", gt=0)] = None
+    peak_minute: Annotated[
+        float | None, Field(description="rate of the busiest over the mean", ge=1)
+    ] = None
+    prefix_hit: Annotated[
+        float | None, Field(description="of an endless cache", ge=0, lt=1)
+    ] = None
+
+
 KINDS: dict[str, type[BaseModel]] = {
     "npus": NpuFile,
     "links": LinkFile,
@@ -271,6 +306,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "prices": PriceFile,
     "models": ModelFile,
     "use_cases": UseCaseFile,
+    "traces": TraceFile,
 }
 """Folder of the catalogue and the schema of its files."""
 

@@ -13,6 +13,10 @@ from sizing.cli.groups import Suggesting
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "size": ("sizing.cli.size", "Find the cheapest hardware for a model and targets."),
     "estimate": ("sizing.cli.estimate", "Predict what deployments do, and why."),
+    "simulate": (
+        "sizing.cli.simulate",
+        "Simulate every request of a plan, and say which targets hold.",
+    ),
     "requirements": (
         "sizing.cli.requirements",
         "State the least that any platform must have, before choosing one.",
@@ -70,7 +74,8 @@ def cli(debug: bool) -> None:
     """Size hardware for serving large language models, with a proof.
 
     Results go to standard output, messages to standard error. Exit codes: 0 a
-    plan or result, 2 bad input, 3 no plan is possible, 4 no answer in time.
+    plan or result, 2 bad input, 3 no plan is possible, or its
+    simulation misses a target, 4 no answer in time.
     """
 
 

@@ -13,6 +13,7 @@ _KINDS = (
     "efficiencies",
     "frameworks",
     "use_cases",
+    "traces",
 )
 
 

@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 import click
 
-from model_ops.errors import ProblemError, UnitError
-from model_ops.units import REQUEST_PER_SECOND, SECOND, USD_PER_HOUR, WATT, Unit
+from model_ops.errors import ProblemError
+from model_ops.units import REQUEST_PER_SECOND, USD_PER_HOUR, WATT
+from sizing.cli.values import latency_limits, quantity, token_lengths
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -15,11 +16,21 @@ _LATENCIES = ("ttft", "tpot", "e2e")
 _TRAFFIC = (
     "input_tokens",
     "output_tokens",
+    "lengths",
     "rate",
     "concurrency",
+    "burstiness",
     "prefix_hit",
     "beams",
 )
+_REPLACED = {
+    "input_tokens": ("lengths", "trace"),
+    "output_tokens": ("lengths", "trace"),
+    "lengths": ("input_tokens", "output_tokens", "trace"),
+    "rate": ("concurrency",),
+    "concurrency": ("rate", "burstiness", "diurnal"),
+}
+"""What of a file's traffic gives way to an option, unless it is an option too."""
 _FIELDS = {
     "npu": ("hardware", "npus"),
     "exclude": ("hardware", "exclude"),
@@ -46,27 +57,6 @@ OPTIMISATIONS: Mapping[str, tuple[str, str]] = {
     "offload_cache": ("offload", "cache"),
 }
 """Table and field of a problem's optimisations that each option states."""
-
-
-def quantity(unit: Unit, most: float) -> Callable[..., str | None]:
-    """Return a callback that checks a quantity with its unit, above zero.
-
-    The value stays text, as in a problem file.
-    """
-
-    def check(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            number = unit.parse(value)
-        except UnitError as error:
-            raise click.BadParameter(str(error)) from None
-        if not 0 < number <= most:
-            limit = f"{most:,.0f} {unit.base}"
-            raise click.BadParameter(f"'{value}' must be above 0 and at most {limit}")
-        return value
-
-    return check
 
 
 def _decorate(function: F, decorators: list[Callable[[F], F]]) -> F:
@@ -183,8 +173,23 @@ def problem_options(function: F) -> F:
         function,
         [
             option("--model", help="Catalogue name, or path of a config.json."),
-            option("--input-tokens", type=int, help="Prompt tokens of a request."),
-            option("--output-tokens", type=int, help="Generated tokens of a request."),
+            option(
+                "--input-tokens",
+                metavar="TOKENS",
+                callback=token_lengths,
+                help="Prompt tokens of a request: '512', or '512 cv 1' (lognormal).",
+            ),
+            option(
+                "--output-tokens",
+                metavar="TOKENS",
+                callback=token_lengths,
+                help="Generated tokens of a request, written alike.",
+            ),
+            option(
+                "--lengths",
+                metavar="TRACE",
+                help="Both, as measured in a trace of the catalogue.",
+            ),
             option(
                 "--rate",
                 callback=quantity(REQUEST_PER_SECOND, 1e7),
@@ -192,19 +197,28 @@ def problem_options(function: F) -> F:
             ),
             option("--concurrency", type=int, help="Requests in flight, not a rate."),
             option(
+                "--burstiness",
+                type=float,
+                help="Variation of the times between arrivals [1, at random].",
+            ),
+            option(
                 "--ttft",
-                callback=quantity(SECOND, 86_400),
-                help="Mean time to first token, at most, e.g. '2 s'.",
+                multiple=True,
+                callback=latency_limits,
+                help="Time to first token, at most: '2 s' of the mean, 'p99 2 s' of "
+                "99 % of the requests (p50, p90, p95 alike); repeatable.",
             ),
             option(
                 "--tpot",
-                callback=quantity(SECOND, 86_400),
-                help="Mean time per output token, e.g. '50 ms'.",
+                multiple=True,
+                callback=latency_limits,
+                help="Time per output token, e.g. '50 ms'; repeatable.",
             ),
             option(
                 "--e2e",
-                callback=quantity(SECOND, 86_400),
-                help="Mean time from arrival to last token.",
+                multiple=True,
+                callback=latency_limits,
+                help="Time from arrival to last token; repeatable.",
             ),
             option("--npu", multiple=True, help="NPU name, alias or glob; repeatable."),
             option("--exclude", multiple=True, help="NPU not to use; repeatable."),
@@ -293,13 +307,18 @@ def _override_traffic(problem: dict[str, Any], given: Mapping[str, Any]) -> None
             "classes; change it in the file"
         )
     traffic = dict(classes[0]) if classes else {}
-    for key, other in (("rate", "concurrency"), ("concurrency", "rate")):
-        if key in given and other not in given:
-            traffic.pop(other, None)
+    for option, others in _REPLACED.items():
+        if option in given:
+            for other in others:
+                traffic.pop(other, None)
     traffic |= {key: given[key] for key in _TRAFFIC if key in given}
     if _is_list_of_tables(traffic.get("targets", [])):
         kept = [t for t in traffic.get("targets", []) if t.get("metric") not in given]
-        asked = [{"metric": m, "at_most": given[m]} for m in _LATENCIES if m in given]
+        asked = [
+            {"metric": metric, "statistic": statistic, "at_most": limit}
+            for metric in _LATENCIES
+            for statistic, limit in given.get(metric, ())
+        ]
         traffic["targets"] = kept + asked
     problem["traffic"] = [traffic]
 

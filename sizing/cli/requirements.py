@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from model_ops.units import SECOND
-from sizing.cli.options import chosen_format, output_options, quantity
+from sizing.cli.options import chosen_format, output_options
+from sizing.cli.values import quantity
 
 
 @click.command("requirements")

@@ -1,7 +1,7 @@
 """``genz-size size``."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,10 @@ from sizing.cli.options import (
     overridden,
     problem_options,
 )
+
+if TYPE_CHECKING:
+    from problems.problem import SizingProblem
+    from solver.model import SolveOptions
 
 
 @click.command("size")
@@ -38,11 +42,17 @@ from sizing.cli.options import (
     show_default=True,
     help="Threads of the proof; one is deterministic.",
 )
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Simulate the plan; where a target fails, correct the rate and size again.",
+)
 @output_options("text", "json", "csv")
 def command(
     problem_file: Path | None,
     time_limit: float,
     workers: int,
+    check: bool,
     format_: str | None,
     output: Path | None,
     **options: Any,
@@ -64,7 +74,32 @@ def command(
 
     data = read_toml(problem_file) if problem_file is not None else {}
     problem = problem_of(overridden(data, options), source="file")
-    answer = size(problem, SolveOptions(time_limit=time_limit, workers=workers))
-    report = FORMATS[chosen_format(format_, output, FORMATS)]
-    write(report(answer), output)
-    return {"infeasible": INFEASIBLE, "timed_out": TIMED_OUT}.get(answer.status, 0)
+    solve = SolveOptions(time_limit=time_limit, workers=workers)
+    chosen = chosen_format(format_, output, FORMATS)
+    if check:
+        return _checked(problem, solve, chosen, output)
+    answer = size(problem, solve)
+    write(FORMATS[chosen](answer), output)
+    return _CODES.get(answer.status, 0)
+
+
+_CODES = {"infeasible": INFEASIBLE, "timed_out": TIMED_OUT}
+
+
+def _checked(
+    problem: "SizingProblem", options: "SolveOptions", chosen: str, output: Path | None
+) -> int:
+    """Write a plan that was simulated, and return the exit code."""
+    from sizing.check import checked_size
+    from sizing.cli.simulate import MISSED, progress_bar
+    from sizing.files import write
+    from sizing.report.simulation import CHECKED
+
+    if chosen not in CHECKED:
+        raise click.BadParameter(
+            f"goes with {' or '.join(CHECKED)}", param_hint="--check"
+        )
+    with progress_bar() as progress:
+        checked = checked_size(problem, options, progress=progress)
+    write(CHECKED[chosen](checked), output)
+    return _CODES.get(checked.answer.status, MISSED if checked.failed else 0)

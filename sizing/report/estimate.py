@@ -14,6 +14,7 @@ from model_ops.opcost import OpCost
 from model_ops.platform.energy import PowerRange
 from model_ops.platform.roofline import OpTime
 from model_ops.profiler.ops import Gemm
+from model_ops.serving.queueing import Latencies
 from model_ops.serving.step import Replica, TimedOperator, timed_operators
 from model_ops.units import BYTE, FLOP, JOULE, SECOND, WATT
 from sizing.report.console import new_console, plain_table, section, text_of
@@ -28,6 +29,17 @@ class Prediction:
     load: Load
     replicas: int
     estimate: Estimate
+    tails: Latencies | None = None
+
+    def percentiles(self, metric: str) -> dict[str, float]:
+        """Return a latency's p50 to p99 in seconds; empty where none are known."""
+        if self.tails is None:
+            return {}
+        summary = getattr(self.tails, metric)
+        return {name: float(getattr(summary, name)) for name in PERCENTILES}
+
+
+PERCENTILES = ("p50", "p90", "p95", "p99")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +203,12 @@ def as_long_text(prediction: Prediction) -> str:
 
 def _figures(prediction: Prediction) -> RichTable:
     estimate = prediction.estimate
-    table = plain_table("figure", ">predicted", ">low", ">high")
+    known = PERCENTILES if prediction.tails is not None else ()
+    columns = (f">{name}" for name in known)
+    table = plain_table("figure", ">predicted", ">low", ">high", *columns)
     for metric, (value, low, high) in latencies(prediction).items():
-        cells = (SECOND.format(seconds) for seconds in (value, low, high))
-        table.add_row(metric.upper(), *cells)
+        cells = (value, low, high, *prediction.percentiles(metric).values())
+        table.add_row(metric.upper(), *(SECOND.format(cell) for cell in cells))
     for name, each in (
         ("requests/s", estimate.rate),
         ("output tokens/s", estimate.output_tokens_per_s),
@@ -202,8 +216,8 @@ def _figures(prediction: Prediction) -> RichTable:
         value = float(each) * prediction.replicas
         arriving = prediction.load.mode is LoadMode.OPEN_LOOP
         around = interval("rate", value, prediction.load.mode)
-        cells = (f"{v:,.4g}" for v in ((value,) if arriving else (value, *around)))
-        table.add_row(name, *cells)
+        numbers = (value,) if arriving else (value, *around)
+        table.add_row(name, *(f"{number:,.4g}" for number in numbers))
     return table
 
 
@@ -329,7 +343,8 @@ def as_json(prediction: Prediction) -> str:
     estimate, replica = prediction.estimate, prediction.replica
     result: dict[str, Any] = {}
     for metric, (value, low, high) in latencies(prediction).items():
-        result[f"{metric}_s"] = {"mean": value, "low": low, "high": high}
+        around = {"mean": value, "low": low, "high": high}
+        result[f"{metric}_s"] = around | prediction.percentiles(metric)
     result["requests_per_s"] = float(estimate.rate) * prediction.replicas
     tokens = float(estimate.output_tokens_per_s)
     result["output_tokens_per_s"] = tokens * prediction.replicas

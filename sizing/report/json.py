@@ -6,10 +6,10 @@ from typing import Any
 
 from problems.plan import Plan
 from problems.requirements import requirements
-from problems.serve import Served, memory_needed
 from sizing.api import Answer
 from sizing.facts import (
     ClassFacts,
+    DeploymentFacts,
     Prediction,
     class_facts,
     provenance,
@@ -30,6 +30,7 @@ def as_dict(answer: Answer) -> dict[str, Any]:
     common: dict[str, Any] = {
         "status": answer.status,
         "model": answer.problem.model,
+        "problem": answer.problem.model_dump(mode="json"),
         "objective": answer.problem.objective,
         "requirements": {
             r.label: r.text(r.value) for r in requirements(answer.problem)
@@ -64,6 +65,7 @@ def _unplanned(answer: Answer) -> dict[str, Any]:
             "conflicts": list(explanation.conflicts),
             "floors": [asdict(floor) for floor in explanation.floors],
             "relaxations": [asdict(relaxed) for relaxed in explanation.relaxations],
+            "remedies": [asdict(remedy) for remedy in explanation.remedies],
             "complete": explanation.complete,
         }
     }
@@ -89,7 +91,7 @@ def _planned(answer: Answer, plan: Plan) -> dict[str, Any]:
         "power_w": plan.power,
         "predictions": [_class(fact) for fact in facts],
         "memory": [
-            _memory(plan, fact, served) for fact in facts for served in fact.served
+            _memory(deployment) for fact in facts for deployment in fact.deployments
         ],
         "binding": [asdict(binding) for binding in answer.bindings],
         "runners_up": [
@@ -111,45 +113,46 @@ def _class(fact: ClassFacts) -> dict[str, Any]:
         "traffic": fact.traffic.name,
         "rate_req_per_s": fact.rate,
         "output_tokens_per_s": fact.output_tokens_per_s,
-        "deployments": [_served(served) for served in fact.served],
+        "deployments": [_deployment(each) for each in fact.deployments],
         **{f"{p.metric}_s": _prediction(p) for p in fact.predictions},
     }
 
 
-def _served(served: Served) -> dict[str, Any]:
-    estimate = served.estimate
+def _deployment(facts: DeploymentFacts) -> dict[str, Any]:
+    served, estimate = facts.served, facts.served.estimate
     return {
         "npu": served.deployment.npu,
         **served.deployment.parallelism.degrees,
         "req_per_s_per_replica": float(estimate.rate),
         "decoding_per_replica": float(estimate.batch),
         "utilisation": served.utilisation,
+        "saturation_share": facts.saturation_share,
         "ttft_mean_s": float(estimate.ttft),
         "tpot_mean_s": float(estimate.tpot),
+        "weak": list(facts.weak),
     }
 
 
 def _prediction(prediction: Prediction) -> dict[str, Any]:
-    # The mean is all that the steady state predicts; percentiles are not known.
     return {
         "mean": prediction.mean,
-        "p50": None,
-        "p95": None,
-        "p99": None,
+        **{str(name): value for name, value in prediction.percentiles.items()},
         "low": prediction.low,
         "high": prediction.high,
-        "target_mean": prediction.target,
+        "targets": dict(prediction.targets),
+        "target_mean": prediction.targets.get("mean"),
         "bound_by": prediction.bound_by,
     }
 
 
-def _memory(plan: Plan, fact: ClassFacts, served: Served) -> dict[str, Any]:
-    memory = memory_needed(plan, served.deployment, fact.traffic)
+def _memory(facts: DeploymentFacts) -> dict[str, Any]:
+    deployment, memory = facts.served.deployment, facts.memory
     return {
-        "npu": served.deployment.npu,
-        "traffic": served.deployment.traffic,
-        "weights_bytes": float(memory.weights),
-        "kv_cache_bytes": float(memory.kv_cache),
-        "activations_bytes": float(memory.activations),
-        "usable_bytes": float(served.estimate.room.own),
+        "npu": deployment.npu,
+        "traffic": deployment.traffic,
+        "weights_bytes": memory.weights,
+        "kv_cache_bytes": memory.cache,
+        "kv_cache_room_bytes": memory.cache_room,
+        "activations_bytes": memory.activations,
+        "usable_bytes": memory.usable,
     }

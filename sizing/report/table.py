@@ -24,11 +24,14 @@ _COLUMNS = (
     "nodes",
     "usd_per_hour",
 )
+_FIGURES = (
+    *(("ttft", name) for name in ("mean", "p50", "p90", "p95", "p99")),
+    *(("tpot", name) for name in ("mean", "p50", "p90", "p95", "p99")),
+    ("e2e", "mean"),
+)
 _PREDICTED = (
     "req_per_s_per_replica",
-    "ttft_mean_s",
-    "tpot_mean_s",
-    "e2e_mean_s",
+    *(f"{metric}_{name}_s" for metric, name in _FIGURES),
 )
 
 
@@ -46,6 +49,8 @@ def as_csv(answer: Answer) -> str:
 
 def _row(served: Served) -> dict[str, Any]:
     row: dict[str, Any] = served.deployment.model_dump(include=set(_COLUMNS))
-    estimate = served.estimate
-    predicted = (estimate.rate, estimate.ttft, estimate.tpot, estimate.e2e)
+    figures = (
+        getattr(getattr(served.latencies, metric), name) for metric, name in _FIGURES
+    )
+    predicted = (served.estimate.rate, *figures)
     return row | dict(zip(_PREDICTED, (float(v) for v in predicted), strict=True))

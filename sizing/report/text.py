@@ -6,15 +6,20 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from model_ops.accuracy import untested
+from model_ops.serving.queueing import Statistic
 from model_ops.units import BYTE, SECOND, WATT
 from problems import catalogue
 from problems.offers import GIVEN
 from problems.plan import Plan, PlannedDeployment, Purchase
+from problems.problem import SizingProblem
 from problems.requirements import requirements
-from problems.serve import Served, memory_needed
+from problems.serve import Served
 from sizing.api import Answer
 from sizing.facts import (
     ClassFacts,
+    DeploymentFacts,
+    MemoryUse,
+    Prediction,
     class_facts,
     emulated,
     provenance,
@@ -22,8 +27,9 @@ from sizing.facts import (
     usd_per_million_tokens,
     usd_per_month,
 )
+from sizing.intervals import WHY, widening
 from sizing.report.console import new_console, plain_table, section, text_of
-from solver.explain import Explanation
+from solver.explain import Explanation, Remedy
 from solver.floors import MEMORY
 from solver.solve import Feasible, Optimal
 
@@ -55,8 +61,7 @@ def _plan(console: Console, answer: Answer, plan: Plan) -> None:
     section(console, "The plan", _deployments(plan))
     section(
         console,
-        "Predicted means at this traffic; 9 of 10 measurements should lie from low "
-        "to high",
+        "Predicted at this traffic; 9 of 10 measured means should lie from low to high",
         _predictions(facts),
     )
     console.print()
@@ -79,7 +84,7 @@ def _plan(console: Console, answer: Answer, plan: Plan) -> None:
 
 def _sentence(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> str:
     bought = " and ".join(_bought(purchase) for purchase in plan.purchases)
-    asked = "; ".join(_asked(fact) for fact in facts)
+    asked = "; ".join(fact.traffic.text for fact in facts)
     per_output, _ = usd_per_million_tokens(plan, facts)
     return (
         f"To serve {answer.problem.model} ({asked}), rent {bought}: "
@@ -99,14 +104,6 @@ def _bought(purchase: Purchase) -> str:
     )
 
 
-def _asked(fact: ClassFacts) -> str:
-    traffic = fact.traffic
-    tokens = f"{traffic.input_tokens:,} tokens in and {traffic.output_tokens:,} out"
-    if traffic.rate is not None:
-        return f"{traffic.rate:,.10g} req/s of {tokens}"
-    return f"{traffic.concurrency:,} requests in flight, each of {tokens}"
-
-
 def _proof(answer: Answer) -> str:
     certificate = answer.outcome.certificate
     what = {
@@ -118,7 +115,8 @@ def _proof(answer: Answer) -> str:
     if answer.status == "optimal":
         return (
             f"Proved optimal: of the {certificate.points:,} deployments evaluated, "
-            f"no combination that meets the targets {what[objective]}."
+            "each at the highest rate its targets allow, no combination that carries "
+            f"the traffic {what[objective]}."
         )
     return (
         f"Not proved optimal in the time given: a plan could be up to "
@@ -130,8 +128,8 @@ def _deployments(plan: Plan) -> RichTable:
     used = {name for d in plan.deployments for name in d.parallelism.degrees}
     degrees = [name for name in ("tp", "pp", "ep", "dp", "cp") if name in used]
     table = plain_table(
-        "traffic", ">replicas", "NPU", *(f">{name}" for name in degrees), ">batch",
-        "precision", ">NPUs", ">nodes", ">USD/h",
+        "traffic", ">replicas", "NPU", *(f">{name}" for name in degrees),
+        ">max seqs", "precision", ">NPUs", ">nodes", ">USD/h",
     )  # fmt: skip
     for d in plan.deployments:
         table.add_row(
@@ -144,22 +142,42 @@ def _deployments(plan: Plan) -> RichTable:
 
 def _predictions(facts: list[ClassFacts]) -> RichTable:
     table = plain_table(
-        "traffic", "latency", ">predicted", ">low", ">high", ">target", "mostly",
+        "traffic", "latency", ">mean", *(f">{name}" for name in _SHOWN), ">low",
+        ">high", ">target", "mostly",
     )  # fmt: skip
     for fact in facts:
         for p in fact.predictions:
-            target = "" if p.target is None else SECOND.format(p.target)
-            values = (SECOND.format(v) for v in (p.mean, p.low, p.high))
-            name = p.metric.upper()
-            table.add_row(fact.traffic.name, name, *values, target, p.bound_by)
+            values = (p.mean, *(p.percentiles[name] for name in _SHOWN), p.low, p.high)
+            table.add_row(
+                fact.traffic.name,
+                p.metric.upper(),
+                *(SECOND.format(value) for value in values),
+                _asked(p),
+                p.bound_by.removesuffix(" bandwidth"),
+            )
     return table
+
+
+_SHOWN: tuple[Statistic, ...] = ("p50", "p95", "p99")
+
+
+def _asked(prediction: Prediction) -> str:
+    """Return a latency's targets, one a line."""
+    return "\n".join(
+        f"{statistic} {SECOND.format(limit)}"
+        for statistic, limit in prediction.targets.items()
+    )
 
 
 def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
     lines = []
     for fact in facts:
-        for served in fact.served:
-            lines += [_load_of(fact, served), _memory_of(plan, fact, served)]
+        for deployment in fact.deployments:
+            lines += [
+                _load_of(fact, deployment),
+                *_weakness_of(deployment),
+                _memory_of(deployment.memory),
+            ]
     for binding in answer.bindings:
         lines.append(
             f"What keeps {binding.where} from more: {binding.requirement} "
@@ -167,7 +185,7 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
         )
     if plan.optimisations.text:
         lines.append(f"As the problem states: {plan.optimisations.text}.")
-    lines.append(_headroom(answer.problem.headroom))
+    lines.append(_headroom(answer.problem))
     if plan.power is not None:
         lines.append(
             f"Power to provision: {WATT.format(plan.power)}, host and cooling included."
@@ -181,43 +199,76 @@ def _risks(facts: list[ClassFacts]) -> Iterator[str]:
     """Yield what the interval says of each target that its high end misses."""
     for fact in facts:
         for p in fact.predictions:
-            if p.target is not None and p.high > p.target:
-                safe = SECOND.format(p.target * p.mean / p.high)
+            for statistic, limit in p.targets.items():
+                over = p.high / p.mean
+                if p.value(statistic) * over <= limit:
+                    continue
+                alike = "" if statistic == "mean" else ", if it is off as means are"
                 yield (
-                    "The proof is about the model: the measured mean "
-                    f"{p.metric.upper()} of {fact.traffic.name} may reach "
-                    f"{SECOND.format(p.high)}, above the target. To hold the target "
-                    f"there too, ask for {safe}."
+                    f"The proof is about the model: the measured {statistic} "
+                    f"{p.metric.upper()} of {fact.traffic.name} may exceed the target "
+                    f"and reach {SECOND.format(p.value(statistic) * over)}{alike}. To "
+                    f"hold the target there too, ask for {SECOND.format(limit / over)}."
                 )
 
 
-def _headroom(free: float) -> str:
+def _headroom(problem: SizingProblem) -> str:
+    """Return what the targets leave to spare capacity, and how much there is."""
+    statistics = {t.statistic for each in problem.traffic for t in each.targets}
+    free = problem.headroom
     kept = f"{free:.0%} of it is kept free" if free else "none is kept free"
+    spare = f"need spare capacity: {kept} (--headroom)."
+    if any(each.goodput for each in problem.traffic) or statistics - {"mean"}:
+        return (
+            "Percentiles hold for random arrivals at the stated rate. Failures and "
+            f"more traffic than stated {spare}"
+        )
+    if statistics:
+        return (
+            "Targets on means say nothing of the slowest requests: ask for percentiles "
+            f"(--ttft 'p99 2 s'). Failures and more traffic than stated {spare}"
+        )
     return (
-        "Targets are on means of steady traffic. Bursts, failures and percentiles need "
-        f"spare capacity: {kept} (--headroom)."
+        "No latency is asked for: replicas may be loaded until queues grow without "
+        f"end. Failures and more traffic than stated {spare}"
     )
 
 
-def _load_of(fact: ClassFacts, served: Served) -> str:
+def _load_of(fact: ClassFacts, facts: DeploymentFacts) -> str:
+    served = facts.served
     return (
         f"{_place(served.deployment)} for {fact.traffic.name}: each replica gets "
-        f"{_share(served)}, {served.utilisation:.0%} of what targets and memory allow."
+        f"{_share(served)}, {served.utilisation:.0%} of what targets and memory allow, "
+        f"{facts.saturation_share:.0%} of what saturates it."
     )
 
 
-def _memory_of(plan: Plan, fact: ClassFacts, served: Served) -> str:
-    memory = memory_needed(plan, served.deployment, fact.traffic)
-    usable = float(served.estimate.room.own)
-    parts = {
-        "weights": memory.weights,
-        "KV cache": memory.kv_cache,
-        "activations": memory.activations,
-    }
-    listed = ", ".join(f"{k} {BYTE.format(float(v))}" for k, v in parts.items())
+def _weakness_of(facts: DeploymentFacts) -> Iterator[str]:
+    """Yield why a deployment's figures are less certain, if they are."""
+    if facts.weak:
+        ttft, tpot = (widening(facts.weak, metric) for metric in ("ttft", "tpot"))
+        yield (
+            "Its figures are less certain, their intervals wider "
+            f"(TTFT x {ttft:g}, TPOT x {tpot:g}): "
+            f"{'; '.join(WHY[reason] for reason in facts.weak)}."
+        )
+
+
+def _memory_of(memory: MemoryUse) -> str:
+    total, usable, weights, activations, cache, room = (
+        BYTE.format(value)
+        for value in (
+            memory.total,
+            memory.usable,
+            memory.weights,
+            memory.activations,
+            memory.cache,
+            memory.cache_room,
+        )
+    )
     return (
-        f"Its memory per NPU, batch full: {BYTE.format(float(memory.total))} of "
-        f"{BYTE.format(usable)} usable ({listed})."
+        f"Its memory per NPU: {total} of {usable} usable in use on average (weights "
+        f"{weights}, activations {activations}, KV cache {cache} of {room})."
     )
 
 
@@ -285,6 +336,14 @@ def _infeasible(console: Console, answer: Answer, explanation: Explanation) -> N
         possible = "yes" if f.possible else "no"
         table.add_row(f.requirement, f.wanted, f.least, possible, f.reason)
     section(console, "The least that each could be by itself", table)
+    _ways_out(console, answer, explanation)
+
+
+def _ways_out(console: Console, answer: Answer, explanation: Explanation) -> None:
+    if explanation.remedies:
+        console.print()
+    for remedy in explanation.remedies:
+        console.print(f"- {_remedy(remedy)}")
     if explanation.relaxations:
         table = plain_table("requirement", ">asked", ">needed", ">then USD/h", ">NPUs")
         for relaxed in explanation.relaxations:
@@ -298,7 +357,7 @@ def _infeasible(console: Console, answer: Answer, explanation: Explanation) -> N
             )
         title = "What to give up: any one of these alone makes a plan possible"
         section(console, title, table)
-    elif len(requirements(answer.problem)) > 1 and conflicts != (MEMORY,):
+    elif len(requirements(answer.problem)) > 1 and explanation.conflicts != (MEMORY,):
         console.print("No single relaxation suffices; more than one must move.")
     if not explanation.complete:
         console.print()
@@ -306,6 +365,13 @@ def _infeasible(console: Console, answer: Answer, explanation: Explanation) -> N
             "The time was up before all was known: the conflict may be smaller, and "
             "more may help. Give more --time-limit."
         )
+
+
+def _remedy(remedy: Remedy) -> str:
+    return (
+        f"{remedy.requirement} of {remedy.wanted} fails through load: hardly loaded it "
+        f"is {remedy.alone}; {remedy.replicas} would meet it."
+    )
 
 
 def _alone(answer: Answer, label: str) -> str:

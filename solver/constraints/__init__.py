@@ -8,10 +8,18 @@ from solver.constraints.availability import availability
 from solver.constraints.budget import budget
 from solver.constraints.demand import demand
 from solver.constraints.hosts import hosts
+from solver.constraints.pools import pools
 from solver.constraints.power import power
 from solver.variables import Variables
 
 Constraint = Callable[[cp_model.CpModel, Variables], None]
 
-CONSTRAINTS: tuple[Constraint, ...] = (demand, hosts, availability, budget, power)
+CONSTRAINTS: tuple[Constraint, ...] = (
+    demand,
+    pools,
+    hosts,
+    availability,
+    budget,
+    power,
+)
 """Every constraint of the model; a plan satisfies them all."""

@@ -49,6 +49,15 @@ def test_mean_batch_may_be_a_fraction_and_must_be_said(good_plan: Plan) -> None:
         Plan.model_validate(data)
 
 
+def test_the_rate_that_targets_allow_must_be_said(good_plan: Plan) -> None:
+    data = good_plan.model_dump()
+    data["deployments"][0]["rate"] = 0.01
+    assert Plan.model_validate(data).deployments[0].rate == 0.01
+    del data["deployments"][0]["rate"]
+    with pytest.raises(ValidationError, match="rate"):
+        Plan.model_validate(data)
+
+
 def test_expert_data_and_context_parallel_are_one_unless_said(good_plan: Plan) -> None:
     for deployment in good_plan.deployments:
         assert (deployment.ep, deployment.dp, deployment.cp) == (1, 1, 1)
@@ -64,6 +73,9 @@ def test_expert_data_and_context_parallel_are_one_unless_said(good_plan: Plan) -
         {"mean_batch": 0.0},
         {"mean_batch": -1.0},
         {"mean_batch": None},
+        {"rate": 0.0},
+        {"rate": -1.0},
+        {"rate": None},
         {"ep": 0},
         {"ep": -2},
         {"ep": 1.5},

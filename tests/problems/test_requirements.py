@@ -65,6 +65,51 @@ def test_all_dropped_leaves_the_demand_alone(good_problem: SizingProblem) -> Non
     assert [t.rate for t in bare.traffic] == [t.rate for t in good_problem.traffic]
 
 
+def percentiles(*targets: tuple[str, str, str], **more: object) -> SizingProblem:
+    stated = [dict(zip(("metric", "statistic", "at_most"), t, strict=True))
+              for t in targets]  # fmt: skip
+    traffic = {"input_tokens": 10, "output_tokens": 10, "rate": "1 req/s"}
+    traffic |= {"targets": stated, **more}
+    return problem_of({"model": "gpt2", "traffic": [traffic]}, "file")
+
+
+def test_statistics_of_one_latency_move_apart() -> None:
+    problem = percentiles(
+        ("ttft", "p50", "1 s"), ("ttft", "p99", "2 s"), ("ttft", "mean", "1.5 s")
+    )
+    median, tail, mean = requirements(problem)
+    assert [r.label for r in (median, tail, mean)] == [
+        "p50 TTFT",
+        "p99 TTFT",
+        "mean TTFT",
+    ]
+    assert tail.target is not None
+    assert tail.target[1].statistic == "p99"
+    moved = requirements(tail.moved(problem, 9.0))
+    assert [r.value for r in moved] == [1.0, 9.0, 1.5]
+    assert [r.label for r in requirements(tail.moved(problem, None))] == [
+        "p50 TTFT",
+        "mean TTFT",
+    ]
+
+
+def test_goodput_is_the_share_that_may_miss_it() -> None:
+    goodput = {"share": 0.95, "ttft": "2 s", "tpot": "50 ms"}
+    problem = percentiles(("e2e", "mean", "9 s"), goodput=goodput)
+    mean, misses = requirements(problem)
+    assert mean.goodput is None
+    assert misses.goodput == (0, problem.traffic[0].goodput)
+    assert misses.label == "goodput misses"
+    assert misses.value == pytest.approx(0.05)
+    assert misses.text(misses.value) == "5 %"
+    moved = misses.moved(problem, 0.2).traffic[0].goodput
+    assert moved is not None
+    assert moved.share == pytest.approx(0.8)
+    assert moved.limits == {"ttft": 2.0, "tpot": 0.05}
+    for nothing in (None, 1.0):
+        assert misses.moved(problem, nothing).traffic[0].goodput is None
+
+
 def test_values_as_people_read_them(good_problem: SizingProblem) -> None:
     by_label = {r.label: r for r in requirements(good_problem)}
     assert by_label["chat mean TPOT"].text(0.05) == "50 ms"

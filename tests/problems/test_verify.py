@@ -8,7 +8,9 @@ import pytest
 from problems.optimisations import LoraTable, Optimisations, SpeculationTable
 from problems.plan import Plan
 from problems.problem import Limits, SizingProblem
-from problems.verify import Violation, latency, violations
+from problems.serve import Station
+from problems.traffic import LatencyTarget
+from problems.verify import Violation, violations
 
 Mutation = Callable[[Plan], Plan]
 
@@ -72,23 +74,40 @@ def using(**tables: Any) -> Mutation:
 CERTAIN = SpeculationTable(drafter="ngram", guessed=4, acceptance=1.0)
 
 CAUGHT_ALONE = {
-    "adapters-not-the-problems": (using(lora=LoraTable(rank=1)), "optimisations"),
+    "adapters-not-the-problems": (
+        both(
+            using(lora=LoraTable(rank=1)),
+            deployed(0, mean_batch=34.3),
+            deployed(1, mean_batch=16.9),
+        ),
+        "optimisations",
+    ),
     "replicas-too-few": (deployed(0, replicas=2, npus=4), "chat demand"),
-    "users-too-few": (deployed(1, mean_batch=15.0), "users demand"),
-    "batch-below-its-mean": (deployed(0, batch=43), "batch"),
-    "batch-is-its-mean": (deployed(1, batch=16), "batch"),
-    "mean-above-its-batch": (deployed(0, mean_batch=32.8), "batch"),
-    "batch-for-memory": (deployed(1, batch=1024), "memory"),
-    "prompts-too-many": (deployed(1, chunk_tokens=90), "prompts"),
+    "rate-below-its-share": (deployed(0, rate=16.6, mean_batch=26.4), "chat demand"),
+    "users-too-few": (deployed(1, rate=6.0, mean_batch=15.5), "users demand"),
+    "mean-batch-understated": (deployed(0, mean_batch=28.5), "mean_batch"),
+    "mean-batch-overstated": (deployed(0, mean_batch=30.5), "mean_batch"),
+    "users-mean-batch-understated": (deployed(1, mean_batch=15.6), "mean_batch"),
+    "rate-beyond-the-steps": (deployed(1, rate=50.0), "rate"),
+    "slots-too-few-for-the-rate": (deployed(0, batch=16), "rate"),
+    "chunks-too-small-for-the-prompts": (deployed(1, chunk_tokens=80), "rate"),
+    "no-room-for-a-request": (deployed(1, batch=100_000), "memory"),
     "pp-exceeds-layers": (
         both(
-            deployed(1, pp=40, npus=80, nodes=10, usd_per_hour=80.0),
+            deployed(1, pp=40, mean_batch=71.0),
+            deployed(1, npus=80, nodes=10, usd_per_hour=80.0),
             bought(1, hosts=10, npus=80, usd_per_hour=80.0, power=80 * 350 * 2.17),
         ),
         "parallelism",
     ),
-    "precision-not-allowed": (deployed(0, precision="fp8"), "precision"),
-    "npu-is-not-the-offers": (deployed(1, npu="h100-sxm"), "hardware"),
+    "precision-not-allowed": (
+        deployed(0, precision="fp8", mean_batch=27.5),
+        "precision",
+    ),
+    "npu-is-not-the-offers": (
+        deployed(1, npu="h100-sxm", rate=18.0, mean_batch=17.9),
+        "hardware",
+    ),
     "cost-understated": (
         both(bought(0, usd_per_hour=15.99), deployed(0, usd_per_hour=15.99)),
         "cost",
@@ -141,10 +160,10 @@ CAUGHT = {
     "model": (lambda plan: plan.model_copy(update={"model": "llama-3-8b"}), "model"),
     "guesses-not-the-problems": (using(speculation=CERTAIN), "optimisations"),
     "class-unserved": (without("deployments", 1), "users demand"),
-    "batch-for-ttft": (deployed(0, batch=151, mean_batch=128.0), "chat mean TTFT"),
-    "batch-for-tpot": (deployed(0, batch=151, mean_batch=128.0), "chat mean TPOT"),
-    "batch-for-e2e": (deployed(0, batch=151, mean_batch=128.0), "chat mean E2E"),
-    "endless-prompts": (deployed(0, chunk_tokens=100), "prompts"),
+    "rate-for-ttft": (deployed(0, rate=30.0, mean_batch=72.0), "chat mean TTFT"),
+    "rate-for-tpot": (deployed(0, rate=30.0, mean_batch=72.0), "chat mean TPOT"),
+    "rate-for-e2e": (deployed(0, rate=30.0, mean_batch=72.0), "chat mean E2E"),
+    "endless-prompts": (deployed(0, chunk_tokens=100), "rate"),
     "tp-divides-no-heads": (deployed(0, tp=3, npus=9), "parallelism"),
     "class-unknown": (deployed(0, traffic="caht"), "traffic"),
     "offer-not-offered": (deployed(0, offer="h100-sxm|x|y|z|"), "hardware"),
@@ -189,6 +208,7 @@ def over_two_nodes(tp: int, pp: int, nodes: int) -> Mutation:
     """Return the mutation to one chat replica on two whole nodes."""
     return both(
         deployed(0, tp=tp, pp=pp, replicas=1, npus=16, nodes=nodes, usd_per_hour=32.0),
+        deployed(0, mean_batch=20.8 if tp == 8 else 23.8),
         bought(0, hosts=2, npus=16, usd_per_hour=32.0, power=16 * 1730.0),
     )
 
@@ -229,13 +249,55 @@ def test_deployments_on_one_purchase_share_its_cost(
         assert broken(good_problem, plan) == caught
 
 
-def test_a_plan_that_just_fits_its_batch_passes(
+TARGETS = [
+    (metric, statistic)
+    for metric in ("ttft", "tpot", "e2e")
+    for statistic in ("mean", "p50", "p90", "p95", "p99")
+]
+
+
+def asked(problem: SizingProblem, *targets: LatencyTarget) -> SizingProblem:
+    """Return the problem with other targets of its first class."""
+    chat, users = problem.traffic
+    changed = chat.model_copy(update={"targets": targets})
+    return problem.model_copy(update={"traffic": (changed, users)})
+
+
+@pytest.mark.parametrize(("metric", "statistic"), TARGETS)
+def test_each_target_missed_is_caught_alone(
+    good_problem: SizingProblem, good_plan: Plan, metric: Any, statistic: Any
+) -> None:
+    chat, traffic = good_plan.deployments[0], good_problem.traffic[0]
+    figures = Station.of(good_plan, chat, traffic).latencies(chat.rate)
+    exact = float(getattr(getattr(figures, metric), statistic))
+    for factor, caught in (
+        (1.005, set()),
+        (0.98, {f"chat {statistic} {metric.upper()}"}),
+    ):
+        limit = LatencyTarget(
+            metric=metric, statistic=statistic, at_most=exact * factor
+        )
+        assert broken(asked(good_problem, limit), good_plan) == caught
+
+
+def test_a_pool_too_small_for_its_rate_is_caught_alone(
     good_problem: SizingProblem, good_plan: Plan
 ) -> None:
-    # 16 + 2 sqrt(16) is 24 without rounding; 32.5 + 2 sqrt(32.5) is below 44.
-    assert good_plan.deployments[1].batch == 24
-    assert broken(good_problem, deployed(0, mean_batch=32.5)(good_plan)) == set()
-    assert broken(good_problem, deployed(0, batch=45)(good_plan)) == set()
+    """Three replicas behind a router wait less than one that takes all the chance."""
+    chat, traffic = good_plan.deployments[0], good_problem.traffic[0]
+    lone = chat.model_copy(update={"replicas": 1})
+    waits = [
+        float(Station.of(good_plan, each, traffic).latencies(chat.rate).ttft.p99)
+        for each in (chat, lone)
+    ]
+    between = (waits[0] * waits[1]) ** 0.5
+    limit = LatencyTarget(metric="ttft", statistic="p99", at_most=between)
+    chat_alone, users = asked(good_problem, limit).traffic
+    quiet = chat_alone.model_copy(update={"rate": 18.0})
+    problem = good_problem.model_copy(update={"traffic": (quiet, users)})
+    assert broken(problem, good_plan) == set()
+    fewer = deployed(0, replicas=1, npus=2)
+    assert broken(problem, fewer(good_plan)) == {"chat p99 TTFT"}
 
 
 LIMITS = {
@@ -263,7 +325,7 @@ def test_each_limit_exceeded_is_caught_alone(
 
 
 def test_headroom_counts(good_problem: SizingProblem, good_plan: Plan) -> None:
-    # 3 x 19 req/s of capacity cover 50 req/s, but not 50 / 0.8.
+    # 3 x 18 req/s of capacity cover 50 req/s, but not 50 / 0.8.
     wary = good_problem.model_copy(update={"headroom": 0.2})
     assert "chat demand" in broken(wary, good_plan)
 
@@ -282,20 +344,6 @@ def test_chunks_no_longer_than_allowed_pass(
     more = good_problem.model_copy(update={"chunk_tokens": 4096})
     longer = _changed(good_plan, "deployments", 0, {"chunk_tokens": 4096})
     assert "chunk_tokens" not in broken(more, longer)
-
-
-def test_end_to_end_is_the_first_token_and_the_steps_after(
-    good_problem: SizingProblem,
-) -> None:
-    traffic = good_problem.traffic[0]
-    ttft, tpot, e2e = traffic.targets
-
-    class State:
-        ttft, tpot = 0.5, 0.01
-
-    assert latency(State, ttft, traffic) == 0.5
-    assert latency(State, tpot, traffic) == 0.01
-    assert latency(State, e2e, traffic) == pytest.approx(0.5 + 199 * 0.01)
 
 
 def test_violation_reads_as_a_sentence() -> None:

@@ -196,7 +196,8 @@ def test_replicas_and_ranks_take_energy_each(genz: Genz) -> None:
         estimated(genz, "--rate", f"{4 * n} req/s", "--replicas", n)["energy"]
         for n in (1, 2)
     )
-    assert two == {name: pytest.approx(value) for name, value in one.items()}
+    # Two replicas take turns: each sees more even arrivals, and a batch a little other.
+    assert two == {name: pytest.approx(v, rel=1e-3) for name, v in one.items()}
     wide = estimated(genz, "--tp", 2, "--rate", "4 req/s")["energy"]
     per_token = 2 * wide["watts_per_npu"] / 800
     assert wide["joules_per_output_token"] == pytest.approx(per_token)

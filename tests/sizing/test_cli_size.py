@@ -48,7 +48,7 @@ ROW = {
     "nodes": int,
     "usd_per_hour": float,
 }
-PREDICTED = ("mean", "p50", "p95", "p99", "low", "high")
+PREDICTED = ("mean", "p50", "p90", "p95", "p99", "low", "high")
 
 
 def sized(genz: Genz, *arguments: object) -> Any:
@@ -104,8 +104,12 @@ def test_json_predictions(genz: Genz) -> None:
     for metric in ("ttft_s", "tpot_s", "e2e_s"):
         assert set(PREDICTED) <= set(chat[metric])
         assert chat[metric]["low"] < chat[metric]["mean"] < chat[metric]["high"]
-        for percentile in ("p50", "p95", "p99"):
-            assert chat[metric][percentile] is None, "predicts means alone"
+        percentiles = [chat[metric][name] for name in ("p50", "p90", "p95", "p99")]
+        assert percentiles == sorted(percentiles)
+        assert chat[metric]["p50"] < chat[metric]["p99"]
+    assert chat["ttft_s"]["targets"] == {"mean": 1.0}
+    assert chat["tpot_s"]["target_mean"] == 0.05
+    assert chat["e2e_s"]["targets"] == {}
     assert chat["ttft_s"]["mean"] <= 1.0 * (1 + 1e-6)
     assert chat["tpot_s"]["mean"] <= 0.05 * (1 + 1e-6)
     assert chat["e2e_s"]["mean"] == pytest.approx(
@@ -122,9 +126,10 @@ def test_json_predictions(genz: Genz) -> None:
     for metric in ("ttft", "tpot"):
         mean = chat[f"{metric}_s"]["mean"]
         assert served[f"{metric}_mean_s"] == pytest.approx(mean)
-    # Little's law: each decoding request stays for 199 steps.
+    # Little's law: each decoding request stays for 199 steps. Batch and TPOT are
+    # approximated one by one, each to about 1 % at this load.
     assert served["decoding_per_replica"] == pytest.approx(
-        served["req_per_s_per_replica"] * 199 * served["tpot_mean_s"], rel=1e-6
+        served["req_per_s_per_replica"] * 199 * served["tpot_mean_s"], rel=0.02
     )
     assert served["decoding_per_replica"] <= row["mean_batch"]
     assert 0 < served["utilisation"] <= 1
@@ -137,8 +142,10 @@ SERVED = {
     "req_per_s_per_replica",
     "decoding_per_replica",
     "utilisation",
+    "saturation_share",
     "ttft_mean_s",
     "tpot_mean_s",
+    "weak",
 }
 MIXED = (
     *("--model", "llama-3.1-8b", "--npu", "l40s", "--npu", "h100-sxm"),
@@ -253,6 +260,9 @@ def test_csv(genz: Genz) -> None:
         )
         assert 0 < ttft <= 1.0
         assert 0 < tpot <= 0.05
+        for metric in ("ttft", "tpot"):
+            percentiles = [float(row[f"{metric}_p{p}_s"]) for p in (50, 90, 95, 99)]
+            assert percentiles == sorted(percentiles)
         assert e2e == pytest.approx(ttft + 199 * tpot)
 
 
@@ -261,7 +271,8 @@ def test_csv_without_a_plan_is_a_header(genz: Genz) -> None:
     assert (ran.code, ran.err) == (3, "")
     header = ran.out.splitlines()[0]
     assert header.startswith("status,traffic,npu,")
-    assert header.endswith(",req_per_s_per_replica,ttft_mean_s,tpot_mean_s,e2e_mean_s")
+    assert header.endswith(",tpot_p90_s,tpot_p95_s,tpot_p99_s,e2e_mean_s")
+    assert ",req_per_s_per_replica,ttft_mean_s,ttft_p50_s,ttft_p90_s," in header
     assert len(ran.out.splitlines()) == 1
 
 
@@ -630,7 +641,10 @@ def test_long_waits_take_no_place_in_the_batch(genz: Genz) -> None:
     )
     assert estimated.code == 0
     assert estimated.json["ttft_s"]["mean"] <= 10.0
-    assert answer["total_npus"] == row["npus"] == 8
+    assert answer["total_npus"] == row["npus"]
+    # Most of the users wait for their first token.
+    (each,) = answer["predictions"][0]["deployments"]
+    assert 0 < 2 * each["decoding_per_replica"] * row["replicas"] < 64
 
 
 @pytest.mark.parametrize("npu", ["h100-sxm", "l40s", "*"])

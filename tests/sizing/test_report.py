@@ -15,6 +15,12 @@ BASE = (
     *("--input-tokens", "1000", "--output-tokens", "200", "--rate", "5 req/s"),
 )
 FEASIBLE = (*BASE, "--ttft", "1 s", "--tpot", "50 ms")
+# Two H100 are loaded close to saturation, and no latency forbids it.
+CROWDED = (*BASE, "--npu", "h100-sxm", "--rate", "49 req/s", "--max-npus", "2")
+TOO_FEW = (
+    *(*BASE, "--npu", "h100-sxm", "--rate", "45 req/s", "--max-npus", "2"),
+    *("--ttft", "p99 100 ms", "--tpot", "50 ms"),
+)
 INFEASIBLE = (*BASE, "--ttft", "1 s", "--tpot", "1 ms", "--budget", "10 USD/h")
 
 
@@ -71,24 +77,155 @@ def test_text_and_json_of_a_plan_state_the_same(genz: Genz, feasible: str) -> No
     for binding in answer["binding"]:
         assert f"{binding['requirement']} ({binding['reason']})" in lines
         assert re.fullmatch(
-            r"at a mean batch of [\d.]+ it just holds, at [\d.]+ it does not",
+            r"at [\d.]+ req/s it holds, at [\d.]+ it does not; hardly loaded "
+            r"[\d.]+ m?s, at this plan's [\d.]+ req/s [\d.]+ m?s, \d+% of it "
+            r"(queueing|sharing steps|load)",
             binding["reason"],
         )
 
 
-def test_predictions_meet_the_targets_beside_them(feasible: str) -> None:
-    unit = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def predicted(text: str) -> dict[str, list[float]]:
+    """Return mean, p50, p95, p99, low and high seconds of each latency."""
     rows = re.findall(
-        r"^traffic\s+(?:TTFT|TPOT)\s+" + r"([\d.]+) (\w+)\s+" * 4, feasible, flags=re.M
+        r"^traffic\s+(TTFT|TPOT|E2E)\s+" + r"([\d.]+) (\w+)\s+" * 6, text, flags=re.M
     )
-    assert len(rows) == 2
-    for row in rows:
-        mean, low, high, target = (
-            float(value) * unit[name]
-            for value, name in zip(row[::2], row[1::2], strict=True)
-        )
+    return {
+        name: [float(v) * UNIT[u] for v, u in zip(row[::2], row[1::2], strict=True)]
+        for name, *row in rows
+    }
+
+
+def test_predictions_meet_the_targets_beside_them(feasible: str) -> None:
+    figures = predicted(feasible)
+    assert set(figures) == {"TTFT", "TPOT", "E2E"}
+    for mean, p50, p95, p99, low, high in figures.values():
         assert low < mean < high
-        assert mean <= target
+        assert p50 < p95 < p99
+    assert figures["TTFT"][0] <= 1.0
+    assert figures["TPOT"][0] <= 0.05
+    assert re.search(r"^traffic\s+TTFT\s.*mean 1 s", feasible, flags=re.M)
+    assert re.search(r"^traffic\s+TPOT\s.*mean 50 ms", feasible, flags=re.M)
+
+
+def test_several_targets_of_one_latency_are_all_shown(genz: Genz) -> None:
+    question = (
+        *BASE,
+        "--ttft",
+        "p99 400 ms",
+        "--ttft",
+        "200 ms",
+        "--tpot",
+        "p95 60 ms",
+    )
+    text = genz("size", *question).out
+    assert re.search(r"^traffic\s+TTFT\s.*p99 400 ms", text, flags=re.M)
+    assert re.search(r"^\s+mean 200 ms\s*$", text, flags=re.M)
+    figures = predicted(text)
+    assert figures["TTFT"][0] <= 0.2
+    assert figures["TTFT"][3] <= 0.4
+    assert figures["TPOT"][2] <= 0.06
+    answer = genz("size", *question, "--format", "json").json
+    assert answer["predictions"][0]["ttft_s"]["targets"] == {"p99": 0.4, "mean": 0.2}
+    # Only what was asked for as a mean is called one.
+    assert answer["predictions"][0]["tpot_s"]["target_mean"] is None
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (("--ttft", "1 s"), "Targets on means say nothing of the slowest requests"),
+        (("--ttft", "p99 1 s"), "Percentiles hold for random arrivals"),
+        (("--ttft", "p99 1 s", "--tpot", "50 ms"), "Percentiles hold"),
+        ((), "No latency is asked for"),
+    ],
+    ids=["means", "percentiles", "both", "none"],
+)
+def test_what_targets_leave_to_spare_capacity(
+    genz: Genz, targets: tuple[str, ...], said: str
+) -> None:
+    text = " ".join(genz("size", *BASE, *targets, "--headroom", "0.2").out.split())
+    assert said in text
+    assert "need spare capacity: 20% of it is kept free" in text
+
+
+def test_an_interval_above_a_target_says_what_to_ask_for(genz: Genz) -> None:
+    question = (*BASE, "--tpot", "p95 50 ms")
+    answer = genz("size", *question, "--format", "json").json
+    tpot = answer["predictions"][0]["tpot_s"]
+    assert tpot["p95"] <= 0.05 < tpot["p95"] * tpot["high"] / tpot["mean"]
+    text = " ".join(genz("size", *question).out.split())
+    assert "the measured p95 TPOT of traffic may exceed the target" in text
+    # TPOT is up to 1.5 times what is predicted.
+    assert "ask for 33.3 ms" in text
+
+
+def test_near_saturation_is_said_and_widens_the_interval(genz: Genz) -> None:
+    answer = genz("size", *CROWDED, "--format", "json").json
+    (chat,) = answer["predictions"]
+    (each,) = chat["deployments"]
+    assert each["saturation_share"] > 0.9
+    assert each["weak"][0] == "near_saturation"
+    # Times what the model's own error is.
+    assert chat["ttft_s"]["high"] / chat["ttft_s"]["mean"] == pytest.approx(1.71 * 1.7)
+    assert chat["tpot_s"]["high"] / chat["tpot_s"]["mean"] == pytest.approx(1.5 * 1.2)
+    for end in ("low", "high"):
+        parts = chat["ttft_s"][end] + 199 * chat["tpot_s"][end]
+        assert chat["e2e_s"][end] == pytest.approx(parts, rel=1e-3)
+    text = " ".join(genz("size", *CROWDED).out.split())
+    assert (
+        "Its figures are less certain, their intervals wider (TTFT x 1.7, TPOT x "
+        "1.2): close to saturation a little more load is a long wait"
+    ) in text
+    calm = genz("size", *FEASIBLE, "--format", "json").json["predictions"][0]
+    assert calm["deployments"][0]["weak"] == []
+    assert calm["ttft_s"]["high"] / calm["ttft_s"]["mean"] == pytest.approx(1.71)
+    assert "less certain" not in genz("size", *FEASIBLE).out.split("No kernel")[0]
+
+
+def test_memory_in_use_is_within_what_there_is(genz: Genz) -> None:
+    for question in (FEASIBLE, CROWDED):
+        answer = genz("size", *question, "--format", "json").json
+        (memory,) = answer["memory"]
+        assert 0 < memory["kv_cache_bytes"] <= memory["kv_cache_room_bytes"]
+        held = ("weights_bytes", "activations_bytes", "kv_cache_room_bytes")
+        assert sum(memory[key] for key in held) == pytest.approx(memory["usable_bytes"])
+    # By Little's law, each of those that decode holds its prompt and half its answer:
+    # 2 x 32 layers x 8 heads x 128 x 2 bytes per token.
+    (each,) = answer["predictions"][0]["deployments"]
+    tokens = each["decoding_per_replica"] * (1000 + 200 / 2)
+    assert memory["kv_cache_bytes"] == pytest.approx(tokens * 131_072, rel=0.05)
+
+
+def test_a_target_that_fails_through_load_names_a_remedy(genz: Genz) -> None:
+    ran = genz("size", *TOO_FEW, "--format", "json")
+    assert ran.code == 3
+    explanation = ran.json["explanation"]
+    assert set(explanation["conflicts"]) == {"p99 TTFT", "NPU limit"}
+    (remedy,) = explanation["remedies"]
+    assert remedy["requirement"] == "p99 TTFT"
+    assert float(remedy["alone"].removesuffix(" ms")) < 100.0
+    # It is the plan without the limit.
+    free = [a for a in TOO_FEW if a not in ("--max-npus", "2")]
+    answer = genz("size", *free, "--format", "json").json
+    (row,), (each,) = answer["plan"], answer["predictions"][0]["deployments"]
+    assert remedy["replicas"] == (
+        f"{row['replicas']} x {row['npu']} tp={row['tp']} pp={row['pp']} at "
+        f"{each['saturation_share']:.0%} of saturation"
+    )
+    text = " ".join(genz("size", *TOO_FEW).out.split())
+    assert (
+        f"p99 TTFT of 100 ms fails through load: hardly loaded it is {remedy['alone']};"
+        f" {remedy['replicas']} would meet it."
+    ) in text
+
+
+def test_no_remedy_where_no_hardware_is_fast_enough(genz: Genz) -> None:
+    explanation = genz("size", *INFEASIBLE, "--format", "json").json["explanation"]
+    assert explanation["conflicts"] == ["mean TPOT"]
+    assert explanation["remedies"] == []
 
 
 def test_text_and_json_of_no_plan_state_the_same(genz: Genz, infeasible: str) -> None:

@@ -61,24 +61,28 @@ class Toys:
     @staticmethod
     def instance(
         offers: Sequence[Offer],
-        replicas: Sequence[tuple[int, int, int, float]],
+        replicas: Sequence[tuple[Any, ...]],
         demand: Sequence[float],
         objective: Any = "cost",
         **limits: Any,
     ) -> Instance:
-        """Return an instance; replicas are (class, offer, NPUs, capacity)."""
+        """Return an instance; replicas are (class, offer, NPUs, capacity, pool).
+
+        The pool, the fewest that may be counted, is one if it is not said.
+        """
         candidates = [
             Candidate(
                 traffic=traffic,
                 offer=number,
                 split=Parallelism(npus),
-                mean_batch=1.0,
+                rate=capacity,
                 precision=BF16,
                 npus=npus,
                 slot=offers[number].slot(npus),
                 capacity=capacity,
+                least=pool[0] if pool else 1,
             )
-            for traffic, number, npus, capacity in replicas
+            for traffic, number, npus, capacity, *pool in replicas
         ]
         return Instance(
             tuple(candidates), tuple(offers), tuple(demand), Limits(**limits), objective

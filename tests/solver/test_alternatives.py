@@ -6,14 +6,19 @@ from typing import Any
 
 import pytest
 
-from model_ops.profiler.parallelism import Parallelism
 from problems.plan import PlannedDeployment
 from problems.problem import SizingProblem
 from problems.requirements import requirements
+from problems.serve import Station
 from problems.verify import violations
 from solver import solve
-from solver.alternatives import Binding, batch_bindings, limit_bindings, runners_up
-from solver.candidates import Table
+from solver.alternatives import (
+    Binding,
+    batch_bindings,
+    limit_bindings,
+    runners_up,
+)
+from solver.candidates import MOST_LOAD
 from solver.model import Choice, SolveOptions
 from solver.solve import Feasible, Infeasible, Optimal, Workspace, objective_value
 
@@ -39,6 +44,7 @@ WHOLE = {
         {"npu": "l40s", "usd_per_hour": 6.0, "npus": 8},
     ]
 }
+ALONE = {"npu": "h100-sxm", "usd_per_hour": 2.5, "npus": 1, "whole_instance": True}
 PROBLEMS: dict[str, dict[str, Any]] = {
     "as-it-is": {},
     "whole-hosts": {"prices": WHOLE},
@@ -163,50 +169,56 @@ def test_runners_up_of_the_catalogue_are_its_best(
 # What binds
 
 
-def table_of(told: Chosen, deployment: PlannedDeployment) -> Table:
-    (table,) = [
-        table
-        for table in told.workspace.tables
-        if table.traffic.name == deployment.traffic
-        and table.precision.name == deployment.precision
-    ]
-    return table
-
-
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_the_next_batch_breaks_what_binds(
+def test_a_little_more_load_breaks_what_binds(
     chosen: Callable[[str], Chosen], name: str
 ) -> None:
     told = chosen(name)
     assert len(told.bindings) >= len(told.plan.deployments)
     for deployment, binding in told.deployments():
-        table = table_of(told, deployment)
-        split = table.splits.index(Parallelism(deployment.tp, deployment.pp))
-        npu = [npu.name for npu in table.npus].index(deployment.npu)
-        larger = [b for b in table.batches[split] if b > deployment.mean_batch]
-        place = f"{deployment.npu} tp={deployment.tp} pp={deployment.pp}"
-        assert binding.where == place
-        if not larger:
-            assert binding.requirement == "batch cap"
+        (traffic,) = [t for t in told.problem.traffic if t.name == deployment.traffic]
+        assert binding.where == f"{deployment.npu} {deployment.parallelism.text}"
+        station = Station.of(told.plan, deployment, traffic)
+        if binding.requirement == "throughput":
+            full = float(station.latencies(deployment.rate).utilisation)
+            assert not traffic.targets or full >= MOST_LOAD * 0.999
             continue
-        at = (npu, split, list(table.batches[split]).index(larger[0]))
-        late = [
-            f"{table.traffic.name} {target.label}"
-            for target in table.traffic.targets
-            if not table.latency(target.metric)[at] <= target.at_most
-        ]
-        full = table.free_memory[at] < 0
-        if binding.requirement == "prompt processing":
-            assert not late
-            assert not full
-            assert table.capacity[at] <= table.capacity[npu, split].max()
-            continue
-        assert binding.requirement in (late or ["memory capacity"])
-        assert late or full
-        assert binding.reason == (
-            f"at a mean batch of {deployment.mean_batch:.4g} it just holds, "
-            f"at {larger[0]:.4g} it does not"
+        reason = re.match(
+            r"at ([\d.e+]+) req/s it holds, at ([\d.e+]+) it does not; ", binding.reason
         )
+        assert reason is not None
+        assert float(reason[1]) == float(f"{deployment.rate:.3g}")
+        (target,) = [
+            t
+            for t in traffic.targets
+            if f"{traffic.name} {t.label}" == binding.requirement
+        ]
+        assert station.excess(target, deployment.rate) < 2e-3
+        assert station.excess(target, float(reason[2]) * 1.005) > 0
+        assert float(reason[2]) <= 1.11 * deployment.rate
+
+
+def test_what_binds_is_told_for_targets_of_every_kind(small: Small) -> None:
+    for metric, statistic, seconds in (
+        ("ttft", "p99", 0.12),
+        ("tpot", "p95", 0.02),
+        ("e2e", "mean", 3.0),
+    ):
+        asked = {"metric": metric, "statistic": statistic, "at_most": seconds}
+        problem = small(
+            traffic=[chat(targets=[asked])],
+            hardware={"npus": ["h100-sxm"]},
+            prices={"given": [ALONE]},
+        )
+        workspace = Workspace.of(problem)
+        (binding,) = batch_bindings(workspace, workspace.solve(OPTIONS).plan)
+        assert binding.requirement == f"chat {statistic} {metric.upper()}"
+
+
+def test_without_a_target_throughput_binds(small: Small) -> None:
+    workspace = Workspace.of(small(traffic=[chat()]))
+    told = batch_bindings(workspace, workspace.solve(OPTIONS).plan)
+    assert {binding.requirement for binding in told} == {"throughput"}
 
 
 @pytest.mark.parametrize("name", ["limits", "budget"])

@@ -4,21 +4,32 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
 
 from model_ops.platform.supply import Supply
-from model_ops.profiler.memory import Held, footprint
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.serving.speculative import Schedule
-from model_ops.serving.steady_state import steady_state
+from model_ops.serving.deployed import engine_of
+from model_ops.serving.engine import Engine
+from model_ops.serving.highest_rate import Target, highest_rate
+from model_ops.serving.queueing import latencies
+from model_ops.serving.saturation import saturation_rate
 from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.problem import SizingProblem
+from problems.traffic import TrafficClass
 from problems.verify import violations
-from solver.candidates import LARGEST_REPLICA, PIPELINE_STAGES, batch_grid
+from solver.candidates import (
+    LARGEST_BATCH,
+    LARGEST_REPLICA,
+    MOST_LOAD,
+    MOST_LOAD_OF_USERS,
+    PIPELINE_STAGES,
+    POOLS,
+)
 from solver.instance import Instance
 from solver.model import choose
 from solver.prune import pruned
@@ -33,6 +44,7 @@ def random_instance(toys: Any, seed: int) -> Instance:
     """Return two or three offers, one or two classes, two to five candidates.
 
     Hosts of twelve are no power of two, and replicas of three or seven leave gaps.
+    Some replicas need a pool of two to four.
     """
     draw = random.Random(seed)
     offers = []
@@ -58,9 +70,12 @@ def random_instance(toys: Any, seed: int) -> Instance:
         sizes = [int(s.pp) for s in stages if offers[number].admits(s)]
         npus = draw.choice(sizes)
         capacity = npus * draw.randint(2, 12) / 4
-        made.append((i % classes, number, npus, capacity))
+        pool = draw.choice([1, 2, 3, 4])
+        made.append((i % classes, number, npus, capacity, pool))
     demand = [
-        draw.randint(1, 9) * draw.choice([c for t, _, _, c in made if t == traffic]) / 2
+        draw.randint(1, 9)
+        * draw.choice([c for t, _, _, c, _ in made if t == traffic])
+        / 2
         for traffic in range(classes)
     ]
     return toys.instance(
@@ -152,8 +167,9 @@ def allowed(instance: Instance, total: dict[str, Any]) -> bool:
 def brute_force(instance: Instance) -> float | None:
     """Return the least objective of all counts worth trying; None if there is none."""
     ranges = [
-        range(math.ceil(instance.demand[c.traffic] / c.capacity) + 1)
+        (0, *range(c.least, max(c.least, math.ceil(wanted / c.capacity)) + 1))
         for c in instance.candidates
+        for wanted in [instance.demand[c.traffic]]
     ]
     best = None
     for counts in itertools.product(*ranges):
@@ -163,7 +179,8 @@ def brute_force(instance: Instance) -> float | None:
         if any(c < w - 1e-9 for c, w in zip(covered, instance.demand, strict=True)):
             continue
         if any(
-            count and covered[c.traffic] - c.capacity >= instance.demand[c.traffic]
+            count > c.least
+            and covered[c.traffic] - c.capacity >= instance.demand[c.traffic]
             for c, count in zip(instance.candidates, counts, strict=True)
         ):
             continue  # a replica too many
@@ -174,25 +191,50 @@ def brute_force(instance: Instance) -> float | None:
     return best
 
 
+@cache
+def least(toys: Any, seed: int) -> float | None:
+    """Return the least objective of a random instance."""
+    return brute_force(random_instance(toys, seed))
+
+
 @pytest.mark.parametrize("seed", range(90))
 def test_optimum_is_what_trying_everything_finds(toys: Any, seed: int) -> None:
     full = random_instance(toys, seed)
     instance = pruned(full)
     choice = choose(instance, toys.options)
-    best = brute_force(full)
+    best = least(toys, seed)
     if best is None:
         assert choice.status == "infeasible"
         return
     assert choice.status == "optimal"
     assert toys.value(instance, choice) == pytest.approx(best, rel=1e-6)
     assert choice.bound == pytest.approx(best, rel=1e-6)
+    for candidate, count in zip(instance.candidates, choice.replicas, strict=True):
+        assert count == 0 or count >= candidate.least
     total = bill(instance, choice.replicas)
     assert allowed(instance, total)
     assert total[instance.objective] == pytest.approx(best, rel=1e-6)
 
 
+def without_pools(instance: Instance) -> Instance:
+    candidates = tuple(replace(c, least=1) for c in instance.candidates)
+    return replace(instance, candidates=candidates)
+
+
+def test_pools_change_some_optima_and_make_none_better(toys: Any) -> None:
+    dearer = 0
+    for seed in range(30):
+        free = brute_force(without_pools(random_instance(toys, seed)))
+        pooled = least(toys, seed)
+        if pooled is not None:
+            assert free is not None
+            assert free <= pooled
+        dearer += pooled != free
+    assert dearer >= 4
+
+
 def test_random_instances_are_of_both_kinds(toys: Any) -> None:
-    verdicts = [brute_force(random_instance(toys, seed)) for seed in range(40)]
+    verdicts = [least(toys, seed) for seed in range(40)]
     infeasible = verdicts.count(None)
     assert 4 <= infeasible <= 30
 
@@ -200,10 +242,11 @@ def test_random_instances_are_of_both_kinds(toys: Any) -> None:
 # Real problems
 
 
-def replicas_of(
-    problem: SizingProblem, name: str, host: int
-) -> Iterator[tuple[int, float]]:
-    """Yield (NPUs, capacity) of each split's best batch, from the model alone."""
+Replicas = Iterator[tuple[int, float, int]]
+
+
+def replicas_of(problem: SizingProblem, name: str, host: int) -> Replicas:
+    """Yield (NPUs, capacity, pool) of each split, from the model alone."""
     arch, npu = catalogue.load_model(problem.model), catalogue.load_npu(name)
     traffic = problem.traffic[0]
     for tp, pp in itertools.product(range(1, LARGEST_REPLICA + 1), PIPELINE_STAGES):
@@ -214,34 +257,54 @@ def replicas_of(
             continue
         for precision in problem.formats():
             replica = Replica(arch, parallel, precision, Supply.of(npu))
-            (batches,) = batch_grid(
-                Schedule(np.array([[pp]])), traffic, problem.chunk_tokens
+            engine = engine_of(
+                replica,
+                traffic.profile,
+                chunk_tokens=problem.chunk_tokens,
+                max_sequences=LARGEST_BATCH,
             )
-            state = steady_state(replica, traffic.shape, batches, problem.chunk_tokens)
-            needed = footprint(
-                (Held(arch, arch.shard(parallel, precision)),),
-                traffic.shape,
-                batch=np.ceil(batches + 2 * np.sqrt(batches) - 1e-9),
-                step_tokens=problem.chunk_tokens,
-            ).total
-            latency = {"ttft": state.ttft, "tpot": state.tpot}
-            latency["e2e"] = state.ttft + (traffic.output_tokens - 1) * state.tpot
-            good = (needed <= npu.usable_memory) & np.isfinite(state.ttft)
-            for target in traffic.targets:
-                good &= latency[target.metric] <= target.at_most
-            if good.any():
-                capacity = state.rate
-                if traffic.concurrency:  # Little's law: decoding, or not yet
-                    capacity = batches + state.rate * state.ttft
-                yield npus, float(np.max(np.where(good, capacity, 0.0)))
+            if engine.cache_tokens > traffic.input_tokens + traffic.output_tokens:
+                wanted = traffic.demand(problem.headroom)
+                for capacity, pool in capacities(engine, traffic, wanted):
+                    yield npus, capacity, pool
 
 
-def most_by_npus(replicas: list[tuple[int, float]], most: int) -> list[float]:
-    """Return the largest capacity of 0, 1, ... NPUs (unbounded knapsack)."""
+def capacities(
+    engine: Engine, traffic: TrafficClass, wanted: float
+) -> Iterator[tuple[float, int]]:
+    """Yield what a replica covers in pools of so many or more."""
+    limits = [Target(t.metric, t.statistic, t.at_most) for t in traffic.targets]
+    share = MOST_LOAD_OF_USERS if traffic.concurrency else MOST_LOAD
+    most = share * float(saturation_rate(engine, traffic.profile))
+
+    def rate(pool: int) -> float:
+        found = highest_rate(engine, traffic.profile, limits, replicas=pool)
+        return min(float(found), most)
+
+    alone = rate(1)
+    if not alone:
+        return
+    if traffic.concurrency:  # Little's law; users make no arrivals even
+        laws = latencies(engine, traffic.profile, alone)
+        yield alone * float(laws.e2e.mean), 1
+        return
+    largest = math.ceil(wanted / alone)
+    rates = {pool: rate(pool) for pool in {1, *POOLS, largest} if pool <= largest}
+    for pool in POOLS:
+        if pool <= largest:
+            yield min(rates[other] for other in rates if other >= pool), pool
+
+
+def most_by_npus(replicas: list[tuple[int, float, int]], most: int) -> list[float]:
+    """Return the largest capacity of 0, 1, ... NPUs: a knapsack of pools."""
     best = [0.0] * (most + 1)
+    for size, value, pool in replicas:
+        used = [-math.inf] * (most + 1)  # with this replica
+        for n in range(pool * size, most + 1):
+            used[n] = max(best[n - pool * size] + pool * value, used[n - size] + value)
+        best = [max(pair) for pair in zip(best, used, strict=True)]
     for n in range(1, most + 1):
-        here = [best[n - size] + value for size, value in replicas if size <= n]
-        best[n] = max(best[n - 1], *here) if here else best[n - 1]
+        best[n] = max(best[n], best[n - 1])
     return best
 
 
@@ -255,9 +318,11 @@ def cheapest(problem: SizingProblem, most: int = 64) -> float | None:
     tables = []
     for price in problem.prices.given:
         whole = price.npus > 1
-        found = [(n, c) for n, c in replicas_of(problem, price.npu, 8)]
+        found = list(replicas_of(problem, price.npu, 8))
         if whole:  # other sizes would take the next power of two
-            found = [(max(1, 2 ** math.ceil(math.log2(n))), c) for n, c in found]
+            found = [
+                (max(1, 2 ** math.ceil(math.log2(n))), *rest) for n, *rest in found
+            ]
         best = most_by_npus(found, most)
         step = price.npus if whole else 1
         tables.append(
@@ -307,6 +372,29 @@ REAL: dict[str, dict[str, Any]] = {
                 "targets": [{"metric": "e2e", "at_most": 12.0}],
             }
         ],
+    },
+    "slow-tails": {
+        "traffic": [
+            {
+                "input_tokens": 1000,
+                "output_tokens": 200,
+                "rate": 65.0,
+                "targets": [
+                    {"metric": "ttft", "statistic": "p99", "at_most": 0.3},
+                    {"metric": "tpot", "statistic": "p95", "at_most": 0.025},
+                ],
+            }
+        ]
+    },
+    "medians": {
+        "traffic": [
+            {
+                "input_tokens": 1000,
+                "output_tokens": 200,
+                "rate": 40.0,
+                "targets": [{"metric": "tpot", "statistic": "p50", "at_most": 0.02}],
+            }
+        ]
     },
     "users": {
         "traffic": [

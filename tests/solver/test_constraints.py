@@ -35,7 +35,7 @@ def an_instance(toys: Any, **limits: Any) -> Instance:
 
     Candidates 0, 1, 2 take 2, 3 (slot 4) and 16 NPUs of the whole hosts, 3 and 4
     take 1 and 8 of the others; 5 and 6 take 8 and 4 of the hosts of twelve,
-    which are two nodes each.
+    which are two nodes each. Candidate 3 needs a pool of three, 6 one of two.
     """
     offers = [
         toys.offer(16.0, 8, whole=True, name="alpha", watts=1500.0),
@@ -46,10 +46,10 @@ def an_instance(toys: Any, **limits: Any) -> Instance:
         (0, 0, 2, 2.5),
         (1, 0, 3, 4.0),
         (0, 0, 16, 30.0),
-        (0, 1, 1, 1.0),
+        (0, 1, 1, 1.0, 3),
         (1, 1, 8, 9.5),
         (0, 2, 8, 11.0),
-        (1, 2, 4, 6.0),
+        (1, 2, 4, 6.0, 2),
     ]
     return toys.instance(offers, replicas, demand=(10.0, 8.0), **limits)
 
@@ -64,6 +64,15 @@ CASES = [
     Case("demand", "first-short", False, {0: 3, 2: 0, 3: 2, 5: 0}),
     Case("demand", "second-short", False, {1: 1, 4: 0, 6: 0}),
     Case("demand", "others-do-not-help", False, {1: 0, 4: 0, 6: 0}),
+    # pools: 3 of candidate 3 or none, 2 of candidate 6 or none.
+    Case("pools", "none", True, NOTHING),
+    Case("pools", "exactly", True, NOTHING | {3: 3, 6: 2}),
+    Case("pools", "more", True, NOTHING | {3: 9, 6: 0}),
+    Case("pools", "others-alone", True, NOTHING | {0: 1, 1: 1, 2: 1, 4: 1, 5: 1}),
+    Case("pools", "one-of-three", False, {3: 1}),
+    Case("pools", "two-of-three", False, {3: 2}),
+    Case("pools", "one-of-two", False, {6: 1}),
+    Case("pools", "others-do-not-help", False, {0: 4, 3: 2, 5: 4}),
     # hosts: 2 slots of 2 and 1 of 4 fill a host of 8; 16 fill two.
     Case("hosts", "full-host", True, NOTHING | {0: 2, 1: 1}, NO_HOSTS | {0: 1}),
     Case("hosts", "spare-host", True, NOTHING | {0: 2}, NO_HOSTS | {0: 2}),

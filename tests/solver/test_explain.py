@@ -173,7 +173,7 @@ def test_floor_says_where_and_what_binds(told: Callable[[str], Told]) -> None:
         f for f in told("tpot").explanation.floors if f.requirement == "mean TPOT"
     ]
     assert re.match(
-        r"on (h100-sxm|l40s) tp=\d+ pp=\d+, mean batch [\d.]+: a step is ", floor.reason
+        r"on (h100-sxm|l40s) tp=\d+ pp=\d+, hardly loaded: a step is ", floor.reason
     )
     shares = [int(share) for share in re.findall(r"(\d+)%", floor.reason)]
     assert shares == sorted(shares, reverse=True)

@@ -78,3 +78,15 @@ def test_bound_is_in_the_objectives_unit(toys: Any, objective: str) -> None:
     expected = {"cost": 48.0, "npus": 24.0, "power": 24 * 700.0}[objective]
     assert choice.bound == pytest.approx(expected)
     assert toys.value(instance, choice) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("demand", "value"), [(4.0, 6.0), (9.0, 9.0), (13.0, 13.0)])
+def test_a_pool_is_bought_whole_where_it_pays(
+    toys: Any, demand: float, value: float
+) -> None:
+    # Eight or none at 1 USD/h; any number at 1.5 USD/h.
+    offers = [toys.offer(1.0, name="pooled"), toys.offer(1.5, name="single")]
+    replicas = [(0, 0, 1, 1.0, 8), (0, 1, 1, 1.0)]
+    instance, choice = chosen(toys, offers, replicas, demand, "cost")
+    assert toys.value(instance, choice) == pytest.approx(value)
+    assert choice.replicas[0] in (0, 9, 13)

@@ -8,7 +8,7 @@ import pytest
 from model_ops.profiler.parallelism import Parallelism
 from solver.instance import Instance
 from solver.model import choose
-from solver.prune import pruned
+from solver.prune import known_plan, pruned
 
 
 def random_instance(toys: Any, seed: int, objective: str) -> Instance:
@@ -33,8 +33,9 @@ def random_instance(toys: Any, seed: int, objective: str) -> Instance:
                 continue
             for traffic in range(classes):
                 if draw.random() < 0.8:
-                    capacity = npus * draw.uniform(0.5, 3.0)
-                    made.append((traffic, number, npus, round(capacity, 4)))
+                    capacity = round(npus * draw.uniform(0.5, 3.0), 4)
+                    pool = draw.choice([1, 1, 2, 4, 8])
+                    made.append((traffic, number, npus, capacity, pool))
     for traffic in range(classes):  # no class is left without
         made.append((traffic, 0, 1, round(draw.uniform(0.5, 3.0), 4)))
     demand = [round(draw.uniform(0.2, 60.0), 4) for _ in range(classes)]
@@ -94,3 +95,26 @@ def test_capacities_that_do_not_round_keep_the_optimum(toys: Any) -> None:
     few = pruned(full)
     whole, part = choose(full, toys.options), choose(few, toys.options)
     assert toys.value(few, part) <= toys.value(full, whole) * (1 + 1e-9)
+
+
+def test_a_pool_counts_whole_where_its_candidate_is_judged(toys: Any) -> None:
+    # Each NPU of the pool is the cheapest, but sixteen of them are not.
+    offers = [toys.offer(1.0, name="pooled"), toys.offer(1.5, name="single")]
+    made = [(0, 0, 1, 1.0, 16), (0, 1, 1, 1.0)]
+    few = pruned(toys.instance(offers, made, demand=(4.0,)))
+    assert [offer.npu.name for offer in few.offers] == ["single"]
+    # Where the demand takes the pool, it is kept, and it is what others must beat.
+    few = pruned(toys.instance(offers, made, demand=(15.9,)))
+    assert [offer.npu.name for offer in few.offers] == ["pooled"]
+    between = toys.instance(offers, made, demand=(14.0,))
+    assert len(pruned(between).candidates) == 2
+    assert toys.value(between, choose(between, toys.options)) == pytest.approx(16.0)
+
+
+def test_the_known_plan_buys_whole_pools(toys: Any) -> None:
+    offers = [toys.offer(1.0, name="pooled"), toys.offer(5.0, name="single")]
+    made = [(0, 0, 1, 1.0, 6), (0, 1, 1, 1.0)]
+    instance = toys.instance(offers, made, demand=(2.0,))
+    assert known_plan(instance) == (6, 0)
+    more = toys.instance(offers, made, demand=(6.5,))
+    assert known_plan(more) == (7, 0)

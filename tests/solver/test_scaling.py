@@ -259,3 +259,9 @@ def test_each_class_has_a_scale_of_its_own(toys: Any) -> None:
     assert scaled.most == (5, 10_000)
     assert scaled.loss < 1e-9
     assert math.isfinite(scaled.usd_per)
+
+
+def test_a_pool_may_be_counted_whole(toys: Any) -> None:
+    made = [(0, 0, 1, 1.0, 8), (0, 0, 1, 1.0, 2), (0, 0, 1, 1.0)]
+    scaled = scale(toys.instance([toys.offer()], made, demand=(3.0,)))
+    assert scaled.most == (8, 3, 3)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,15 +10,17 @@ import pytest
 
 from model_ops.estimate import Load, LoadMode, estimate
 from model_ops.platform.supply import Supply
+from model_ops.serving.deployed import engine_of
+from model_ops.serving.queueing import latencies
 from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.offers import offers
 from problems.optimisations import Optimisations
 from problems.plan import Plan
 from problems.problem import SizingProblem
-from problems.serve import full_state
+from problems.serve import Station, capacity
 from problems.verify import violations
-from solver.candidates import LARGEST_BATCH, splits
+from solver.candidates import LARGEST_BATCH, MOST_LOAD, splits
 from solver.model import SolveOptions
 from solver.solve import (
     Feasible,
@@ -73,8 +76,9 @@ def test_optimal_plan_has_no_gap(small: Small, objective: str) -> None:
 def test_certificate_counts_what_was_searched(small: Small) -> None:
     workspace = Workspace.of(small())
     proof = workspace.solve().certificate
-    assert proof.points == sum(table.rate.size for table in workspace.tables)
-    assert proof.points > proof.candidates >= proof.kept > 0
+    assert proof.points == sum(table.options for table in workspace.tables) > 0
+    assert proof.candidates == len(workspace.instance(workspace.problem).candidates)
+    assert proof.candidates >= proof.kept > 0
     assert 0 <= proof.loss <= 1e-3
     assert set(proof.seconds) >= {"candidates", "solve"}
 
@@ -382,21 +386,185 @@ def test_concurrency_is_covered_by_requests_in_flight(small: Small, users: int) 
     plan = optimum(problem)
     held = 0.0
     for deployment in plan.deployments:
-        state = full_state(plan, deployment, problem.traffic[0])
-        waiting = float(state.rate) * float(state.ttft)
-        held += deployment.replicas * (deployment.mean_batch + waiting)
+        station = Station.of(plan, deployment, problem.traffic[0])
+        found = station.latencies(deployment.rate)
+        held += deployment.replicas * deployment.rate * float(found.e2e.mean)
     assert held >= users / 0.8 * (1 - 1e-9)
 
 
+def test_users_that_just_fill_the_replicas_are_served_by_them(small: Small) -> None:
+    # What a replica holds does not depend on how many stand beside it.
+    traffic = chat(rate=None, concurrency=100, targets=[target("tpot", 0.03)])
+    problem = small(
+        traffic=traffic,
+        hardware={"npus": ["h100-sxm"]},
+        prices={
+            "given": [
+                {
+                    "npu": "h100-sxm",
+                    "usd_per_hour": 2.5,
+                    "npus": 1,
+                    "whole_instance": True,
+                }
+            ]
+        },
+    )
+    plan = optimum(problem)
+    each = capacity(plan, plan.deployments[0], problem.traffic[0])
+    for replicas in (1, 2, 3, 7):
+        for users, needed in (
+            (int(replicas * each), replicas),
+            (int(replicas * each) + 1, replicas + 1),
+        ):
+            asked = problem.traffic[0].model_copy(update={"concurrency": users})
+            found = optimum(problem.model_copy(update={"traffic": (asked,)}))
+            assert found.total_npus == needed
+
+
 @pytest.mark.parametrize("load", [{}, {"rate": None, "concurrency": 300}], ids=str)
-def test_a_replicas_batch_leaves_room_for_bursts(
+def test_the_engine_holds_the_bursts_of_a_replicas_batch(
     small: Small, load: dict[str, Any]
 ) -> None:
     plan = optimum(small(traffic=chat(**load)))
     for deployment in plan.deployments:
         mean = deployment.mean_batch
-        assert deployment.batch == math.ceil(mean + 2 * math.sqrt(mean) - 1e-9)
-        assert deployment.batch <= LARGEST_BATCH
+        assert deployment.batch == LARGEST_BATCH
+        assert mean + 2 * math.sqrt(mean) <= LARGEST_BATCH
+
+
+METRICS = {"ttft": 0.12, "tpot": 0.03, "e2e": 4.5}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_higher_percentiles_are_never_cheaper(small: Small, metric: str) -> None:
+    def problem(statistic: str) -> SizingProblem:
+        asked = target(metric, METRICS[metric]) | {"statistic": statistic}
+        return small(traffic=chat(rate=100.0, targets=[asked]))
+
+    found = costs([problem(each) for each in ("p50", "p90", "p95", "p99")])
+    assert is_sorted(found)
+    assert found[-1] > found[0]
+
+
+@pytest.mark.parametrize("statistic", ["mean", "p50", "p90", "p95", "p99"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_targets_of_every_kind_hold_at_the_plans_rate_and_no_higher(
+    small: Small, metric: str, statistic: str
+) -> None:
+    asked = target(metric, METRICS[metric]) | {"statistic": statistic}
+    problem = small(traffic=chat(targets=[asked]))
+    plan = optimum(problem)  # verified there
+    (traffic,) = problem.traffic
+    for deployment in plan.deployments:
+        station = Station.of(plan, deployment, traffic)
+        found = getattr(station.latencies(deployment.rate), metric)
+        assert getattr(found, statistic) <= METRICS[metric] * 1.003
+        # One replica at a time that needs no pool is just as full as may be.
+        alone = deployment.model_copy(update={"replicas": 1})
+        lone = Station.of(plan, alone, traffic)
+        more = deployment.rate * 1.03
+        stable = lone.latencies(more).utilisation < MOST_LOAD
+        assert not stable or lone.excess(traffic.targets[0], more) > 0
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "bursts": {"burstiness": 3.0, "targets": [target("ttft", 0.5)]},
+    "even": {"burstiness": 0.3, "targets": [target("ttft", 0.5)]},
+    "hits": {"prefix_hit": 0.7, "targets": [target("ttft", 0.2)]},
+    "beams": {"beams": 4, "targets": [target("e2e", 10.0)]},
+    "day": {"diurnal": [1.0] * 12 + [3.0] * 12, "targets": [target("tpot", 0.03)]},
+    "lengths": {
+        "input_tokens": None,
+        "output_tokens": None,
+        "lengths": "azure-2023-conv",
+        "targets": [target("ttft", 2.0) | {"statistic": "p99"}],
+    },
+    "users": {
+        "rate": None,
+        "concurrency": 777,
+        "targets": [target("ttft", 1.0) | {"statistic": "p99"}],
+    },
+    "no-target": {"targets": []},
+    "users-without-target": {"rate": None, "concurrency": 777, "targets": []},
+    "one-token": {"output_tokens": 1, "rate": 3.0, "targets": []},
+}
+GUESSING = {"speculation": {"drafter": "ngram", "guessed": 3, "acceptance": 0.6}}
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "mixtral-8x7b"])
+@pytest.mark.parametrize(
+    ("kind", "optimisations"),
+    [
+        (kind, used)
+        for kind in KINDS
+        for used in ({}, GUESSING)
+        if used == {} or kind != "beams"
+    ],
+    ids=lambda part: part if isinstance(part, str) else "+".join(part),
+)
+def test_traffic_of_every_kind_has_a_plan_that_the_verifier_passes(
+    small: Small, kind: str, optimisations: dict[str, Any], model: str
+) -> None:
+    problem = small(
+        model=model,
+        hardware={"npus": ["h100-sxm", "mi300x"]},
+        prices={},
+        traffic=chat(**KINDS[kind]),
+        optimisations=optimisations,
+    )
+    assert optimum(problem).total_npus >= 1
+
+
+def test_rougher_arrivals_are_never_cheaper(small: Small) -> None:
+    asked = [target("ttft", 0.3) | {"statistic": "p99"}]
+    found = costs(
+        [
+            small(traffic=chat(burstiness=burstiness, targets=asked))
+            for burstiness in (0.3, 1.0, 2.0, 5.0)
+        ]
+    )
+    assert is_sorted(found)
+    assert found[-1] > found[0]
+
+
+def test_more_prefix_hits_are_never_dearer(small: Small) -> None:
+    found = costs(
+        [small(traffic=small_targets(prefix_hit=hit)) for hit in (0.9, 0.5, 0.2, 0.0)]
+    )
+    assert is_sorted(found)
+    assert found[-1] > found[0]
+
+
+def test_a_day_is_bought_for_its_peak_hour(small: Small) -> None:
+    # Half the day at one, half at three: the peak is 1.5 times the mean.
+    day = optimum(small(traffic=small_targets(diurnal=[1.0] * 12 + [3.0] * 12)))
+    peak = optimum(small(traffic=small_targets(rate=60.0)))
+    assert day.usd_per_hour == pytest.approx(peak.usd_per_hour)
+
+
+def test_a_replica_of_groups_takes_what_its_groups_take(small: Small) -> None:
+    problem = small(
+        model="mixtral-8x7b",
+        hardware={"npus": ["h100-sxm"]},
+        prices={"given": [{"npu": "h100-sxm", "usd_per_hour": 2.5}]},
+        traffic=chat(rate=60.0, targets=[target("tpot", 0.03)]),
+    )
+    workspace = Workspace.of(problem)
+    grouped = [c for c in workspace.instance(problem).candidates if c.split.dp > 1]
+    assert grouped
+    only = replace(workspace.instance(problem), candidates=tuple(grouped))
+    outcome = workspace.solve_instance(problem, only, SolveOptions())
+    assert isinstance(outcome, Optimal)  # verified there
+    for deployment in outcome.plan.deployments:
+        assert deployment.dp == deployment.ep // deployment.tp > 1
+        # Each group is a queue of its own, at its share of the rate.
+        station = Station.of(outcome.plan, deployment, problem.traffic[0])
+        alone = replace(station, groups=1).latencies(deployment.rate / deployment.dp)
+        found = station.latencies(deployment.rate)
+        assert float(found.ttft.p99) == float(alone.ttft.p99)
+        assert deployment.mean_batch == pytest.approx(
+            deployment.dp * float(alone.batch_mean)
+        )
 
 
 @pytest.mark.parametrize(
@@ -476,14 +644,17 @@ def test_ttft_just_above_the_floor_has_a_plan(small: Small) -> None:
             traffic=chat(input_tokens=500, rate=5.0, targets=[target("ttft", seconds)]),
         )
 
-    asked = problem(1.0)
-    alone = Load(asked.traffic[0].shape, LoadMode.OPEN_LOOP, rate=1e-6)
+    asked, npu = problem(1.0), catalogue.load_npu("h100-sxm")
+    profile = asked.traffic[0].profile
     floor = min(
-        float(estimate(replica, alone).ttft)
+        float(latencies(engine, profile, 1e-3).ttft.mean)
         for split in splits(arch, offers(asked))
-        for replica in [
-            Replica(
-                arch, split, arch.precision, Supply.of(catalogue.load_npu("h100-sxm"))
+        for engine in [
+            engine_of(
+                Replica(arch, split, arch.precision, Supply.of(npu)),
+                profile,
+                chunk_tokens=asked.chunk_tokens,
+                max_sequences=LARGEST_BATCH,
             )
         ]
     )

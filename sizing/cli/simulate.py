@@ -1,0 +1,113 @@
+"""``genz-size simulate``."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sizing.cli import INFEASIBLE, TIMED_OUT
+from sizing.cli.options import chosen_format, output_options
+
+if TYPE_CHECKING:
+    from model_ops.serving.confidence import Progress
+
+MISSED = 3
+"""Exit code where a target fails in the simulation."""
+
+
+@click.command("simulate")
+@click.argument(
+    "file", metavar="PLAN.json|PROBLEM.toml", type=click.Path(path_type=Path)
+)
+@click.option(
+    "--router",
+    type=click.Choice(["least_loaded", "round_robin", "random"]),
+    default="round_robin",
+    show_default=True,
+    help="How requests find their replica.",
+)
+@click.option(
+    "--requests",
+    type=click.IntRange(100, 10_000_000),
+    default=60_000,
+    show_default=True,
+    help="Requests of each class in a run.",
+)
+@click.option(
+    "--runs",
+    type=click.IntRange(2, 1000),
+    default=5,
+    show_default=True,
+    help="Runs, doubled up to three times while a target is undecided.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Of all that is random; equal seeds give equal results.",
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True, max=86_400),
+    default=300.0,
+    show_default=True,
+    help="Seconds after which no further run begins.",
+)
+@output_options("text", "json")
+def command(
+    file: Path, format_: str | None, output: Path | None, **options: Any
+) -> int:
+    """Simulate every request of a plan, and say which targets hold.
+
+    The plan is what `genz-size size --format json -o PLAN.json` has written; a problem
+    is sized first. Continuous batching is followed step by step, as vLLM schedules.
+
+    Exit code 3: a target fails for sure, or there is no plan to simulate.
+    """
+    if options["time_limit"] != options["time_limit"]:
+        raise click.BadParameter(
+            "nan is no number of seconds", param_hint="--time-limit"
+        )
+    from model_ops.serving.confidence import Verdict
+    from model_ops.serving.simulation import Router
+    from sizing.api import size
+    from sizing.files import write
+    from sizing.plan_file import read_plan, read_problem
+    from sizing.report.answer import FORMATS as ANSWERS
+    from sizing.report.simulation import FORMATS
+    from sizing.simulate import Settings, simulated
+    from solver.solve import Feasible, Optimal
+
+    chosen = chosen_format(format_, output, FORMATS)
+    if file.suffix == ".json":
+        problem, plan = read_plan(file)
+    else:
+        answer = size(read_problem(file))
+        if not isinstance(answer.outcome, Optimal | Feasible):
+            write(ANSWERS[chosen](answer), output)
+            return INFEASIBLE if answer.status == "infeasible" else TIMED_OUT
+        problem, plan = answer.problem, answer.outcome.plan
+    settings = Settings(**options | {"router": Router(options["router"])})
+    with progress_bar() as progress:
+        found = simulated(problem, plan, settings, progress)
+    write(FORMATS[chosen](found), output)
+    return MISSED if found.verdict is Verdict.FAIL else 0
+
+
+@contextmanager
+def progress_bar() -> Iterator["Progress"]:
+    """Show on standard error how many runs are done, if it is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("simulating", total=None)
+
+        def show(done: int, wanted: int) -> None:
+            bar.update(task, completed=done, total=wanted)
+
+        yield show

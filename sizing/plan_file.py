@@ -1,0 +1,86 @@
+"""Reading plans that ``genz-size size --format json`` has written, and problems."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from model_ops.dtypes import Precision
+from model_ops.errors import GenzSizeError, ProblemError
+from problems import catalogue
+from problems.fields import messages, read_text
+from problems.plan import Plan
+from problems.problem import SizingProblem, problem_of, read_toml
+
+
+def read_problem(path: Path) -> SizingProblem:
+    """Return the checked problem of a TOML file.
+
+    Raises
+    ------
+    GenzSizeError
+        If it cannot be read, or states no problem.
+    """
+    return problem_of(read_toml(path), source="file")
+
+
+def read_plan(path: Path) -> tuple[SizingProblem, Plan]:
+    """Return the plan of a report as JSON, and the problem that it solves.
+
+    Raises
+    ------
+    GenzSizeError
+        If it cannot be read, has no plan, or the plan's parts contradict each other.
+    """
+    content = _read(path)
+    stated = content.get("problem")
+    if not isinstance(stated, dict):
+        raise ProblemError(
+            f"plan: {path} has no problem; write it by genz-size size --format json"
+        )
+    problem = problem_of(stated, source="python")
+    if not content.get("plan"):
+        raise ProblemError(f"plan: {path} has no deployments")
+    try:
+        plan = Plan.model_validate(
+            {
+                "model": problem.model,
+                "optimisations": problem.optimisations,
+                "deployments": content["plan"],
+                "purchases": content.get("purchases", ()),
+            }
+        )
+    except ValidationError as error:
+        raise ProblemError(f"plan: {messages(error, Plan)}") from None
+    _check(problem, plan)
+    return problem, plan
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(read_text(path, "plan"))
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(f"plan: {path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ProblemError(f"plan: {path} is not a JSON object")
+    return content
+
+
+def _check(problem: SizingProblem, plan: Plan) -> None:
+    """Raise `ProblemError` if a deployment is none, or a class has none."""
+    arch = catalogue.load_model(plan.model)
+    for traffic in problem.traffic:
+        if not plan.of_class(traffic.name):
+            raise ProblemError(f"plan: no deployment serves {traffic.name}")
+    for number, deployment in enumerate(plan.deployments):
+        try:
+            npu = catalogue.load_npu(deployment.npu)
+            precision = Precision.of(deployment.precision)
+            plan.optimisations.check(arch, deployment.parallelism)
+        except GenzSizeError as error:
+            raise ProblemError(f"plan.{number}: {error}") from None
+        if not npu.computes(precision):
+            raise ProblemError(
+                f"plan.{number}: {npu.name} computes no {precision.name}"
+            )
