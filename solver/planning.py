@@ -1,7 +1,8 @@
 """From the solver's counts to a plan."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from problems.offers import Offer
 from problems.plan import Plan, PlannedDeployment, Purchase
@@ -17,11 +18,11 @@ _UNKNOWN = 1.0
 
 def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
     """Return the plan that a choice of counts describes."""
-    chosen = [
+    chosen = _pooled(
         (candidate, count)
         for candidate, count in zip(instance.candidates, choice.replicas, strict=True)
         if count
-    ]
+    )
     deployments: list[PlannedDeployment] = []
     purchases: list[Purchase] = []
     for number in sorted({candidate.offer for candidate, _ in chosen}):
@@ -50,6 +51,23 @@ def _with_batches(problem: SizingProblem, plan: Plan) -> Plan:
         for d, station in zip(plan.deployments, stations, strict=True)
     )
     return plan.model_copy(update={"deployments": deployments})
+
+
+def _pooled(
+    chosen: Iterable[tuple[Candidate, int]],
+) -> list[tuple[Candidate, int]]:
+    """Put replicas that differ only in their pool behind one router.
+
+    Together they are at least as many as the best of them needs.
+    """
+    alike: dict[Any, list[tuple[Candidate, int]]] = {}
+    for candidate, count in chosen:
+        what = (candidate.traffic, candidate.offer, candidate.split)
+        alike.setdefault((*what, candidate.precision), []).append((candidate, count))
+    return [
+        (max((c for c, _ in group), key=lambda c: c.rate), sum(n for _, n in group))
+        for group in alike.values()
+    ]
 
 
 def _purchase(offer: Offer, standing: Sequence[tuple[Candidate, int]]) -> Purchase:
