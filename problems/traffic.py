@@ -35,6 +35,10 @@ Burstiness = Annotated[
 ]
 
 
+_HAIR = 1e-9
+"""Forgives the rounding of shares."""
+
+
 class LatencyTarget(Part):
     """A bound on one statistic of one latency over a class's requests."""
 
@@ -66,6 +70,34 @@ class Goodput(Part):
         if not self.limits:
             raise ValueError("needs at least one of ttft, tpot or e2e")
         return self
+
+    @model_validator(mode="after")
+    def _can_be_sized_for(self) -> Self:
+        least = 1.0 - max(PERCENTILES.values())
+        most = 1.0 - least * len(self.limits)
+        if self.share > most + _HAIR:
+            raise ValueError(
+                f"share: with {len(self.limits)} limits at most {most:.2f} can be "
+                f"sized for, got {self.share:g}"
+            )
+        return self
+
+    @property
+    def targets(self) -> tuple[LatencyTarget, ...]:
+        """Percentiles that suffice: their misses add up to no more than may miss.
+
+        The limits are shared out evenly (Bonferroni), so that a plan may be larger
+        than needed where the same requests miss several limits.
+        """
+        missing = (1.0 - self.share) / len(self.limits)
+        statistic = min(
+            (s for s, level in PERCENTILES.items() if 1.0 - level <= missing + _HAIR),
+            key=lambda s: PERCENTILES[s],
+        )
+        return tuple(
+            LatencyTarget(metric=metric, statistic=statistic, at_most=limit)
+            for metric, limit in self.limits.items()
+        )
 
     @property
     def limits(self) -> dict[Metric, Seconds]:
@@ -147,6 +179,11 @@ class TrafficClass(Part):
                 f"{field}: targets: TPOT needs output_tokens of at least 2"
             )
         return self
+
+    @property
+    def sized_targets(self) -> tuple[LatencyTarget, ...]:
+        """Targets that a plan is sized for: those stated, and what goodput asks."""
+        return self.targets + (self.goodput.targets if self.goodput else ())
 
     # Lengths
 

@@ -112,7 +112,7 @@ def _latencies(
     if abs(deployment.mean_batch - batch) > _BATCH_CLOSE * batch:
         said = f"{deployment.mean_batch:.4g} stated, {batch:.4g} decode"
         yield Violation("mean_batch", f"{name}: {said}")
-    for target in traffic.targets:
+    for target in traffic.sized_targets:
         if station.excess(target, deployment.rate) > _CLOSE:
             yield Violation(
                 f"{traffic.name} {target.label}",

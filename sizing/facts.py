@@ -199,7 +199,7 @@ class _Mixture:
             },
             targets={
                 target.statistic: target.at_most
-                for target in self.traffic.targets
+                for target in self.traffic.sized_targets
                 if target.metric == metric
             },
             bound_by=bound,

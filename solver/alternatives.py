@@ -101,7 +101,9 @@ def _batch_binding(
     full = float(station.latencies(deployment.rate).utilisation)
     for extra in MORE_LOAD:
         more = deployment.rate * (1 + extra)
-        over = [(station.excess(target, more), target) for target in traffic.targets]
+        over = [
+            (station.excess(target, more), target) for target in traffic.sized_targets
+        ]
         worst, target = max(over, key=lambda found: found[0], default=(0.0, None))
         if target is None or full > FULL:
             break

@@ -407,12 +407,12 @@ def _pooled_rates(
     a median may rise.
     """
     if not exact:
-        yield 1, table.tabulated_rate(traffic.targets) * table.groups
+        yield 1, table.tabulated_rate(traffic.sized_targets) * table.groups
         return
     everything = np.arange(table.options)
-    alone = table.highest_rate(traffic.targets, everything)
+    alone = table.highest_rate(traffic.sized_targets, everything)
     tried = [alone]
-    if traffic.targets and not traffic.is_closed:
+    if traffic.sized_targets and not traffic.is_closed:
         tried += _in_pools(table, traffic, alone, traffic.demand(headroom))
     holding = np.minimum.accumulate(tried[::-1], axis=0)[::-1]
     for pool, rates in zip(POOLS, holding, strict=False):
@@ -433,14 +433,14 @@ def _in_pools(
         rates = np.full(table.options, np.inf)
         which = np.nonzero(most >= pool)[0]
         if len(which):
-            rates[which] = table.highest_rate(traffic.targets, which, pool)
+            rates[which] = table.highest_rate(traffic.sized_targets, which, pool)
         first = np.isinf(most) & (rates > 0)
         most = np.where(first, _replicas(wanted, rates * table.groups, np.inf), most)
         yield rates
     rates = np.full(table.options, np.inf)
     which = np.nonzero((most > 1) & np.isfinite(most))[0]
     if len(which):
-        rates[which] = table.highest_rate(traffic.targets, which, most[which])
+        rates[which] = table.highest_rate(traffic.sized_targets, which, most[which])
     yield rates
 
 

@@ -11,7 +11,7 @@ import pytest
 from model_ops.errors import ProblemError
 from problems import catalogue
 from problems.problem import SizingProblem, problem_of, read_toml
-from problems.traffic import TrafficClass
+from problems.traffic import Goodput, TrafficClass
 
 Stated = Callable[..., dict[str, Any]]
 TRACE = "seconds,prompt,answer\n" + "".join(
@@ -289,3 +289,31 @@ def test_goodput_keeps_its_limits() -> None:
     assert goodput is not None
     assert goodput.share == 0.95
     assert goodput.limits == {"ttft": 2.0, "tpot": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("share", "limits", "statistic"),
+    [
+        (0.5, {"ttft": "1 s"}, "p50"),
+        (0.9, {"ttft": "1 s"}, "p90"),
+        (0.9, {"ttft": "1 s", "tpot": "50 ms"}, "p95"),  # 5 % may miss each
+        (0.95, {"ttft": "1 s", "tpot": "50 ms"}, "p99"),  # 2.5 % each
+        (0.98, {"ttft": "1 s", "tpot": "50 ms"}, "p99"),
+    ],
+)
+def test_a_plan_is_sized_for_the_percentiles_that_a_goodput_needs(
+    share: float, limits: dict[str, str], statistic: str
+) -> None:
+    goodput = Goodput.model_validate(
+        {"share": share, **limits}, context={"source": "file"}
+    )
+    found = {target.metric: target.statistic for target in goodput.targets}
+    assert found == dict.fromkeys(limits, statistic)
+    assert {t.metric: t.at_most for t in goodput.targets} == goodput.limits
+
+
+def test_a_goodput_beyond_the_percentiles_is_refused() -> None:
+    with pytest.raises(ValueError, match="with 2 limits"):
+        Goodput.model_validate(
+            {"share": 0.985, "ttft": "1 s", "tpot": "50 ms"}, context={"source": "file"}
+        )
