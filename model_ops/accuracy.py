@@ -2,7 +2,8 @@
 
 Quantiles of measured / predicted over published serving results of dense models,
 every group of measurements weighing the same; ``tests/benchmarks/accuracy.py`` prints
-them. No constant of the model was fitted to those results. An interval always holds
+them. One constant was fitted to those results: the seconds of a request outside the
+steps, which open loops have. An interval always holds
 the prediction itself.
 """
 
