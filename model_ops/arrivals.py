@@ -10,10 +10,10 @@ import numpy as np
 
 from model_ops.estimate import Estimate, Load
 from model_ops.opcost import Number
-from model_ops.serving.deployed import engine_of, group_variation
+from model_ops.serving.deployed import engine_of
 from model_ops.serving.engine import Profile
 from model_ops.serving.lengths import fixed
-from model_ops.serving.queueing import Latencies, latencies
+from model_ops.serving.queueing import Latencies, latencies, split_variation
 from model_ops.serving.step import Replica
 
 MAX_SEQUENCES = 1024
@@ -72,7 +72,7 @@ def under_arrivals(
         engine,
         profile,
         load.rate / groups,
-        arrival_variation=group_variation(replicas, groups, 1.0),
+        arrival_variation=split_variation(replicas * groups),
     )
     queued = replace(
         means,

@@ -12,10 +12,9 @@ from model_ops.dtypes import Precision
 from model_ops.estimate import Estimate, Load, LoadMode
 from model_ops.opcost import Number
 from model_ops.platform.supply import Supply
-from model_ops.profiler.memory import MemoryFootprint
-from model_ops.serving.deployed import engine_of, group_variation
+from model_ops.serving.deployed import engine_of
 from model_ops.serving.engine import Engine
-from model_ops.serving.queueing import Latencies, Laws, latencies
+from model_ops.serving.queueing import Latencies, Laws, latencies, split_variation
 from model_ops.serving.steady_state import batch_cap
 from model_ops.serving.step import Replica
 from model_ops.units import RequestsPerSecond
@@ -59,12 +58,12 @@ def planned_engine(
 def gap_variation(traffic: TrafficClass, replicas: Number, groups: Number) -> Number:
     """Return the squared variation of the gaps between a group's requests.
 
-    See `group_variation`. Users of a closed loop ask again where one of them was
+    See `split_variation`. Users of a closed loop ask again where one of them was
     answered, however many replicas there are: nothing makes their requests even.
     """
     if traffic.is_closed:
         return np.ones(np.broadcast_shapes(np.shape(replicas), np.shape(groups)))
-    return group_variation(replicas, groups, traffic.arrival_variation)
+    return split_variation(replicas * groups, variation=traffic.arrival_variation)
 
 
 @dataclass(frozen=True)
@@ -133,15 +132,6 @@ def capacity(plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass) -
     if not traffic.is_closed:
         return deployment.rate
     return Station.of(plan, deployment, traffic).in_flight(deployment.rate)
-
-
-def memory_needed(
-    plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass
-) -> MemoryFootprint:
-    """Return what a deployment needs on its fullest NPU when it takes all it can."""
-    replica = replica_of(plan, deployment)
-    batch = batch_cap(deployment.mean_batch, deployment.dp)
-    return replica.footprint(traffic.shape, batch, deployment.chunk_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from problems.plan import Plan, PlannedDeployment
 from problems.requirements import requirements
 from problems.serve import Station, served
-from solver.candidates import MOST_LOAD
 from solver.floors import load_text
 from solver.instance import Instance
 from solver.model import SolveOptions
 from solver.solve import Optimal, Workspace, objective_value
+from solver.table import MOST_LOAD
 
 
 @dataclass(frozen=True, slots=True)

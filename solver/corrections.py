@@ -10,7 +10,7 @@ import numpy.typing as npt
 from model_ops.profiler.parallelism import Parallelism
 
 if TYPE_CHECKING:
-    from solver.candidates import Table
+    from solver.table import Table
 
 Deployed: TypeAlias = tuple[str, str, Parallelism, str]
 """Class, NPU, split and precision: what a rate belongs to."""

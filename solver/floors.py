@@ -14,8 +14,8 @@ from problems import catalogue
 from problems.requirements import Requirement
 from problems.serve import Station
 from problems.traffic import LatencyTarget
-from solver.candidates import Floats, Table
 from solver.solve import Workspace
+from solver.table import Floats, Table
 
 MEMORY = "memory"
 """What conflicts where a model fits on no replica."""

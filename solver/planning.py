@@ -8,9 +8,10 @@ from problems.offers import Offer
 from problems.plan import Plan, PlannedDeployment, Purchase
 from problems.problem import SizingProblem
 from problems.serve import Station
-from solver.candidates import LARGEST_BATCH, Candidate
+from solver.candidates import Candidate
 from solver.instance import Instance
 from solver.model import Choice
+from solver.table import LARGEST_BATCH
 
 _UNKNOWN = 1.0
 """Stands for a mean batch until all replicas are counted."""

@@ -10,13 +10,14 @@ from problems.offers import Offer, offers
 from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.verify import violations
-from solver.candidates import Table, select, tabulate
+from solver.candidates import select
 from solver.corrections import NO_CORRECTIONS, Corrections
 from solver.instance import Instance
 from solver.model import Choice, SolveOptions, choose, is_possible
 from solver.planning import plan_of
 from solver.prune import known_plan, lower_bound, pruned
 from solver.scaling import LARGEST_LOSS
+from solver.table import Table, tabulate
 
 
 @dataclass(frozen=True, slots=True)

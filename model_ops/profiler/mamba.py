@@ -22,7 +22,7 @@ class Mamba1:
     """A selective state space: every channel has a decay and a state of its own.
 
     Source: A. Gu and T. Dao, "Mamba", 2023. The scan works element by element: 9 FLOP
-    per element of the state (state-spaces/mamba, issue 110), one each for skip and
+    per element of the state (state-spaces/mamba#110), one each for skip and
     gate. They are counted at the rate of the matrix engine, where bytes bound the
     scan; vector units take about as long as those bytes.
 

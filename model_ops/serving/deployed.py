@@ -72,19 +72,3 @@ def _options(value: Number, curve: StepCurve) -> Number:
     if curve.base.ndim == 1 or np.ndim(value) == 0:
         return value
     return np.asarray(value)[..., 0]
-
-
-def group_variation(replicas: Number, groups: Number, arrivals: float) -> Number:
-    """Return the squared variation of the gaps between a group's requests.
-
-    Parameters
-    ----------
-    replicas, groups
-        Replicas behind the router, and data-parallel groups of each.
-    arrivals
-        Squared variation of the gaps before the router.
-
-    The router deals requests to all groups of all replicas in turn, or to the least
-    loaded: the sum of R gaps varies 1 / R as much.
-    """
-    return arrivals / (replicas * groups)

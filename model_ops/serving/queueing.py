@@ -260,14 +260,14 @@ def split_variation(
 ) -> Number:
     """Return the squared variation of the gaps at one of several replicas.
 
-    Taking turns, and about so sending each request to the least loaded replica, keeps
-    every R-th arrival: the sum of R gaps varies 1/R as much. Random choice thins the
-    process, which leads to Poisson.
+    Taking turns keeps every R-th arrival: the sum of R gaps varies 1/R as much. Random
+    choice thins the process, which leads to Poisson. A router to the least loaded
+    counts requests and not their tokens; by simulation it lies between them.
 
     Parameters
     ----------
     replicas
-        Replicas behind one router.
+        Replicas behind one router; data-parallel groups count as so many.
     random
         Whether the router chooses at random.
     variation

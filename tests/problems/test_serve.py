@@ -14,7 +14,6 @@ from problems.serve import (
     Station,
     capacity,
     gap_variation,
-    memory_needed,
     planned_engine,
     replica_of,
     served,
@@ -159,16 +158,6 @@ def test_capacity_does_not_depend_on_the_replicas(
     assert capacity(good_plan, slower, traffic) <= 0.5 * capacity(
         good_plan, deployment, traffic
     )
-
-
-def test_memory_is_that_of_the_bursts_of_the_mean_batch(
-    good_problem: SizingProblem, good_plan: Plan
-) -> None:
-    chat, traffic = good_plan.deployments[0], good_problem.traffic[0]
-    # 16 + 2 sqrt(16) requests.
-    some = chat.model_copy(update={"mean_batch": 16.0})
-    expected = replica_of(good_plan, chat).footprint(traffic.shape, 24, 2048)
-    assert memory_needed(good_plan, some, traffic) == expected
 
 
 # At its share

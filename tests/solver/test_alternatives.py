@@ -18,9 +18,9 @@ from solver.alternatives import (
     limit_bindings,
     runners_up,
 )
-from solver.candidates import MOST_LOAD
 from solver.model import Choice, SolveOptions
 from solver.solve import Feasible, Infeasible, Optimal, Workspace, objective_value
+from solver.table import MOST_LOAD
 
 Small = Callable[..., SizingProblem]
 OPTIONS = SolveOptions(workers=1, seed=0)

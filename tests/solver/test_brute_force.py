@@ -22,18 +22,18 @@ from problems import catalogue
 from problems.problem import SizingProblem
 from problems.traffic import TrafficClass
 from problems.verify import violations
-from solver.candidates import (
+from solver.candidates import POOLS
+from solver.instance import Instance
+from solver.model import choose
+from solver.prune import pruned
+from solver.solve import Infeasible, Optimal, Workspace
+from solver.table import (
     LARGEST_BATCH,
     LARGEST_REPLICA,
     MOST_LOAD,
     MOST_LOAD_OF_USERS,
     PIPELINE_STAGES,
-    POOLS,
 )
-from solver.instance import Instance
-from solver.model import choose
-from solver.prune import pruned
-from solver.solve import Infeasible, Optimal, Workspace
 
 OBJECTIVES = ("cost", "npus", "power")
 

@@ -20,21 +20,18 @@ from problems import catalogue
 from problems.offers import offers
 from problems.problem import SizingProblem
 from problems.traffic import LatencyTarget
-from solver.candidates import (
+from solver.candidates import POOLS, Candidate, select, undominated
+from solver.solve import Workspace
+from solver.table import (
     LARGEST_BATCH,
     LARGEST_REPLICA,
     LOADS,
     MOST_LOAD,
     MOST_LOAD_OF_USERS,
-    POOLS,
-    Candidate,
     Table,
-    select,
     splits,
     tabulate,
-    undominated,
 )
-from solver.solve import Workspace
 
 Small = Callable[..., SizingProblem]
 

@@ -6,8 +6,9 @@ import pytest
 
 from problems.offers import offers
 from problems.problem import SizingProblem
-from solver.candidates import Candidate, select, tabulate
+from solver.candidates import Candidate, select
 from solver.solve import Optimal, Workspace
+from solver.table import tabulate
 
 
 def problem(**traffic: Any) -> SizingProblem:

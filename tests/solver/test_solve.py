@@ -20,7 +20,6 @@ from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.serve import Station, capacity
 from problems.verify import violations
-from solver.candidates import LARGEST_BATCH, MOST_LOAD, splits
 from solver.model import SolveOptions
 from solver.solve import (
     Feasible,
@@ -30,6 +29,7 @@ from solver.solve import (
     Workspace,
     objective_value,
 )
+from solver.table import LARGEST_BATCH, MOST_LOAD, splits
 
 Small = Callable[..., SizingProblem]
 

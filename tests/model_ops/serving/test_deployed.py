@@ -10,7 +10,7 @@ from model_ops.platform.supply import Supply
 from model_ops.profiler.memory import kv_bytes_per_sequence, weight_bytes
 from model_ops.profiler.parallelism import Parallelism, stacked
 from model_ops.profiler.work import Segment, Step, decode, prefill
-from model_ops.serving.deployed import engine_of, group_variation
+from model_ops.serving.deployed import engine_of
 from model_ops.serving.engine import Engine, Profile
 from model_ops.serving.lengths import fixed, lognormal
 from model_ops.serving.load import Load
@@ -243,19 +243,3 @@ def test_a_round_of_a_pipeline_takes_a_chunk_per_stage(stages: int) -> None:
     found = engine(replica_of("llama-3.1-8b", Parallelism(1, stages)))
     assert float(found.chunk_tokens) == stages * CHUNK
     assert float(found.max_sequences) == MOST
-
-
-@pytest.mark.parametrize(
-    ("replicas", "groups", "arrivals", "expected"),
-    [(1, 1, 1.0, 1.0), (4, 1, 1.0, 0.25), (2, 8, 1.0, 1 / 16), (3, 2, 9.0, 1.5)],
-)
-def test_gaps_of_a_group_vary_less_the_more_share(
-    replicas: int, groups: int, arrivals: float, expected: float
-) -> None:
-    assert group_variation(replicas, groups, arrivals) == pytest.approx(expected)
-    rng = np.random.default_rng(0)
-    shape = 1 / arrivals
-    gaps = rng.gamma(shape, 1 / shape, size=400_000)
-    every = np.diff(np.cumsum(gaps)[:: replicas * groups])
-    measured = every.var() / every.mean() ** 2
-    assert measured == pytest.approx(expected, rel=0.05)

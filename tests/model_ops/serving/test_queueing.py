@@ -531,3 +531,12 @@ def test_quantiles_of_an_exponential_law(level):
     means = np.array([[1.0], [30.0]])
     found = quantile(lambda t: np.exp(-t / means), level, 0.01 * means, 20 * means)
     np.testing.assert_allclose(found, -np.log(1 - level) * means, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("replicas", "arrivals"), [(1, 1.0), (4, 1.0), (6, 9.0)])
+def test_gaps_dealt_in_turn_vary_as_said(replicas: int, arrivals: float) -> None:
+    expected = split_variation(replicas, variation=arrivals)
+    shape = 1 / arrivals
+    gaps = np.random.default_rng(0).gamma(shape, 1 / shape, size=400_000)
+    every = np.diff(np.cumsum(gaps)[::replicas])
+    assert every.var() / every.mean() ** 2 == pytest.approx(expected, rel=0.05)

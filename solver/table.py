@@ -1,0 +1,324 @@
+"""Deployments of one class and precision, and the rates at which they meet targets.
+
+A `Table` holds the engines of every [NPU, split] that the model fits on; figures at
+tabulated loads, and for a set of targets the highest rate of each.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from model_ops.dtypes import Precision
+from model_ops.opcost import Number
+from model_ops.platform.npu import Npu
+from model_ops.platform.supply import Supply
+from model_ops.profiler.arch import ModelArch
+from model_ops.profiler.parallelism import Parallelism, stacked
+from model_ops.serving.deployed import engine_of
+from model_ops.serving.engine import Engine
+from model_ops.serving.highest_rate import Target, highest_rate
+from model_ops.serving.queueing import Laws, Metric, Statistic
+from model_ops.serving.saturation import saturation_rate
+from model_ops.serving.step import Replica
+from problems import catalogue
+from problems.offers import Offer
+from problems.optimisations import Optimisations
+from problems.problem import SizingProblem
+from problems.serve import gap_variation
+from problems.traffic import LatencyTarget, TrafficClass
+
+Floats = npt.NDArray[np.float64]
+
+LARGEST_REPLICA = 64
+"""NPUs of one replica that are tried: a choice that keeps the tables small."""
+
+PIPELINE_STAGES = (1, 2, 3, 4, 6, 8, 12, 16)
+
+LARGEST_BATCH = 1024
+"""Requests that a replica runs at once (vLLM ``max_num_seqs`` on large GPUs)."""
+
+MIXER_RANKS = (1, 2, 4, 8)
+"""Ranks that share a mixer where the groups of them share the experts."""
+
+MOST_LOAD = 0.97
+"""Share of the saturation rate that a plan may use: beyond it queues hardly settle."""
+
+MOST_LOAD_OF_USERS = 0.99
+"""The same in a closed loop, where the queue is never longer than its users."""
+
+LOADS: Floats = np.concatenate(
+    [
+        np.geomspace(0.002, 0.04, 6)[:-1],
+        np.linspace(0.04, MOST_LOAD, 24),
+        [MOST_LOAD_OF_USERS],
+    ]
+)
+"""Shares of the saturation rate at which latencies are tabulated."""
+
+FOREVER = Target("e2e", "mean", 1e12)
+"""A limit that only a queue without end exceeds."""
+
+_BLOCK = 64
+"""Options per array: small enough for the arrays to stay in the processor's cache."""
+
+_NONE = Optimisations()
+
+
+def splits(
+    arch: ModelArch,
+    offers: Sequence[Offer],
+    optimisations: Optimisations = _NONE,
+) -> list[Parallelism]:
+    """Return the splits that the model allows and some offer admits.
+
+    Experts are split as everything else or dealt whole, the mixers over all ranks of
+    a stage or each on its own: what frameworks offer by one switch each.
+    """
+    return [
+        split
+        for ranks in range(1, LARGEST_REPLICA + 1)
+        for pp in PIPELINE_STAGES
+        if ranks * pp <= LARGEST_REPLICA
+        for split in _layouts(arch, ranks, pp)
+        if optimisations.rule_broken_by(arch, split) is None
+        and any(offer.admits(split) for offer in offers)
+    ]
+
+
+def _layouts(arch: ModelArch, ranks: int, pp: int) -> Iterator[Parallelism]:
+    """Yield the ways in which the ranks of a stage may share its layers."""
+    yield Parallelism(ranks, pp)
+    ep = math.gcd(ranks, arch.num_experts)
+    if not arch.num_experts or ep == 1:
+        return
+    yield Parallelism(ranks, pp, ep=ep)
+    for tp in (tp for tp in MIXER_RANKS if ranks % tp == 0 and tp < ranks):
+        yield Parallelism(tp, pp, ep=ep, dp=ranks // tp)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The deployments of one class and precision that the model fits on.
+
+    Parameters
+    ----------
+    traffic, precision, chunk_tokens
+        The class, the formats, and the tokens of a step.
+    npus, splits
+        What is combined.
+    npu_of, split_of
+        Of each option; shaped [option].
+    engines
+        One data-parallel group of each option; shaped [option].
+    """
+
+    traffic: TrafficClass
+    precision: Precision
+    chunk_tokens: int
+    npus: tuple[Npu, ...]
+    splits: tuple[Parallelism, ...]
+    npu_of: npt.NDArray[np.int64]
+    split_of: npt.NDArray[np.int64]
+    engines: Engine
+    _figures: dict[tuple[Metric, Statistic], Floats] = field(default_factory=dict)
+    _rates: dict[tuple[LatencyTarget, ...], Floats] = field(default_factory=dict)
+
+    @property
+    def options(self) -> int:
+        """Deployments of the table."""
+        return len(self.npu_of)
+
+    def npu(self, option: int) -> Npu:
+        """Return an option's NPU."""
+        return self.npus[int(self.npu_of[option])]
+
+    def split(self, option: int) -> Parallelism:
+        """Return how an option's replicas are split."""
+        return self.splits[int(self.split_of[option])]
+
+    @cached_property
+    def groups(self) -> Floats:
+        """Data-parallel groups of each option's replica; shaped [option]."""
+        return np.array([self.splits[s].dp for s in self.split_of], dtype=float)
+
+    @cached_property
+    def saturation(self) -> Floats:
+        """Requests per second that a group can finish at most; shaped [option]."""
+        found: Floats = saturation_rate(self.engines, self.traffic.profile)
+        return found
+
+    @property
+    def most(self) -> Floats:
+        """Requests per second that a plan may give a group; shaped [option]."""
+        share = MOST_LOAD_OF_USERS if self.traffic.is_closed else MOST_LOAD
+        return share * self.saturation
+
+    @property
+    def rates(self) -> Floats:
+        """Rates of a group at which figures are tabulated; shaped [option, load]."""
+        return self.saturation[:, None] * LOADS
+
+    def figure(self, metric: Metric, statistic: Statistic) -> Floats:
+        """Return a latency of one replica alone, in seconds; shaped [option, load].
+
+        Infinite where the queue grows without end.
+        """
+        key = (metric, statistic)
+        if key not in self._figures:
+            blocks = [
+                self.laws(slice(start, start + _BLOCK)).figure(*key)[..., 0]
+                for start in range(0, self.options, _BLOCK)
+            ]
+            self._figures[key] = np.concatenate(blocks)
+        return self._figures[key]
+
+    def laws(self, some: slice) -> Laws:
+        """Return the laws of some options at all loads."""
+        variation = np.asarray(gap_variation(self.traffic, 1, self.groups[some]))
+        return Laws.of(
+            self.engines.rows(some),
+            self.traffic.profile,
+            self.rates[some],
+            variation[:, None],
+        )
+
+    def tabulated_rate(self, targets: Sequence[LatencyTarget]) -> Floats:
+        """Return about the highest rate of a group within the targets, [option].
+
+        Between two tabulated loads the log of each latency is taken as linear; it
+        bends upwards, so that the crossing is rather early than late.
+        """
+        worst = np.full(self.rates.shape, -np.inf)
+        for target in targets:
+            seconds = self.figure(target.metric, target.statistic)
+            worst = np.maximum(worst, np.log(seconds / target.at_most))
+        if not targets:
+            stable = np.isfinite(self.figure("ttft", "mean"))
+            worst = np.where(stable, worst, np.inf)
+        return np.minimum(_first_crossing(worst, self.rates), self.most)
+
+    def highest_rate(
+        self,
+        targets: Sequence[LatencyTarget],
+        which: npt.NDArray[np.int64],
+        pool: Number = 1,
+    ) -> Floats:
+        """Return the highest rate of a group within the targets, exactly.
+
+        Parameters
+        ----------
+        targets
+            Of the class; without any, a queue without end is all that is forbidden.
+        which
+            Options asked for; shaped [asked].
+        pool
+            Replicas behind one router; a number, or shaped [asked].
+
+        Returns
+        -------
+        Floats
+            Requests per second, at most `most`; shaped [asked].
+        """
+        even = 1.0 / gap_variation(self.traffic, pool, self.groups[which])
+        limits = [Target(t.metric, t.statistic, t.at_most) for t in targets]
+        engines = self.engines.some(which)
+        found = highest_rate(
+            engines, self.traffic.profile, limits or [FOREVER], replicas=even
+        )
+        return np.minimum(found, self.most[which])
+
+    def laws_at(self, which: npt.NDArray[np.int64], rate: Floats) -> Laws:
+        """Return the laws of one replica alone at a rate of a group; [asked]."""
+        return Laws.of(
+            self.engines.some(which),
+            self.traffic.profile,
+            rate,
+            gap_variation(self.traffic, 1, self.groups[which]),
+        )
+
+
+def _first_crossing(excess: Floats, rates: Floats) -> Floats:
+    """Return the rate at which `excess` first rises above 0; shaped [option]."""
+    over = excess > 0
+    first = np.where(over.any(axis=1), over.argmax(axis=1), excess.shape[1])
+    at = np.clip(first, 1, excess.shape[1] - 1)
+    row = np.arange(len(rates))
+    low, high = excess[row, at - 1], excess[row, at]
+    with np.errstate(invalid="ignore"):
+        share = np.where(np.isfinite(high), -low / (high - low), 0.0)
+    share = np.where(np.isfinite(low), np.clip(share, 0.0, 1.0), 0.0)
+    between = rates[row, at - 1] + share * (rates[row, at] - rates[row, at - 1])
+    rate = np.where(first == excess.shape[1], rates[:, -1], between)
+    return np.where(first == 0, 0.0, rate)
+
+
+def tabulate(problem: SizingProblem, offers: Sequence[Offer]) -> list[Table]:
+    """Return a table per traffic class and precision over the offers' NPUs."""
+    arch = catalogue.load_model(problem.model)
+    npus = tuple({offer.npu.name: offer.npu for offer in offers}.values())
+    axes = splits(arch, offers, problem.optimisations)
+    return [
+        _table(arch, problem, traffic, precision, offers, able, axes)
+        for precision in problem.formats()
+        if (able := tuple(npu for npu in npus if npu.computes(precision)))
+        for traffic in problem.traffic
+    ]
+
+
+def _table(
+    arch: ModelArch,
+    problem: SizingProblem,
+    traffic: TrafficClass,
+    precision: Precision,
+    offers: Sequence[Offer],
+    npus: tuple[Npu, ...],
+    axes: list[Parallelism],
+) -> Table:
+    replica = Replica(
+        arch,
+        stacked(axes, point_axes=1),
+        precision,
+        Supply.stack(npus, axes=2),
+        **problem.optimisations.features(arch, precision),
+    )
+    engines = engine_of(
+        replica,
+        traffic.profile,
+        chunk_tokens=problem.chunk_tokens,
+        max_sequences=LARGEST_BATCH,
+        beams=traffic.beams,
+    )
+    shape = (len(npus), len(axes))
+    fits = np.broadcast_to(engines.cache_tokens, shape) > np.max(
+        traffic.profile.longest
+    )
+    npu_of, split_of = np.nonzero(fits & _admitted(offers, npus, axes))
+    return Table(
+        traffic=traffic,
+        precision=precision,
+        chunk_tokens=problem.chunk_tokens,
+        npus=npus,
+        splits=tuple(axes),
+        npu_of=npu_of,
+        split_of=split_of,
+        engines=engines.some((npu_of, split_of)),
+    )
+
+
+def _admitted(
+    offers: Sequence[Offer], npus: Sequence[Npu], axes: Sequence[Parallelism]
+) -> npt.NDArray[np.bool_]:
+    """Return which [npu, split] some offer admits."""
+    return np.array(
+        [
+            [
+                any(o.npu.name == npu.name and o.admits(split) for o in offers)
+                for split in axes
+            ]
+            for npu in npus
+        ]
+    )
