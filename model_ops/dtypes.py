@@ -14,6 +14,7 @@ class Dtype(StrEnum):
     BF16 = "bf16"
     FP16 = "fp16"
     FP8 = "fp8"
+    FP8_BLOCK = "fp8_block"
     INT8 = "int8"
     FP4 = "fp4"
     NVFP4 = "nvfp4"
@@ -56,6 +57,8 @@ _BITS = {
     Dtype.BF16: 16.0,
     Dtype.FP16: 16.0,
     Dtype.FP8: 8.0,
+    # One FP32 scale per block of 128 x 128 values (DeepSeek-V3, section 3.3.2).
+    Dtype.FP8_BLOCK: 8.0 + 32 / 128**2,
     Dtype.INT8: 8.0,
     Dtype.FP4: 4.0,
     # One FP8 scale per 16 values (NVIDIA TensorRT documentation, NVFP4).
@@ -70,6 +73,7 @@ _BITS = {
 }
 
 _ENGINE_OF = {
+    Dtype.FP8_BLOCK: Dtype.FP8,
     Dtype.NVFP4: Dtype.FP4,
     Dtype.MXFP4: Dtype.FP4,
     Dtype.Q4_K_M: Dtype.INT4,
@@ -77,7 +81,7 @@ _ENGINE_OF = {
 
 _SPELLINGS = {
     "gguf-q4_k_m": "q4_k_m",
-    "fp8_block": "fp8",
+    "fp8-block": "fp8_block",
     "float32": "fp32",
     "float": "fp32",
     "bfloat16": "bf16",
@@ -220,6 +224,8 @@ class Precision:
         """
         if weights.bytes >= 2:
             return cls(weights, kv_cache, weights)
+        if weights is Dtype.FP8_BLOCK:
+            return cls(weights, kv_cache, Dtype.FP8)
         both = weights in (Dtype.FP8, Dtype.INT8, Dtype.NVFP4)
         return cls(weights, kv_cache, weights if both else Dtype.BF16)
 
@@ -227,10 +233,13 @@ class Precision:
         """Return these formats with other weights or another KV cache.
 
         Where some class of tensors has such weights already, the classes stay as
-        they are: a checkpoint "in MXFP4" may hold its experts alone so.
+        they are: a checkpoint "in MXFP4" may hold its experts alone so, and one "in
+        FP8" may scale it by blocks.
         """
         kept = kv_cache or self.kv_cache
-        if weights in (None, self.weights, self.experts, self.projections):
+        held = {self.weights, self.experts, self.projections}
+        blocks = weights is Dtype.FP8 and Dtype.FP8_BLOCK in held
+        if weights is None or weights in held or blocks:
             return replace(self, kv_cache=kept)
         return Precision.serving(weights, kept)
 
@@ -272,6 +281,7 @@ PRESETS: dict[str, Precision] = {
     "bf16": BF16,
     "fp16": Precision(Dtype.FP16, Dtype.FP16, Dtype.FP16),
     "fp8": Precision(Dtype.FP8, Dtype.BF16, Dtype.FP8),
+    "fp8-block": Precision(Dtype.FP8_BLOCK, Dtype.BF16, Dtype.FP8),
     "fp8-kv8": Precision(Dtype.FP8, Dtype.FP8, Dtype.FP8),
     "int8": Precision(Dtype.INT8, Dtype.BF16, Dtype.INT8),
     "int4": Precision(Dtype.INT4, Dtype.BF16, Dtype.BF16),

@@ -163,6 +163,31 @@ RESIDENT = Placement()
 """Everything in the NPU's own memory."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelShape:
+    """How an operator's work can be cut, as far as its kernel's speed depends on it.
+
+    A kernel solves `groups` independent problems, each a matrix of `rows` by `columns`
+    whose elements are sums over `depth` terms.
+
+    Parameters
+    ----------
+    format
+        How the operand that is kept in memory is stored: weights, KV cache.
+    rows, columns, depth
+        Of a linear layer m, n and k; of attention the query rows that share a key, the
+        keys that a query sees, and the elements of a key.
+    groups
+        Weight matrices; of attention sequences times KV heads.
+    """
+
+    format: Dtype
+    rows: Number = 1.0
+    columns: Number = 1.0
+    depth: Number = 1.0
+    groups: Number = 1.0
+
+
 class Operator(Protocol):
     """Work of one NPU on its own arithmetic and memory."""
 
@@ -178,6 +203,10 @@ class Operator(Protocol):
 
     def cost(self) -> OpCost:
         """Return what one execution needs."""
+        ...
+
+    def shape(self) -> KernelShape:
+        """Return how its work can be cut."""
         ...
 
 

@@ -1,30 +1,37 @@
-"""What share of its peak rates an NPU's kernels reach."""
+"""Which kernel an operator runs on: an NPU's measured ones, or constants."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from model_ops.dtypes import Dtype
-from model_ops.opcost import KernelFamily, Number, Operator
+from model_ops.opcost import KernelFamily
+from model_ops.platform.kernels import IDEAL_KERNEL, Kernel, KernelEfficiency
 
 
-@dataclass(frozen=True, slots=True)
-class KernelEfficiency:
-    """Shares of the peak rates in (0, 1], and seconds to launch a kernel."""
+class KernelKey(NamedTuple):
+    """What kernels are told apart by.
 
-    compute: Number
-    memory: Number
-    launch: Number
+    Parameters
+    ----------
+    family
+        Kernels that share an implementation.
+    format
+        How weights or cache are stored.
+    engine
+        The arithmetic; None where the operator has no FLOP.
+    """
 
-
-IDEAL_KERNEL = KernelEfficiency(1.0, 1.0, 0.0)
+    family: KernelFamily
+    format: Dtype
+    engine: Dtype | None
 
 
 class Efficiency(Protocol):
-    """Says how well an operator runs; it may look at the operator's shape."""
+    """Says which kernel runs an operator, and so how well."""
 
-    def kernel(self, operator: Operator, engine: Dtype | None) -> KernelEfficiency:
-        """Return the efficiency of an operator; `engine` None if it has no FLOP."""
+    def kernel(self, key: KernelKey) -> Kernel:
+        """Return the kernel."""
         ...
 
 
@@ -32,7 +39,7 @@ class Efficiency(Protocol):
 class IdealEfficiency:
     """Every kernel reaches the peak rates and starts at once."""
 
-    def kernel(self, operator: Operator, engine: Dtype | None) -> KernelEfficiency:
+    def kernel(self, key: KernelKey) -> Kernel:
         """Return efficiency one and no launch time."""
         return IDEAL_KERNEL
 
@@ -44,13 +51,45 @@ class ConstantEfficiency:
     families: Mapping[KernelFamily, KernelEfficiency]
     by_engine: Mapping[tuple[KernelFamily, Dtype], KernelEfficiency]
 
-    def kernel(self, operator: Operator, engine: Dtype | None) -> KernelEfficiency:
-        """Return the constants of the operator's family on that engine.
+    def kernel(self, key: KernelKey) -> Kernel:
+        """Return the constants of the family on that engine.
 
         A family that nobody measured takes its relative's.
         """
-        family = operator.family
+        family = key.family
         if family not in self.families:
             family = family.relative
-        special = self.by_engine.get((family, engine)) if engine else None
+        special = self.by_engine.get((family, key.engine)) if key.engine else None
         return special or self.families[family]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredEfficiency:
+    """Kernels that were measured, and constants for all others.
+
+    A format that was not measured takes the kernel of one that is computed alike.
+
+    Parameters
+    ----------
+    kernels
+        Fitted forms.
+    otherwise
+        Constants.
+    """
+
+    kernels: Mapping[KernelKey, Kernel]
+    otherwise: ConstantEfficiency
+    _alike: Mapping[tuple[KernelFamily, Dtype | None], Kernel] = field(init=False)
+
+    def __post_init__(self) -> None:
+        alike: dict[tuple[KernelFamily, Dtype | None], Kernel] = {}
+        for key, kernel in self.kernels.items():
+            # Of several, the one whose operand is stored as it is computed.
+            if key.format.engine is key.engine or key[::2] not in alike:
+                alike[key.family, key.engine] = kernel
+        object.__setattr__(self, "_alike", alike)
+
+    def kernel(self, key: KernelKey) -> Kernel:
+        """Return the kernel measured, a like one, or constants."""
+        found = self.kernels.get(key) or self._alike.get((key.family, key.engine))
+        return found or self.otherwise.kernel(key)

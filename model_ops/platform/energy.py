@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_ops.opcost import Number
-from model_ops.platform.roofline import OpTime
+from model_ops.platform.kernels import OpTime
 from model_ops.platform.supply import Supply
 from model_ops.units import Joules, Seconds, Watts
 

@@ -37,6 +37,8 @@ class Npu:
         Links to other NPUs, innermost first.
     efficiency
         Share of the rates that kernels reach.
+    processors
+        Units that work side by side: streaming multiprocessors, compute units, cores.
     link_efficiency
         Share of the link bandwidth that collectives reach.
     memory_usable
@@ -66,6 +68,7 @@ class Npu:
     node_npus: int
     fabric: Fabric
     efficiency: Efficiency = field(default=IdealEfficiency(), hash=False)
+    processors: float = 1.0
     link_efficiency: float = 1.0
     memory_usable: float = 1.0
     runtime_reserve: Bytes = 0.0

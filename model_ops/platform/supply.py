@@ -6,15 +6,16 @@ shape [point...] and stacked rates of shape [npu, 1...] give times of shape
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from model_ops.dtypes import Dtype
-from model_ops.opcost import Mask, Number, Operator
-from model_ops.platform.efficiency import KernelEfficiency
+from model_ops.opcost import KernelFamily, Mask, Number
+from model_ops.platform.efficiency import KernelKey
 from model_ops.platform.fabric import UNLIMITED, Fabric, Tier
+from model_ops.platform.kernels import Kernel, stacked
 from model_ops.platform.memory import NO_OUTER_MEMORY
 from model_ops.platform.npu import Npu
 from model_ops.units import Watts
@@ -35,6 +36,9 @@ class Supply:
 
     npus: tuple[Npu, ...]
     axes: int | None = None
+    _kernels: dict[KernelKey, Kernel] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, npu: Npu) -> "Supply":
@@ -58,6 +62,11 @@ class Supply:
     def memory_bandwidth(self) -> Number:
         """Bytes per second of each NPU's memory."""
         return self._each(lambda npu: npu.memory_bandwidth)
+
+    @cached_property
+    def processors(self) -> Number:
+        """Units of each NPU that work side by side."""
+        return self._each(lambda npu: npu.processors)
 
     @cached_property
     def usable_memory(self) -> Number:
@@ -150,17 +159,29 @@ class Supply:
         """
         return self._each(lambda npu: npu.flop_per_s[npu.engine(engine)])
 
-    def kernel(self, operator: Operator, engine: Dtype | None) -> KernelEfficiency:
-        """Return how well the operator runs on each NPU; None: it has no FLOP."""
+    def kernel(
+        self, family: KernelFamily, format_: Dtype, engine: Dtype | None
+    ) -> Kernel:
+        """Return the kernel of a family on all NPUs; its parameters stacked as rates.
 
-        def of(npu: Npu) -> KernelEfficiency:
-            own = None if engine is None else npu.engine(engine)
-            return npu.efficiency.kernel(operator, own)
+        Parameters
+        ----------
+        family, format_
+            What runs, and how its weights or cache are stored.
+        engine
+            The arithmetic; None where it has no FLOP.
+        """
+        key = KernelKey(family, format_, engine)
+        if key not in self._kernels:
+            self._kernels[key] = self._kernel(key)
+        return self._kernels[key]
+
+    def _kernel(self, key: KernelKey) -> Kernel:
+        def of(npu: Npu) -> Kernel:
+            own = None if key.engine is None else npu.engine(key.engine)
+            return npu.efficiency.kernel(key._replace(engine=own))
 
         if self.axes is None:
             return of(self.npus[0])
-        return KernelEfficiency(
-            self._each(lambda npu: of(npu).compute),
-            self._each(lambda npu: of(npu).memory),
-            self._each(lambda npu: of(npu).launch),
-        )
+        found: Kernel = stacked([of(npu) for npu in self.npus], self.axes)
+        return found

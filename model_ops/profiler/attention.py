@@ -217,6 +217,8 @@ class Attention:
             seen=None if chunk is None else (chunk + 1) / 2,
             query_shares=cp if reading else 1.0,
             key_shares=1.0 if reading else cp,
+            kv_heads=kv_heads,
+            cache=dtype.kv_cache,
         )
 
 

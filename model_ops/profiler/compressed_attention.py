@@ -300,6 +300,8 @@ class CompressedAttention:
             reach=reach,
             query_shares=cp if reading else 1.0,
             key_shares=1.0 if reading else cp,
+            kv_heads=1.0 / ratio,
+            cache=dtype.kv_cache,
         )
 
     def _outputs(self, shard: Shard, step: Step, heads: Number) -> Iterator[Operator]:

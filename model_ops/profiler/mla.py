@@ -213,6 +213,7 @@ class LatentAttention:
             reach=topk,
             query_shares=cp if reading else 1.0,
             key_shares=1.0 if reading else cp,
+            cache=dtype.kv_cache,
         )
 
     def _expanded(
@@ -250,6 +251,8 @@ class LatentAttention:
             engine=dtype.attention,
             query_shares=cp,
             cached=False,
+            kv_heads=heads,
+            cache=dtype.residual,
         )
 
 

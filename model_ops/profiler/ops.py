@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_ops.dtypes import Dtype, LinearFormat
-from model_ops.opcost import Collective, CollectiveKind, KernelFamily, Number, OpCost
+from model_ops.opcost import (
+    Collective,
+    CollectiveKind,
+    KernelFamily,
+    KernelShape,
+    Number,
+    OpCost,
+)
 from model_ops.profiler.work import Shard, Step
 from model_ops.units import Bytes
 
@@ -59,6 +66,16 @@ class Gemm:
             weights=weights,
             cache=self.cached * (self.k * self.inputs.bytes),
             launches=1.0,
+        )
+
+    def shape(self) -> KernelShape:
+        """Rows of one matrix; m, n and k."""
+        return KernelShape(
+            format=self.weights,
+            rows=self.m / self.matrices,
+            columns=self.n,
+            depth=self.k,
+            groups=self.matrices,
         )
 
 
@@ -133,6 +150,10 @@ class AttentionCore:
     cached
         Whether keys and values come from the cache itself, not from a tensor that
         was made of it.
+    kv_heads
+        Key heads per rank; query heads that share one can be multiplied together.
+    cache
+        Format of the cache.
     """
 
     name: str
@@ -153,6 +174,8 @@ class AttentionCore:
     query_shares: Number = 1.0
     branches: Number | None = None
     cached: bool = True
+    kv_heads: Number = 1.0
+    cache: Dtype = Dtype.BF16
 
     @property
     def _steady(self) -> float:
@@ -206,6 +229,17 @@ class AttentionCore:
             launches=1.0,
         )
 
+    def shape(self) -> KernelShape:
+        """Query rows per key head, keys that a query sees on average, key size."""
+        queries = self.queries / self.query_shares
+        return KernelShape(
+            format=self.cache,
+            rows=queries * (self.heads / self.kv_heads),
+            columns=self.pairs() / (self.queries * self.key_shares),
+            depth=self.qk_dim,
+            groups=self.sequences * self.kv_heads,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elementwise:
@@ -236,6 +270,10 @@ class Elementwise:
             written=self.elements * self.written,
             launches=1.0,
         )
+
+    def shape(self) -> KernelShape:
+        """Its elements, each by itself."""
+        return KernelShape(format=Dtype.BF16, rows=self.elements)
 
 
 def tensor_parallel_sum(

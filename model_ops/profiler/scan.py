@@ -14,6 +14,7 @@ from model_ops.opcost import (
     Collective,
     CollectiveKind,
     KernelFamily,
+    KernelShape,
     Number,
     OpCost,
     Operator,
@@ -83,6 +84,10 @@ class Scan:
             launches=1.0,
         )
 
+    def shape(self) -> KernelShape:
+        """Tokens of a sequence; sequences."""
+        return KernelShape(format=self.engine, rows=self.queries, groups=self.sequences)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CausalConv:
@@ -122,6 +127,10 @@ class CausalConv:
             cache=cache,
             launches=1.0,
         )
+
+    def shape(self) -> KernelShape:
+        """Tokens and channels."""
+        return KernelShape(format=self.dtype, rows=self.rows, columns=self.width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,4 +109,5 @@ class SparseIndexer:
                 engine=self.key_dtype.engine,
                 query_shares=cp if reading else 1.0,
                 key_shares=1.0 if reading else cp,
+                cache=self.key_dtype,
             )

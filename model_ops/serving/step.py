@@ -7,7 +7,8 @@ import numpy as np
 
 from model_ops.dtypes import Precision
 from model_ops.opcost import RESIDENT, Collective, Number, Operator, Placement
-from model_ops.platform.roofline import OpTime, op_time
+from model_ops.platform.kernels import OpTime
+from model_ops.platform.roofline import op_time
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.expert_load import BALANCED, ExpertLoad

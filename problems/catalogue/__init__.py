@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from model_ops.errors import CatalogueError, ConfigError, nearest
-from model_ops.platform.efficiency import ConstantEfficiency
+from model_ops.platform.efficiency import ConstantEfficiency, MeasuredEfficiency
 from model_ops.platform.fabric import Fabric
 from model_ops.platform.npu import Npu
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.hf_config import read_config
+from problems.catalogue.measured_kernels import fits_for
 from problems.catalogue.schema import (
     FOLDER,
     EfficiencyFile,
@@ -133,22 +134,16 @@ def load_npu(name: str) -> Npu:
     """
     file = npu_file(name)
     profile = efficiency_file(file.efficiency)
-    kernels = profile.kernels.items()
+    own = canonical("npus", name)
     return Npu(
-        name=canonical("npus", name),
+        name=own,
         flop_per_s=file.flop_per_s,
         memory_bandwidth=file.memory_bandwidth,
         memory_capacity=file.memory_capacity,
         node_npus=file.node_npus,
         fabric=Fabric(tuple(t.tier(link_file(t.link)) for t in file.fabric)),
-        efficiency=ConstantEfficiency(
-            families={family: kernel.efficiency() for family, kernel in kernels},
-            by_engine={
-                (family, engine): special.efficiency()
-                for family, kernel in kernels
-                for engine, special in kernel.by_dtype.items()
-            },
-        ),
+        efficiency=_efficiency(own, DEFAULT_FRAMEWORK),
+        processors=_processors(file, profile),
         link_efficiency=profile.link_efficiency,
         memory_usable=profile.memory_usable,
         runtime_reserve=profile.runtime_reserve,
@@ -158,6 +153,31 @@ def load_npu(name: str) -> Npu:
         idle_power=file.idle_power,
         provisioned_power=file.provisioned_power,
         outer_memory=file.outer_memory.memory() if file.outer_memory else None,
+    )
+
+
+def _processors(file: NpuFile, profile: EfficiencyFile) -> float:
+    """Return an NPU's processors, or those of the one whose kernels it takes."""
+    known = (npu_file(n).processors for n in profile.measured_on)
+    return float(file.processors or next((n for n in known if n), 1))
+
+
+@cache
+def _efficiency(npu: str, framework: str) -> MeasuredEfficiency:
+    """Return the kernels that a framework runs on an NPU."""
+    profile = efficiency_file(npu_file(npu).efficiency)
+    stack = framework_file(framework).kernels or framework
+    constants = profile.kernels.items()
+    return MeasuredEfficiency(
+        kernels={f.key: f.kernel() for f in fits_for(npu, profile.measured_on, stack)},
+        otherwise=ConstantEfficiency(
+            families={family: kernel.efficiency() for family, kernel in constants},
+            by_engine={
+                (family, engine): special.efficiency()
+                for family, kernel in constants
+                for engine, special in kernel.by_dtype.items()
+            },
+        ),
     )
 
 
@@ -177,12 +197,18 @@ def load_npu_under(name: str, framework: str) -> Npu:
         If the catalogue lacks either.
     """
     file = framework_file(framework)
+    npu, under = load_npu(name), canonical("frameworks", framework)
     stated = {
         field: value
         for field in _FRAMEWORK_FIELDS
         if (value := getattr(file, field)) is not None
     }
-    return replace(load_npu(name), activation_factor=file.activation_factor, **stated)
+    return replace(
+        npu,
+        efficiency=_efficiency(npu.name, under),
+        activation_factor=file.activation_factor,
+        **stated,
+    )
 
 
 @cache

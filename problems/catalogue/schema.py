@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from model_ops.dtypes import Dtype
 from model_ops.opcost import KernelFamily
-from model_ops.platform.efficiency import KernelEfficiency
 from model_ops.platform.fabric import UNLIMITED, Tier, Topology
+from model_ops.platform.kernels import KernelEfficiency
 from model_ops.platform.memory import OuterMemory
 from model_ops.units import (
     Bytes,
@@ -122,6 +122,10 @@ class NpuFile(CatalogueFile):
     idle_power: Annotated[
         Watts | None, Field(description="model in memory, nothing runs", gt=0, le=1e4)
     ] = None
+    processors: Annotated[
+        Count | None,
+        Field(description="streaming multiprocessors, compute units, cores"),
+    ] = None
     fabric: Annotated[tuple[TierFile, ...], Field(min_length=1, max_length=4)]
     outer_memory: OuterMemoryFile | None = None
 
@@ -178,6 +182,9 @@ class FrameworkFile(CatalogueFile):
     step_overhead: Annotated[Seconds | None, Field(ge=0, le=1)] = None
     request_overhead: Annotated[
         Seconds | None, Field(description="outside the steps", ge=0, le=10)
+    ] = None
+    kernels: Annotated[
+        str | None, Field(description="whose measured kernels it runs; None: its own")
     ] = None
     activation_factor: Annotated[
         float,
@@ -297,17 +304,5 @@ class TraceFile(CatalogueFile):
         float | None, Field(description="of an endless cache", ge=0, lt=1)
     ] = None
 
-
-KINDS: dict[str, type[BaseModel]] = {
-    "npus": NpuFile,
-    "links": LinkFile,
-    "efficiencies": EfficiencyFile,
-    "frameworks": FrameworkFile,
-    "prices": PriceFile,
-    "models": ModelFile,
-    "use_cases": UseCaseFile,
-    "traces": TraceFile,
-}
-"""Folder of the catalogue and the schema of its files."""
 
 FOLDER = Path(__file__).parent

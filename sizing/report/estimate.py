@@ -12,7 +12,7 @@ from model_ops.consumption import Consumption, consumption
 from model_ops.estimate import Estimate, Load, LoadMode, bounds, load_steps
 from model_ops.opcost import OpCost
 from model_ops.platform.energy import PowerRange
-from model_ops.platform.roofline import OpTime
+from model_ops.platform.kernels import OpTime
 from model_ops.profiler.ops import Gemm
 from model_ops.serving.queueing import Latencies
 from model_ops.serving.step import Replica, TimedOperator, timed_operators

@@ -8,7 +8,8 @@ import pytest
 from model_ops.accuracy import FACTORS, interval, latency_intervals
 from model_ops.estimate import Estimate, Load, LoadMode, estimate, least_latencies
 from model_ops.opcost import KernelFamily
-from model_ops.platform.efficiency import ConstantEfficiency, KernelEfficiency
+from model_ops.platform.efficiency import ConstantEfficiency
+from model_ops.platform.kernels import KernelEfficiency
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch

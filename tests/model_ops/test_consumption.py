@@ -9,8 +9,8 @@ from model_ops.consumption import consumption
 from model_ops.dtypes import Precision
 from model_ops.estimate import Load, LoadMode, estimate, load_steps
 from model_ops.platform.energy import PowerRange
+from model_ops.platform.kernels import OpTime
 from model_ops.platform.npu import Npu
-from model_ops.platform.roofline import OpTime
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.parallelism import Parallelism

@@ -14,6 +14,7 @@ from model_ops.errors import DeploymentError
         (Dtype.BF16, 16),
         (Dtype.FP16, 16),
         (Dtype.FP8, 8),
+        (Dtype.FP8_BLOCK, 8 + 32 / 128**2),  # an FP32 scale per 128 x 128
         (Dtype.INT8, 8),
         (Dtype.FP4, 4),
         (Dtype.NVFP4, 4 + 8 / 16),  # an FP8 scale per 16 values
@@ -40,6 +41,7 @@ def test_q4_k_m_lies_between_its_two_block_formats() -> None:
 def test_block_formats_compute_as_their_elements() -> None:
     changed = {dtype: dtype.engine for dtype in Dtype if dtype.engine is not dtype}
     assert changed == {
+        Dtype.FP8_BLOCK: Dtype.FP8,
         Dtype.NVFP4: Dtype.FP4,
         Dtype.MXFP4: Dtype.FP4,
         Dtype.Q4_K_M: Dtype.INT4,
@@ -89,6 +91,7 @@ def test_unknown_dtype_names_the_nearest() -> None:
         ("bf16", Dtype.BF16, Dtype.BF16, Dtype.BF16),
         ("fp16", Dtype.FP16, Dtype.FP16, Dtype.FP16),
         ("fp8", Dtype.FP8, Dtype.BF16, Dtype.BF16),
+        ("fp8-block", Dtype.FP8, Dtype.BF16, Dtype.BF16),
         ("fp8-kv8", Dtype.FP8, Dtype.BF16, Dtype.FP8),
         ("int8", Dtype.INT8, Dtype.BF16, Dtype.BF16),
         ("int4", Dtype.BF16, Dtype.BF16, Dtype.BF16),  # weights are widened first
@@ -179,6 +182,7 @@ def test_precision_of_refuses(text: str, said: str) -> None:
         (Dtype.FP32, Dtype.FP32),
         (Dtype.BF16, Dtype.BF16),
         (Dtype.FP8, Dtype.FP8),
+        (Dtype.FP8_BLOCK, Dtype.FP8),
         (Dtype.INT8, Dtype.INT8),
         (Dtype.NVFP4, Dtype.NVFP4),
         (Dtype.MXFP4, Dtype.BF16),

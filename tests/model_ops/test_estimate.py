@@ -16,8 +16,9 @@ from model_ops.estimate import (
     most_sequences,
 )
 from model_ops.opcost import KernelFamily
-from model_ops.platform.efficiency import ConstantEfficiency, KernelEfficiency
+from model_ops.platform.efficiency import ConstantEfficiency
 from model_ops.platform.fabric import Fabric
+from model_ops.platform.kernels import KernelEfficiency
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch

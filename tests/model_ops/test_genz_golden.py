@@ -16,8 +16,9 @@ import pytest
 from model_ops.dtypes import BF16, Dtype, Precision
 from model_ops.estimate import Load, LoadMode, estimate, timed_operators
 from model_ops.opcost import Collective, KernelFamily
-from model_ops.platform.efficiency import ConstantEfficiency, KernelEfficiency
+from model_ops.platform.efficiency import ConstantEfficiency
 from model_ops.platform.fabric import UNLIMITED, Fabric, Tier
+from model_ops.platform.kernels import KernelEfficiency
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.parallelism import Parallelism

@@ -10,8 +10,9 @@ import pytest
 from model_ops.dtypes import Dtype, Precision
 from model_ops.estimate import Load, LoadMode, estimate, least_latencies
 from model_ops.opcost import KernelFamily, Placement
-from model_ops.platform.efficiency import ConstantEfficiency, KernelEfficiency
+from model_ops.platform.efficiency import ConstantEfficiency
 from model_ops.platform.fabric import Fabric, Tier
+from model_ops.platform.kernels import KernelEfficiency
 from model_ops.platform.memory import OuterMemory
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply

@@ -13,7 +13,8 @@ from model_ops.errors import CatalogueError, ConfigError, ProblemError
 from model_ops.platform.fabric import Topology
 from model_ops.platform.npu import IDLE_PER_TDP
 from problems import catalogue
-from problems.catalogue.schema import FOLDER, KINDS, NpuFile, Price, TierFile
+from problems.catalogue.kinds import KINDS
+from problems.catalogue.schema import FOLDER, NpuFile, Price, TierFile
 from problems.fields import LARGEST_FILE
 
 FILES = [(kind, name) for kind in KINDS for name in catalogue.names(kind)]

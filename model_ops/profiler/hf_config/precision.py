@@ -121,6 +121,12 @@ def _fixed(weights: Dtype, inputs: Dtype | None) -> Callable[[Fields], list[Rule
     return lambda given: _everywhere(weights, inputs)
 
 
+def _fp8(given: Fields) -> list[Rule]:
+    """One scale per tensor, or per block of the weights where a size is given."""
+    blocks = given.get("weight_block_size") is not None
+    return _everywhere(Dtype.FP8_BLOCK if blocks else Dtype.FP8, Dtype.FP8)
+
+
 def _packed(given: Fields) -> list[Rule]:
     """GPTQ and AWQ: whole numbers as weights, widened for every product."""
     bits = given.count("bits", "w_bit")
@@ -168,6 +174,8 @@ def _scheme(given: Fields, key: str) -> Dtype | None:
         return None
     scheme = given.part(key)
     wanted = f"{scheme.get('type')} {scheme.get('num_bits')}"
+    if key == "weights" and scheme.get("strategy") == "block":
+        wanted += " block"
     if wanted == "float 4":
         wanted += f" group_size {scheme.get('group_size')}"
     return _looked_up(given, key, wanted, _SCHEMES)
@@ -242,6 +250,7 @@ _SCHEMES = {
     "int 4": Dtype.INT4,
     "int 8": Dtype.INT8,
     "float 8": Dtype.FP8,
+    "float 8 block": Dtype.FP8_BLOCK,
     "float 4 group_size 16": Dtype.NVFP4,
     "float 4 group_size 32": Dtype.MXFP4,
 }
@@ -259,9 +268,9 @@ _ALGORITHMS: dict[str, Formats] = {
     "NO_QUANT": (None, None),
     "FP8": (Dtype.FP8, Dtype.FP8),
     "FP8_PER_CHANNEL_PER_TOKEN": (Dtype.FP8, Dtype.FP8),
-    "FP8_BLOCK_SCALES": (Dtype.FP8, Dtype.FP8),
+    "FP8_BLOCK_SCALES": (Dtype.FP8_BLOCK, Dtype.FP8),
     # Stored as weights alone, but kernels quantise the inputs as they come.
-    "FP8_PB_WO": (Dtype.FP8, Dtype.FP8),
+    "FP8_PB_WO": (Dtype.FP8_BLOCK, Dtype.FP8),
     "NVFP4": (Dtype.NVFP4, Dtype.NVFP4),
     "NVFP4_AWQ": (Dtype.NVFP4, Dtype.NVFP4),
     "W4A8_NVFP4_FP8": (Dtype.NVFP4, Dtype.FP8),
@@ -281,7 +290,7 @@ _METHODS: dict[str, Callable[[Fields], list[Rule]]] = {
     "bitsandbytes": _bitsandbytes,
     "compressed-tensors": _compressed_tensors,
     "fbgemm_fp8": _fixed(Dtype.FP8, Dtype.FP8),
-    "fp8": _fixed(Dtype.FP8, Dtype.FP8),
+    "fp8": _fp8,
     "gptq": _packed,
     "modelopt": _modelopt,
     "modelopt_fp4": _modelopt,

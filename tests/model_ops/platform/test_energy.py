@@ -10,8 +10,8 @@ from model_ops.platform.energy import (
     PowerRange,
     full_power_seconds,
 )
+from model_ops.platform.kernels import OpTime
 from model_ops.platform.npu import IDLE_PER_TDP, Npu
-from model_ops.platform.roofline import OpTime
 from model_ops.platform.supply import Supply
 
 hypothesis = pytest.importorskip("hypothesis")

@@ -5,14 +5,10 @@ import pytest
 from model_ops.dtypes import PRESETS, Dtype, Precision
 from model_ops.errors import DeploymentError
 from model_ops.opcost import KernelFamily
-from model_ops.platform.efficiency import (
-    IDEAL_KERNEL,
-    ConstantEfficiency,
-    KernelEfficiency,
-)
+from model_ops.platform.efficiency import ConstantEfficiency, KernelKey
 from model_ops.platform.fabric import UNLIMITED, Fabric, Tier
+from model_ops.platform.kernels import IDEAL_KERNEL, KernelEfficiency
 from model_ops.platform.npu import PROVISIONED_PER_TDP, Npu
-from model_ops.profiler.ops import Elementwise
 from problems.catalogue import load_npu
 
 
@@ -158,15 +154,15 @@ def test_ideal_npu_keeps_its_rates_and_loses_its_losses(toy_npu: Npu) -> None:
     ideal = lossy.ideal()
     assert ideal == replace(toy_npu, step_overhead=0.0)
     assert ideal.usable_memory == toy_npu.memory_capacity
-    operator = Elementwise(name="e", elements=1, read=1.0, written=1.0)
-    assert ideal.efficiency.kernel(operator, Dtype.BF16) == IDEAL_KERNEL
+    key = KernelKey(KernelFamily.ELEMENTWISE, Dtype.BF16, Dtype.BF16)
+    assert ideal.efficiency.kernel(key) == IDEAL_KERNEL
 
 
 def test_constant_efficiency_prefers_the_engines_own_figures() -> None:
     usual, special = KernelEfficiency(0.8, 0.7, 1e-6), KernelEfficiency(0.5, 0.6, 2e-6)
     family = KernelFamily.ELEMENTWISE
     efficiency = ConstantEfficiency({family: usual}, {(family, Dtype.FP8): special})
-    operator = Elementwise(name="e", elements=1, read=1.0, written=1.0)
-    assert efficiency.kernel(operator, Dtype.FP8) == special
-    assert efficiency.kernel(operator, Dtype.BF16) == usual
-    assert efficiency.kernel(operator, None) == usual
+    key = KernelKey(family, Dtype.BF16, None)
+    assert efficiency.kernel(key._replace(engine=Dtype.FP8)) == special
+    assert efficiency.kernel(key._replace(engine=Dtype.BF16)) == usual
+    assert efficiency.kernel(key) == usual

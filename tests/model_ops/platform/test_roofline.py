@@ -6,9 +6,10 @@ import pytest
 from model_ops.dtypes import Dtype
 from model_ops.opcost import Collective, CollectiveKind, KernelFamily
 from model_ops.platform.collectives import collective_seconds
-from model_ops.platform.efficiency import ConstantEfficiency, KernelEfficiency
+from model_ops.platform.efficiency import ConstantEfficiency
+from model_ops.platform.kernels import KernelEfficiency, OpTime
 from model_ops.platform.npu import Npu
-from model_ops.platform.roofline import OpTime, op_time
+from model_ops.platform.roofline import op_time
 from model_ops.platform.supply import Supply
 from model_ops.profiler.ops import Elementwise, Gemm
 

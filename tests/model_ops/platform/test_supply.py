@@ -6,8 +6,9 @@ import pytest
 from model_ops.dtypes import Dtype
 from model_ops.errors import DeploymentError
 from model_ops.opcost import Collective, CollectiveKind, KernelFamily
-from model_ops.platform.efficiency import ConstantEfficiency, KernelEfficiency
+from model_ops.platform.efficiency import ConstantEfficiency
 from model_ops.platform.fabric import Fabric, Tier
+from model_ops.platform.kernels import KernelEfficiency
 from model_ops.platform.memory import OuterMemory
 from model_ops.platform.npu import Npu
 from model_ops.platform.roofline import op_time

@@ -506,8 +506,8 @@ def test_precision_of_a_checkpoint(
 @pytest.mark.parametrize(
     ("quantization", "precision"),
     [
-        (FP8_BLOCKS, "fp8"),
-        ({**FP8_BLOCKS, "scale_fmt": "ue8m0"}, "fp8"),
+        (FP8_BLOCKS, "fp8-block"),
+        ({**FP8_BLOCKS, "scale_fmt": "ue8m0"}, "fp8-block"),
         ({"quant_method": "FP8", "kv_cache_scheme": "static"}, "fp8-kv8"),
         ({"quant_method": "fbgemm_fp8"}, "fp8"),
         ({"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}, "mxfp4"),
@@ -516,7 +516,7 @@ def test_precision_of_a_checkpoint(
         ({"quant_method": "gptq", "bits": 8}, "int8/bf16/kv-bf16"),
         # No key but the method's own tells the format.
         ({"quant_method": "gptq", "bits": 4, "note": "fp8, mxfp4"}, "int4"),
-        ({**FP8_BLOCKS, "modules_to_not_convert": ["nvfp4.awq"]}, "fp8"),
+        ({**FP8_BLOCKS, "modules_to_not_convert": ["nvfp4.awq"]}, "fp8-block"),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "int4"),
         ({"load_in_8bit": True, "load_in_4bit": False}, "int8"),
         (groups((FLOAT8, FLOAT8), format="float-quantized"), "fp8"),
@@ -525,6 +525,7 @@ def test_precision_of_a_checkpoint(
         (groups((FLOAT8, FLOAT8), kv_cache_scheme=None), "fp8"),
         (groups((FLOAT8, FLOAT8), (FLOAT8, FLOAT8)), "fp8"),
         (groups((FLOAT8, None)), "fp8/bf16/kv-bf16"),
+        (groups(({**FLOAT8, "strategy": "block"}, FLOAT8)), "fp8-block"),
         (groups((INT8, INT8), format="int-quantized"), "int8"),
         (groups((INT8, None), format="pack-quantized"), "int8/bf16/kv-bf16"),
         (groups((INT4, None), format="pack-quantized"), "int4"),

@@ -1,0 +1,28 @@
+"""How long kernels take: one file per form, and which family has which."""
+
+from collections.abc import Mapping
+
+from model_ops.opcost import KernelFamily
+from model_ops.platform.kernels.base import (
+    IDEAL_KERNEL,
+    Kernel,
+    KernelEfficiency,
+    OpTime,
+    Work,
+    stacked,
+)
+
+FORMS: Mapping[KernelFamily, type[Kernel]] = dict.fromkeys(
+    KernelFamily, KernelEfficiency
+)
+"""The form whose parameters the catalogue holds for a family of kernels."""
+
+__all__ = [
+    "FORMS",
+    "IDEAL_KERNEL",
+    "Kernel",
+    "KernelEfficiency",
+    "OpTime",
+    "Work",
+    "stacked",
+]

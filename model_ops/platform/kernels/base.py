@@ -1,0 +1,128 @@
+"""What a kernel makes of an NPU's peak rates: the base that every form refines.
+
+A form is a frozen dataclass of a few parameters, floats or arrays over NPUs, that turns
+an operator's ideal work into seconds. `FORMS` says which form each family of kernels
+has; the catalogue holds the parameters, per NPU, format and software stack.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from model_ops.opcost import KernelShape, Number
+from model_ops.units import Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpTime:
+    """Seconds of one operator, by what they are spent on.
+
+    Parameters
+    ----------
+    compute, memory, network, launch
+        Seconds of each by itself.
+    softness
+        How sharply the longer of compute and memory hides the shorter: together they
+        take ``(compute ** p + memory ** p) ** (1 / p)``, the longer one if infinite.
+    """
+
+    compute: Seconds | Number = 0.0
+    memory: Seconds | Number = 0.0
+    network: Seconds | Number = 0.0
+    launch: Seconds | Number = 0.0
+    softness: Number = np.inf
+
+    @property
+    def total(self) -> Seconds | Number:
+        """Seconds from start to end."""
+        # Summed smallest first: launch and network often have fewer axes.
+        longer = np.maximum(self.compute, self.memory)
+        if np.ndim(self.softness) == 0 and np.isinf(self.softness):
+            return longer + (self.network + self.launch)
+        shorter = np.minimum(self.compute, self.memory)
+        ratio = shorter / np.maximum(longer, 1e-300)
+        hidden = (1.0 + ratio**self.softness) ** (1.0 / self.softness)
+        return longer * hidden + (self.network + self.launch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """An operator on an NPU that reaches its peak rates.
+
+    Parameters
+    ----------
+    compute, memory
+        Seconds of its FLOP and of its bytes, each by itself.
+    launches
+        Kernels started.
+    shape
+        How the work can be cut.
+    processors
+        Units of the NPU that work side by side: streaming multiprocessors, compute
+        units, cores.
+    """
+
+    compute: Seconds | Number
+    memory: Seconds | Number
+    launches: Number
+    shape: KernelShape
+    processors: Number
+
+
+class Kernel(Protocol):
+    """A form with its parameters."""
+
+    def time(self, work: Work) -> OpTime:
+        """Return the seconds of the work."""
+        ...
+
+    @classmethod
+    def plain(cls, kernel: "KernelEfficiency") -> Self:
+        """Return the form that constant shares of the peak rates make of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KernelEfficiency:
+    """Constant shares of the peak rates in (0, 1], and seconds to launch a kernel.
+
+    ``t = launch + max(compute / e_c, memory / e_m)``: S. Williams, A. Waterman and D.
+    Patterson, "Roofline", CACM 52(4), 2009, with measured efficiencies.
+    """
+
+    compute: Number
+    memory: Number
+    launch: Seconds | Number
+
+    def time(self, work: Work) -> OpTime:
+        """Return the seconds of the work."""
+        return OpTime(
+            compute=work.compute * (1.0 / self.compute),
+            memory=work.memory * (1.0 / self.memory),
+            launch=work.launches * self.launch,
+        )
+
+    @classmethod
+    def plain(cls, kernel: "KernelEfficiency") -> "KernelEfficiency":
+        """Return the kernel itself."""
+        return kernel
+
+
+IDEAL_KERNEL = KernelEfficiency(1.0, 1.0, 0.0)
+
+
+def stacked(kernels: list[Any], axes: int) -> Any:
+    """Return one kernel whose parameters are arrays shaped [kernel, 1 x axes].
+
+    Kernels of constant shares join those of a richer form; all others are of one.
+    """
+    richest = next((k for k in kernels if not isinstance(k, KernelEfficiency)), None)
+    form = KernelEfficiency if richest is None else type(richest)
+    alike = [k if type(k) is form else form.plain(k) for k in kernels]
+    shape = (len(alike), *(1,) * axes)
+    values = {
+        f.name: np.array([getattr(k, f.name) for k in alike], float).reshape(shape)
+        for f in fields(form)
+    }
+    return form(**values)

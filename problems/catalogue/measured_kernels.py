@@ -1,0 +1,137 @@
+"""Measured kernels: the parameters that operator tables were fitted to, as data.
+
+One file per measured NPU in ``kernels/``. An NPU without a file, or a file without a
+kernel, takes it from the NPUs that its efficiency profile names as measured.
+"""
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from functools import cache
+from typing import Annotated, Self, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from model_ops.dtypes import Dtype
+from model_ops.errors import CatalogueError, nearest
+from model_ops.opcost import KernelFamily
+from model_ops.platform.efficiency import KernelKey
+from model_ops.platform.kernels import FORMS, Kernel
+from model_ops.units import Unit
+from problems.catalogue.schema import FOLDER, CatalogueFile
+
+FOLDER_NAME = "kernels"
+
+
+class KernelFit(BaseModel):
+    """A kernel on one NPU, as one software stack runs it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: KernelFamily
+    format: Annotated[Dtype, Field(description="of weights or cache in memory")]
+    engine: Annotated[Dtype | None, Field(description="arithmetic")] = None
+    stack: Annotated[str, Field(description="framework or library", min_length=2)]
+    version: str
+    rows: Annotated[int, Field(description="measurements", gt=0)]
+    error: Annotated[float, Field(description="median |ln|, fitted", ge=0)]
+    left_out: Annotated[
+        float, Field(description="the same, of shapes that were left out", ge=0)
+    ]
+    bias: Annotated[float, Field(description="median ln of shapes left out")] = 0.0
+    parameters: dict[str, float | str]
+
+    @property
+    def key(self) -> KernelKey:
+        """What the kernel is found by."""
+        return KernelKey(self.family, self.format, self.engine)
+
+    @model_validator(mode="after")
+    def _fits_its_form(self) -> Self:
+        self.kernel()
+        return self
+
+    def kernel(self) -> Kernel:
+        """Return the form with its parameters.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is missing, unknown or no quantity of its kind.
+        """
+        form = FORMS[self.family]
+        known = {f.name for f in fields(form)}  # type: ignore[arg-type]
+        if unknown := set(self.parameters) - known:
+            first = sorted(unknown)[0]
+            raise ValueError(f"unknown parameter '{first}'{nearest(first, known)}")
+        if missing := known - set(self.parameters):
+            raise ValueError(f"lacks the parameter '{sorted(missing)[0]}'")
+        hints = get_type_hints(form, include_extras=True)
+        return form(
+            **{
+                name: _number(value, hints[name])
+                for name, value in self.parameters.items()
+            }
+        )
+
+
+class KernelsFile(CatalogueFile):
+    """The measured kernels of one NPU."""
+
+    fits: Annotated[tuple[KernelFit, ...], Field(min_length=1)]
+
+
+def _number(value: float | str, hint: object) -> float:
+    if not isinstance(value, str):
+        return float(value)
+    for unit in _units(hint):
+        return unit.parse(value)
+    raise ValueError(f"'{value}' is no number")
+
+
+def _units(hint: object) -> Iterator[Unit]:
+    for mark in getattr(hint, "__metadata__", ()):
+        if isinstance(mark, Unit):
+            yield mark
+    for part in getattr(hint, "__args__", ()):
+        yield from _units(part)
+
+
+@cache
+def measured_npus() -> tuple[str, ...]:
+    """Return the NPUs whose kernels were measured, sorted."""
+    return tuple(sorted(p.stem for p in (FOLDER / FOLDER_NAME).glob("*.toml")))
+
+
+@cache
+def kernels_file(npu: str) -> KernelsFile:
+    """Return the measured kernels of an NPU, by its catalogue name.
+
+    Raises
+    ------
+    CatalogueError
+        If nobody measured it.
+    """
+    path = FOLDER / FOLDER_NAME / f"{npu}.toml"
+    if not path.is_file():
+        raise CatalogueError(
+            f"no measured kernels of {npu}{nearest(npu, measured_npus())}"
+        )
+    text = path.read_text(encoding="utf-8")
+    return KernelsFile.model_validate(tomllib.loads(text), context={"source": "file"})
+
+
+def fits_for(npu: str, relatives: Sequence[str], stack: str) -> list[KernelFit]:
+    """Return the fit of each kernel that serves an NPU best, one per key.
+
+    First the NPU's own under the stack, then its relatives' under it, then its own
+    and theirs under any other: another stack runs another kernel.
+    """
+    chain = [n for n in (npu, *relatives) if n in measured_npus()]
+    every = [fit for name in dict.fromkeys(chain) for fit in kernels_file(name).fits]
+    found: dict[KernelKey, KernelFit] = {}
+    for wanted in (True, False):
+        for fit in every:
+            if (fit.stack == stack) is wanted:
+                found.setdefault(fit.key, fit)
+    return list(found.values())
