@@ -119,6 +119,13 @@ def _of(cells: Mapping[str, str], name: str, unit: str) -> Answer:
     )
 
 
+def metric(row: Row) -> str:
+    """Return what a row measures; a percentile above the median apart."""
+    name, statistic = row.get("metric", "").lower(), row.get("stat", "").lower()
+    tail = statistic if statistic in ("p90", "p95", "p99") else ""
+    return f"{name}_{tail}" if tail else name
+
+
 def labels(row: Row) -> dict[str, str]:
     """Return what a row's tables are made by."""
     return {
