@@ -21,6 +21,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "sizing.cli.requirements",
         "State the least that any platform must have, before choosing one.",
     ),
+    "validate": (
+        "sizing.cli.validate",
+        "Compare predictions with measured results, row by row and in tables.",
+    ),
     "catalogue": ("sizing.cli.catalogue", "List and show NPUs, models and prices."),
     "new": ("sizing.cli.new", "Write an example problem file to start from."),
 }

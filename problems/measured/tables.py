@@ -1,0 +1,120 @@
+"""Tables of measurements as files: plain or compressed, their kind told by the header."""
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_ops.errors import ProblemError, nearest
+
+Row = Mapping[str, str]
+"""One line of a table: column to cell."""
+
+LARGEST_TABLE = 500_000_000
+"""Bytes of a table, decompressed."""
+
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "e2e": (
+        "source_id",
+        "model",
+        "hardware",
+        "load_mode",
+        "isl",
+        "osl",
+        "metric",
+        "stat",
+        "value",
+    ),
+    "mlperf_slo": ("benchmark", "scenario", "model", "hardware", "achieved_req_s"),
+    "memory_truths": ("model", "hardware", "kind", "value", "unit"),
+    "vllm_requests": ("run", "queued_s", "first_token_s", "last_token_s"),
+}
+"""The columns by which each kind of table is told."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file of measurements, as it stands.
+
+    Parameters
+    ----------
+    name
+        The file's, without its folder.
+    kind
+        One of `KINDS`.
+    columns
+        In the file's order.
+    rows
+        Cells as text; a blank one is not published, never zero.
+    """
+
+    name: str
+    kind: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def read_table(path: Path) -> Table:
+    """Return a table of measurements.
+
+    Raises
+    ------
+    ProblemError
+        If the file cannot be read, is damaged, or is of no known kind.
+    """
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    try:
+        columns = tuple(reader.fieldnames or ())
+        rows = tuple({k: v or "" for k, v in row.items() if k} for row in reader)
+    except csv.Error as error:
+        raise ProblemError(f"--data: {path} is not a table: {error}") from None
+    return Table(path.name, kind_of(columns, path), columns, rows)
+
+
+def kind_of(columns: tuple[str, ...], path: Path) -> str:
+    """Return the kind of table that has such columns.
+
+    Raises
+    ------
+    ProblemError
+        If there is none, or a column is there twice; the message names what the
+        most similar kind has besides.
+    """
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise ProblemError(f"--data: {path} has the column '{twice}' twice")
+    for kind, needed in KINDS.items():
+        if set(needed) <= set(columns):
+            return kind
+    lacking = {kind: sorted(set(KINDS[kind]) - set(columns)) for kind in KINDS}
+    closest = min(lacking, key=lambda kind: len(lacking[kind]) / len(KINDS[kind]))
+    raise ProblemError(
+        f"--data: {path} is no table of measurements; for '{closest}' it lacks "
+        f"{', '.join(lacking[closest])}{nearest(lacking[closest][0], columns)}"
+    )
+
+
+def _text(path: Path) -> str:
+    """Return a file's text, decompressed where its first bytes say that it is."""
+    try:
+        if not path.is_file():
+            raise ProblemError(f"--data: there is no file {path}")
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            stream = gzip.GzipFile(fileobj=file) if packed else file
+            content = stream.read(LARGEST_TABLE + 1)
+        if len(content) > LARGEST_TABLE:
+            raise ProblemError(
+                f"--data: {path} holds more than {LARGEST_TABLE / 1e6:.0f} MB"
+            )
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ProblemError(f"--data: {path} is not UTF-8 text") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ProblemError(f"--data: {path} is damaged: {error}") from None
+    except OSError as error:
+        raise ProblemError(f"--data: cannot read {path}: {error.strerror}") from None

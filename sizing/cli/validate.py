@@ -1,0 +1,42 @@
+"""``genz-size validate``."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command("validate")
+@click.option(
+    "--data",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Measured table, plain or .gz; may be repeated [those of the project].",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write every row with its prediction to this CSV file.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(("text", "json", "markdown")),
+    default="text",
+    help="How to write the tables [text].",
+)
+def command(data: tuple[Path, ...], output: Path | None, format_: str) -> None:
+    """Compare predictions with measured results, row by row and in tables.
+
+    Tables are told apart by their columns. Errors are ln(predicted / measured), medians
+    within a group of measurements, averaged over the groups.
+    """
+    from sizing.files import write
+    from sizing.report.validation import FORMATS, as_rows
+    from sizing.validate.score import scores
+    from sizing.validate.scored import compare
+
+    compared = compare(data)
+    if output is not None:
+        write(as_rows(compared), output)
+    write(FORMATS[format_](scores(compared)), None)

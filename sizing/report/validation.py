@@ -1,0 +1,163 @@
+"""Scores of predictions against measurements, as text, JSON and Markdown."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sizing.report.console import new_console, plain_table, section, text_of
+from sizing.validate.score import Metrics, Score, Scores
+from sizing.validate.scored import Comparison, Scored
+
+_HEADER = ("n", "groups", "answered", "median |ln|", "bias", "p90", "in interval")
+_MOST_REASONS = 8
+
+
+def as_json(found: Sequence[Scores]) -> str:
+    """Return the scores as one JSON object."""
+    tables = {scores.kind: _as_dict(scores) for scores in found}
+    return json.dumps({"tables": tables}, indent=2, allow_nan=False) + "\n"
+
+
+def _as_dict(scores: Scores) -> dict[str, Any]:
+    return {
+        "rows": scores.rows,
+        "untrusted": scores.untrusted,
+        "metrics": _metrics(scores.metrics),
+        "by": {
+            dimension: {value: _metrics(metrics) for value, metrics in values.items()}
+            for dimension, values in scores.by.items()
+        },
+        "reasons": dict(scores.reasons),
+    }
+
+
+def _metrics(metrics: Metrics) -> dict[str, Any]:
+    return {
+        name: asdict(score) | {"answered_share": score.answered_share}
+        for name, score in metrics.items()
+    }
+
+
+def as_text(found: Sequence[Scores]) -> str:
+    """Return the scores as tables of plain text."""
+    console = new_console()
+    for scores in found:
+        console.print(_title(scores))
+        for title, columns, lines in _tables(scores):
+            table = plain_table(columns[0], *(f">{name}" for name in columns[1:]))
+            for line in lines:
+                table.add_row(*line)
+            section(console, title, table)
+        if scores.reasons:
+            section(console, "without a prediction", _reasons(scores.reasons))
+        console.print()
+    return text_of(console)
+
+
+def _reasons(reasons: Mapping[str, int]) -> Any:
+    table = plain_table(">rows", "why")
+    for reason, count in list(reasons.items())[:_MOST_REASONS]:
+        table.add_row(str(count), reason)
+    if (rest := sum(list(reasons.values())[_MOST_REASONS:])) > 0:
+        table.add_row(str(rest), "other reasons")
+    return table
+
+
+def as_markdown(found: Sequence[Scores]) -> str:
+    """Return the scores as Markdown tables."""
+    text = []
+    for scores in found:
+        text.append(f"## {_title(scores)}\n")
+        for title, columns, lines in _tables(scores):
+            text.append(f"### {title}\n")
+            text.append(_line(columns))
+            text.append(_line(["---", *["---:"] * (len(columns) - 1)]))
+            text.extend(_line(line) for line in lines)
+            text.append("")
+    return "\n".join(text)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _title(scores: Scores) -> str:
+    left_out = f", {scores.untrusted} of them not scored" if scores.untrusted else ""
+    return f"{scores.kind}: {scores.rows} measurements{left_out}"
+
+
+_Lines = Iterator[Sequence[str]]
+
+
+def _tables(scores: Scores) -> Iterator[tuple[str, Sequence[str], _Lines]]:
+    """Yield title, columns and lines of every table."""
+    yield "by metric", ("metric", *_HEADER), _by_metric(scores.metrics)
+    for dimension, values in scores.by.items():
+        if len(values) > 1:
+            columns = (dimension, "metric", *_HEADER)
+            yield f"by {dimension}", columns, _by_value(values)
+
+
+def _by_metric(metrics: Metrics) -> _Lines:
+    for name, score in metrics.items():
+        yield name, *_cells(score)
+
+
+def _by_value(values: Mapping[str, Metrics]) -> _Lines:
+    for value, metrics in values.items():
+        for name, score in metrics.items():
+            yield value or "not stated", name, *_cells(score)
+
+
+def _cells(score: Score) -> Iterator[str]:
+    yield f"{score.n:,}"
+    yield f"{score.groups:,}"
+    yield f"{score.answered_share:.0%}"
+    yield _number(score.median_abs_ln_error, ".2f")
+    yield _number(score.bias, "+.2f")
+    yield _number(score.p90, ".2f")
+    yield _number(score.coverage, ".0%")
+
+
+def _number(value: float | None, style: str) -> str:
+    return "" if value is None else format(value, style)
+
+
+FORMATS: Mapping[str, Callable[[Sequence[Scores]], str]] = {
+    "text": as_text,
+    "json": as_json,
+    "markdown": as_markdown,
+}
+"""How scores can be written."""
+
+
+ADDED = ("predicted", "low", "high", "error", "reason")
+
+
+def as_rows(compared: Sequence[Comparison]) -> str:
+    """Return every measured row as CSV, with what is predicted for it."""
+    given = dict.fromkeys(name for each in compared for name in each.table.columns)
+    columns = [name for name in given if name not in ADDED]
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, (*columns, *ADDED), restval="", extrasaction="ignore", lineterminator="\n"
+    )
+    writer.writeheader()
+    for comparison in compared:
+        writer.writerows({**row.row, **_added(row)} for row in comparison.rows)
+    return text.getvalue()
+
+
+def _added(row: Scored) -> dict[str, str]:
+    answer = row.answer
+    figures = {
+        "predicted": answer.predicted,
+        "low": answer.low,
+        "high": answer.high,
+        "error": row.error if row.answered else float("nan"),
+    }
+    known = {name: f"{v:.6g}" for name, v in figures.items() if v == v}
+    return {**dict.fromkeys(ADDED, ""), **known, "reason": answer.reason}
