@@ -156,14 +156,14 @@ class MoeFfn:
         if self.latent_size is not None:
             yield linear("latent_down_proj", shard, step, k=hidden, n=width)
         yield from self._exchange("dispatch", shard, rows, dtype.expert.inputs.bytes)
-        yield from self._experts(shard, shard.gathered(step))
+        yield from self.experts(shard, shard.gathered(step))
         yield from self._exchange("combine", shard, rows, dtype.residual.bytes)
         if self.latent_size is not None:
             yield linear("latent_up_proj", shard, step, k=width, n=hidden)
         if self.shared is not None:
             yield from self.shared.operators(shard, step)
 
-    def _experts(self, shard: Shard, tokens: Number) -> Iterator[Operator]:
+    def experts(self, shard: Shard, tokens: Number) -> Iterator[Operator]:
         """Yield the busiest rank's experts on its share of all ranks' tokens."""
         dtype, split = shard.precision, shard.parallelism
         chosen = tokens * (self.num_experts_per_tok / split.ep) * self._imbalance(shard)

@@ -5,7 +5,7 @@ kernel, takes it from the NPUs that its efficiency profile names as measured.
 """
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Annotated, Self, get_type_hints
@@ -84,17 +84,18 @@ class KernelsFile(CatalogueFile):
 def _number(value: float | str, hint: object) -> float:
     if not isinstance(value, str):
         return float(value)
-    for unit in _units(hint):
-        return unit.parse(value)
-    raise ValueError(f"'{value}' is no number")
+    unit = unit_of(hint)
+    if unit is None:
+        raise ValueError(f"'{value}' is no number")
+    return unit.parse(value)
 
 
-def _units(hint: object) -> Iterator[Unit]:
-    for mark in getattr(hint, "__metadata__", ()):
-        if isinstance(mark, Unit):
-            yield mark
-    for part in getattr(hint, "__args__", ()):
-        yield from _units(part)
+def unit_of(hint: object) -> Unit | None:
+    """Return the unit that a type names, alone or beside others; None for none."""
+    marks = getattr(hint, "__metadata__", ())
+    own = next((mark for mark in marks if isinstance(mark, Unit)), None)
+    parts = (unit_of(part) for part in getattr(hint, "__args__", ()))
+    return own or next((part for part in parts if part), None)
 
 
 @cache

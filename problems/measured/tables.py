@@ -65,13 +65,25 @@ def read_table(path: Path) -> Table:
     ProblemError
         If the file cannot be read, is damaged, or is of no known kind.
     """
+    columns, rows = read_rows(path)
+    return Table(path.name, kind_of(columns, path), columns, rows)
+
+
+def read_rows(path: Path) -> tuple[tuple[str, ...], tuple[Row, ...]]:
+    """Return the columns and rows of a table of any kind.
+
+    Raises
+    ------
+    ProblemError
+        If the file cannot be read, or is damaged.
+    """
     reader = csv.DictReader(io.StringIO(_text(path), newline=""))
     try:
         columns = tuple(reader.fieldnames or ())
         rows = tuple({k: v or "" for k, v in row.items() if k} for row in reader)
     except csv.Error as error:
         raise ProblemError(f"--data: {path} is not a table: {error}") from None
-    return Table(path.name, kind_of(columns, path), columns, rows)
+    return columns, rows
 
 
 def kind_of(columns: tuple[str, ...], path: Path) -> str:

@@ -25,6 +25,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "sizing.cli.validate",
         "Compare predictions with measured results, row by row and in tables.",
     ),
+    "calibrate": (
+        "sizing.cli.calibrate",
+        "Fit an NPU's kernels to tables of measured operators.",
+    ),
     "catalogue": ("sizing.cli.catalogue", "List and show NPUs, models and prices."),
     "new": ("sizing.cli.new", "Write an example problem file to start from."),
 }

@@ -5,8 +5,9 @@ an operator's ideal work into seconds. `FORMS` says which form each family of ke
 has; the catalogue holds the parameters, per NPU, format and software stack.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -71,7 +72,13 @@ class Work:
 
 
 class Kernel(Protocol):
-    """A form with its parameters."""
+    """A form with its parameters.
+
+    `BOUNDS` are the least and the greatest value that a fit may give each; all are
+    above zero, as fits search their logarithms.
+    """
+
+    BOUNDS: ClassVar[Mapping[str, tuple[float, float]]]
 
     def time(self, work: Work) -> OpTime:
         """Return the seconds of the work."""
@@ -94,6 +101,12 @@ class KernelEfficiency:
     compute: Number
     memory: Number
     launch: Seconds | Number
+
+    BOUNDS: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "compute": (0.005, 1.0),
+        "memory": (0.01, 1.0),
+        "launch": (1e-7, 1e-3),
+    }
 
     def time(self, work: Work) -> OpTime:
         """Return the seconds of the work."""

@@ -1,0 +1,161 @@
+"""Rows of an operator table that go through the model together."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model_ops.dtypes import Dtype, LinearFormat
+from model_ops.opcost import Collective, Number, Operator
+from model_ops.platform.efficiency import KernelKey
+from model_ops.platform.roofline import op_time
+from model_ops.platform.supply import Supply
+from model_ops.units import Seconds
+from problems.measured.tables import Row
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class OperatorRows:
+    """Measurements of one kind of operator on one NPU under one software stack.
+
+    Parameters
+    ----------
+    table
+        What was measured: ``gemm``, ``context_attention``, ...
+    npu
+        Catalogue name.
+    stack, version
+        Framework or library whose kernel ran.
+    label
+        Formats, as the table names them.
+    operators
+        What one measurement ran; dimensions are arrays shaped [row].
+    seconds
+        Measured time of all of them, one after the other; shaped [row].
+    shapes
+        Number of the group of shapes that a row belongs to: rows of one group are
+        left out together in cross-validation; shaped [row].
+    lines
+        Positions of the rows in their table; shaped [row].
+    """
+
+    table: str
+    npu: str
+    stack: str
+    version: str
+    label: str
+    operators: tuple[Operator | Collective, ...]
+    seconds: Floats
+    shapes: Ints
+    lines: Ints
+
+    @property
+    def key(self) -> KernelKey:
+        """The kernel that the table is about: the one with the most FLOP, or bytes."""
+        own = [o for o in self.operators if not isinstance(o, Collective)]
+        heaviest = max(own, key=_weight)
+        engine = next(iter(heaviest.cost().flop), None)
+        return KernelKey(heaviest.family, heaviest.shape().format, engine)
+
+    def predicted(self, supply: Supply) -> Floats:
+        """Return the model's seconds on an NPU; shaped [row]."""
+        total: Number = sum(
+            (op_time(operator, supply).total for operator in self.operators), start=0.0
+        )
+        return np.broadcast_to(np.asarray(total, float), self.seconds.shape)
+
+
+def _weight(operator: Operator) -> tuple[float, float]:
+    cost = operator.cost()
+    return float(np.sum(cost.total_flop)), float(np.sum(cost.bytes))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Numbers of some rows by column."""
+
+    rows: Sequence[Row]
+
+    def __getitem__(self, name: str) -> Floats:
+        """Return a column; shaped [row]; blanks are NaN."""
+        return np.array([float(row.get(name) or "nan") for row in self.rows])
+
+    def only(self, name: str) -> float:
+        """Return the value of a column whose cells are all alike."""
+        return float(self.rows[0].get(name) or "nan")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How one table of operators is read.
+
+    Parameters
+    ----------
+    table
+        Its name.
+    needs
+        Columns that tell it from other tables.
+    alike
+        Columns whose cells rows of one array share, beside system and stack.
+    shape
+        Columns that name a group of shapes.
+    label
+        Columns that name the formats.
+    build
+        Makes the operators.
+    seconds_per
+        Seconds of one unit of the measured column.
+    measured
+        The measured column.
+    part
+        Names the table of a row where two tables have the same columns.
+    fitted
+        Whether kernels are fitted to it; else it is there to compare with, alone.
+    """
+
+    table: str
+    needs: tuple[str, ...]
+    alike: tuple[str, ...]
+    shape: tuple[str, ...]
+    label: tuple[str, ...]
+    build: Callable[[Columns], Iterator[Operator | Collective]]
+    seconds_per: Seconds = 1e-3
+    measured: str = "latency_ms"
+    part: Callable[[Row], str] | None = None
+    fitted: bool = True
+
+    def table_of(self, row: Row) -> str:
+        """Return the name of the table, or of the part of it, that a row belongs to."""
+        return self.table if self.part is None else self.part(row)
+
+
+def formats(weights: Dtype, inputs: Dtype) -> dict[str, Any]:
+    """Return the formats of a linear layer whose outputs have 16 bits."""
+    engine = LinearFormat(weights, inputs).engine
+    return {
+        "weights": weights,
+        "inputs": inputs,
+        "outputs": Dtype.BF16,
+        "engine": engine,
+    }
+
+
+LINEAR_FORMATS = {
+    "bfloat16": (Dtype.BF16, Dtype.BF16),
+    "float16": (Dtype.FP16, Dtype.FP16),
+    "fp8": (Dtype.FP8, Dtype.FP8),
+    "fp8_block": (Dtype.FP8_BLOCK, Dtype.FP8),
+    "nvfp4": (Dtype.NVFP4, Dtype.NVFP4),
+    "int4_wo": (Dtype.INT4, Dtype.BF16),
+    "int8_wo": (Dtype.INT8, Dtype.BF16),
+    "sq": (Dtype.INT8, Dtype.INT8),
+    "w4a16_mxfp4": (Dtype.MXFP4, Dtype.BF16),
+    "w4a8_mxfp4_mxfp8": (Dtype.MXFP4, Dtype.FP8),
+}
+"""Weights and inputs by the names of NVIDIA AIConfigurator's tables; ``sq`` is
+SmoothQuant."""

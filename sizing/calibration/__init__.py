@@ -1,0 +1,1 @@
+"""From measured operators to kernels as data: robust fits, cross-validated."""

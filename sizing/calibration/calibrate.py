@@ -1,0 +1,126 @@
+"""From tables of measured operators to the kernels file of an NPU."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from datetime import date
+from pathlib import Path
+from typing import get_type_hints
+
+from model_ops.errors import ProblemError
+from model_ops.platform.efficiency import KernelKey
+from problems import catalogue
+from problems.catalogue.measured_kernels import unit_of
+from problems.measured.operators import (
+    OperatorRows,
+    Reader,
+    operator_rows,
+    reader_of,
+)
+from problems.measured.tables import Row, read_rows
+from sizing.calibration.fit import Fitted, fit
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A kernel's fit, and the software that ran it."""
+
+    key: KernelKey
+    stack: str
+    version: str
+    fitted: Fitted
+
+
+def read_operators(path: Path) -> tuple[Reader, Sequence[Row]]:
+    """Return a table of operators and how it is read.
+
+    Raises
+    ------
+    ProblemError
+        If it cannot be read, or is no table of operators.
+    """
+    columns, rows = read_rows(path)
+    reader = reader_of(columns)
+    if reader is None:
+        raise ProblemError(f"{path} is no table of measured operators")
+    return reader, rows
+
+
+def measured_on(
+    npu: str, tables: Sequence[tuple[Reader, Sequence[Row]]]
+) -> list[OperatorRows]:
+    """Return the rows of some tables that were measured on an NPU.
+
+    Raises
+    ------
+    ProblemError
+        If there are none.
+    """
+    wanted = catalogue.canonical("npus", npu)
+    found = [
+        rows
+        for reader, table in tables
+        if reader.fitted
+        for rows in operator_rows(reader, table)
+        if rows.npu == wanted
+    ]
+    if not found:
+        raise ProblemError(f"--npu: no row was measured on {wanted}")
+    return found
+
+
+def calibrate(
+    npu: str, measured: Sequence[OperatorRows], seed: int = 0
+) -> Iterator[Calibrated]:
+    """Yield the fit of every kernel that was measured on an NPU.
+
+    Kernels with fewer rows than parameters are left out.
+    """
+    groups: dict[tuple[KernelKey, str], list[OperatorRows]] = defaultdict(list)
+    for rows in measured:
+        groups[(rows.key, rows.stack)].append(rows)
+    for (key, stack), rows in sorted(groups.items()):
+        chip = catalogue.load_npu_under(npu, stack)
+        yield Calibrated(key, stack, rows[0].version, fit(key, rows, chip, seed))
+
+
+def kernels_toml(
+    npu: str, found: Sequence[Calibrated], sources: Sequence[str], as_of: date
+) -> str:
+    """Return a kernels file of the catalogue."""
+    title = catalogue.npu_file(npu).title
+    head = [
+        f'title = "Measured kernels of {title}"',
+        f"as_of = {as_of.isoformat()}",
+        "sources = [",
+        *(f'    "{source}",' for source in sources),
+        "]",
+    ]
+    return "\n".join([*head, *(_fit_toml(each) for each in found)]) + "\n"
+
+
+def _fit_toml(one: Calibrated) -> str:
+    key, fitted = one.key, one.fitted
+    lines = [
+        "",
+        "[[fits]]",
+        f'family = "{key.family}"',
+        f'format = "{key.format}"',
+        *([f'engine = "{key.engine}"'] if key.engine else []),
+        f'stack = "{one.stack}"',
+        f'version = "{one.version}"',
+        f"rows = {fitted.rows}",
+        f"error = {fitted.error:.3f}",
+        f"left_out = {fitted.left_out:.3f}",
+        f"bias = {fitted.bias:.3f}",
+        "",
+        "[fits.parameters]",
+    ]
+    form = type(fitted.kernel)
+    hints = get_type_hints(form, include_extras=True)
+    for field in fields(form):  # type: ignore[arg-type]
+        value = float(getattr(fitted.kernel, field.name))
+        unit = unit_of(hints[field.name])
+        text = f"{value:.4g}" if unit is None else f'"{unit.format(value, 4)}"'
+        lines.append(f"{field.name} = {text}")
+    return "\n".join(lines)
