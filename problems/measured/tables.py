@@ -1,4 +1,4 @@
-"""Tables of measurements as files: plain or compressed, their kind told by the header."""
+"""Tables of measurements as files, plain or compressed; the header tells the kind."""
 
 import csv
 import gzip

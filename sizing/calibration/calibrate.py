@@ -77,8 +77,8 @@ def calibrate(
     Kernels with fewer rows than parameters are left out.
     """
     groups: dict[tuple[KernelKey, str], list[OperatorRows]] = defaultdict(list)
-    for rows in measured:
-        groups[(rows.key, rows.stack)].append(rows)
+    for each in measured:
+        groups[(each.key, each.stack)].append(each)
     for (key, stack), rows in sorted(groups.items()):
         chip = catalogue.load_npu_under(npu, stack)
         yield Calibrated(key, stack, rows[0].version, fit(key, rows, chip, seed))

@@ -18,7 +18,7 @@ from problems.measured.tables import Row
 READERS: tuple[Reader, ...] = (GEMM, MOE, ATTENTION)
 """Every kind of operator table; the first whose columns are all there reads it."""
 
-__all__ = ["READERS", "OperatorRows", "operator_rows", "reader_of"]
+__all__ = ["READERS", "OperatorRows", "Reader", "operator_rows", "reader_of"]
 
 
 def reader_of(columns: Sequence[str]) -> Reader | None:
