@@ -17,7 +17,7 @@ from model_ops.opcost import Mask, Number
 from model_ops.platform.supply import Supply
 from model_ops.profiler.memory import MemoryFootprint, Room
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.profiler.work import RequestShape, Step, prefill
+from model_ops.profiler.work import RequestShape, Step, decode, prefill
 from model_ops.serving.steady_state import (
     DEFAULT_CHUNK_TOKENS,
     Mix,
@@ -63,6 +63,9 @@ class Load:
         Requests per second that arrive at the replica (open loop).
     chunk_tokens
         Tokens that one step may process.
+    requests_per_user
+        Requests that each user of a closed loop makes, all users starting at once; the
+        mean TTFT includes that start. Infinite for the steady state alone.
     """
 
     shape: RequestShape
@@ -70,6 +73,7 @@ class Load:
     concurrency: Number = np.inf
     rate: RequestsPerSecond | Number = 0.0
     chunk_tokens: Number = DEFAULT_CHUNK_TOKENS
+    requests_per_user: Number = np.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +263,40 @@ def _closed_loop(replica: Replica, load: Load) -> Estimate:
     # Users beyond the full batch wait for a slot; Little's law says how long.
     waited = users / result.rate - load.shape.decode_steps * result.tpot
     finite = np.where(np.isfinite(result.ttft), result.ttft, 0.0)
-    return replace(result, ttft=np.maximum(waited, finite))
+    steady = replace(result, ttft=np.maximum(waited, finite))
+    if np.ndim(load.requests_per_user) == 0 and np.isinf(load.requests_per_user):
+        return steady
+    first = 1.0 / load.requests_per_user
+    start = _start_of_users(replica, load, most, steady)
+    return replace(steady, ttft=first * start + (1.0 - first) * steady.ttft)
+
+
+def _start_of_users(
+    replica: Replica, load: Load, slots: Number, steady: Estimate
+) -> Seconds | Number:
+    """Return the mean TTFT of users who all ask at once.
+
+    Their prompts fill one step after another, while those read before decode: of n
+    prompts that k steps read, the mean one ends with step (k + 1) / 2. Users beyond the
+    slots wait for whole requests first.
+    """
+    shape, split = load.shape, replica.parallelism
+    lanes = replica.schedule.lanes
+    users = np.maximum(np.minimum(load.concurrency, slots) / lanes, 1.0)
+    room = np.maximum(load.chunk_tokens - users / 2.0, 1.0)
+    carried = np.minimum(users * shape.new_tokens, room)
+    of_each = np.minimum(shape.new_tokens, carried)
+    context = (shape.new_tokens - of_each) / 2.0
+    reading = prefill(
+        carried / of_each, of_each, shape.input_tokens - shape.new_tokens + context
+    )
+    many = users * shape.new_tokens / room
+    writing = decode(np.where(many > 1.0, users / 2.0, 0.0), shape.input_tokens)
+    full = step_time(replica, Step((reading, writing)))
+    passed = np.maximum(many - 1.0, 0.0) / 2.0 * split.pp
+    beyond = np.maximum(load.concurrency / np.maximum(slots, 1.0) - 1.0, 0.0) / 2.0
+    whole = shape.decode_steps * steady.tpot
+    return full.latency + passed * full.bottleneck + beyond * whole
 
 
 def _offline(replica: Replica, load: Load) -> Estimate:

@@ -28,6 +28,7 @@ from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.memory import weight_bytes
 from model_ops.profiler.parallelism import Parallelism, stacked
 from model_ops.profiler.work import RequestShape
+from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.fields import read_text
@@ -61,6 +62,9 @@ OUTPUTS = (
     "bound_by",
     "error",
 )
+REQUESTS_PER_USER = 10
+"""Of a closed loop whose users start together (InferenceX: prompts = 10 x users)."""
+
 LARGEST_TABLE = 200_000_000
 _LARGEST_COUNT = 10_000_000
 
@@ -88,6 +92,12 @@ class Point:
         lengths = (self.input_tokens, self.output_tokens) if arriving else ()
         where = (self.model, self.npu, self.framework, self.precision)
         return (*where, self.mode, *lengths)
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens that a step may process by the framework's default."""
+        name = self.framework or catalogue.DEFAULT_FRAMEWORK
+        return catalogue.framework_file(name).chunk_tokens or DEFAULT_CHUNK_TOKENS
 
     def load_npu(self) -> Npu:
         """Return the NPU as the row's framework uses it, if that is known."""
@@ -342,6 +352,8 @@ def _predict(points: list[Point]) -> list[dict[str, str]]:
         mode=first.mode,
         concurrency=column("concurrency") / replicas,
         rate=column("rate") / replicas,
+        chunk_tokens=first.chunk_tokens,
+        requests_per_user=REQUESTS_PER_USER,
     )
     result, columns = _estimated(points, replica, load, replicas)
     ttft_bound, tpot_bound = bound_by(replica, load, result.batch)

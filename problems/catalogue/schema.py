@@ -186,6 +186,10 @@ class FrameworkFile(CatalogueFile):
     kernels: Annotated[
         str | None, Field(description="whose measured kernels it runs; None: its own")
     ] = None
+    chunk_tokens: Annotated[
+        int | None,
+        Field(description="tokens of a step, by default", gt=0, le=1_000_000),
+    ] = None
     activation_factor: Annotated[
         float,
         Field(description="activations alive over those that must be", ge=1, le=10),

@@ -32,6 +32,10 @@ from model_ops.profiler.memory import (
 )
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.profiler.work import RequestShape, Step, decode, prefill
+from model_ops.serving.deployed import engine_of
+from model_ops.serving.engine import Profile
+from model_ops.serving.lengths import fixed
+from model_ops.serving.simulation import simulate
 from model_ops.serving.speculative import Schedule
 from model_ops.serving.steady_state import (
     DEFAULT_CHUNK_TOKENS,
@@ -356,6 +360,62 @@ def test_more_users_than_prompts_have_room_for_wait(toy_replica: Replica) -> Non
 
 
 # ---- offline ----
+
+
+def test_users_who_start_at_once_wait_for_each_others_prompts(
+    toy_replica: Replica,
+) -> None:
+    task = load(CLOSED, concurrency=4, requests_per_user=1.0, chunk_tokens=250)
+    room = 250 - 2  # while prompts are read, half of the users decode
+    step = Step((prefill(room / 100, 100.0), decode(2.0, 100)))
+    full = step_time(toy_replica, step)
+    expected = full.latency + (4 * 100 / room - 1) / 2 * full.bottleneck
+    assert estimate(toy_replica, task).ttft == pytest.approx(expected)
+
+
+def test_the_start_weighs_as_one_request_of_each_user(toy_replica: Replica) -> None:
+    tasks = [load(CLOSED, concurrency=4, requests_per_user=r) for r in (np.inf, 1.0, 4)]
+    steady, start, mixed = (estimate(toy_replica, task) for task in tasks)
+    assert start.ttft > steady.ttft
+    assert mixed.ttft == pytest.approx(0.25 * start.ttft + 0.75 * steady.ttft)
+    assert mixed.tpot == steady.tpot
+
+
+@pytest.mark.parametrize("users", [4, 16, 64])
+@pytest.mark.parametrize(("prompt", "answer"), [(900, 900), (7000, 900)])
+def test_ttft_of_ten_requests_per_user_is_that_of_a_simulation(
+    users: int, prompt: int, answer: int
+) -> None:
+    replica = Replica(
+        load_model("llama-3.1-70b"),
+        Parallelism(tp=8),
+        load_model("llama-3.1-70b").precision,
+        Supply.of(load_npu("h200")),
+    )
+    rng = np.random.default_rng(0)
+    inputs, outputs = (
+        rng.integers(int(0.9 * mean), int(1.1 * mean) + 1, 10 * users)
+        for mean in (prompt, answer)
+    )
+    engine = engine_of(
+        replica,
+        Profile(fixed(prompt), fixed(answer)),
+        chunk_tokens=8192,
+        max_sequences=1024,
+    )
+    trace = simulate(engine, 0.0, inputs, outputs, users=users)
+    waited = np.mean(trace.first_token - trace.arrival) - engine.request_overhead
+    found = estimate(
+        replica,
+        Load(
+            RequestShape(float(prompt), float(answer)),
+            CLOSED,
+            concurrency=users,
+            chunk_tokens=8192,
+            requests_per_user=10,
+        ),
+    )
+    assert found.ttft == pytest.approx(waited, rel=0.08)
 
 
 def test_offline_fills_the_memory(toy_replica: Replica) -> None:
