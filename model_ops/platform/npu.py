@@ -49,6 +49,9 @@ class Npu:
         Seconds of scheduling between two steps of the engine.
     request_overhead
         Seconds that a request spends outside the steps before its first token.
+    pace
+        Seconds that operators take over what their kernels and links say: what an
+        engine adds in running them, or how slow they are assumed to be.
     activation_factor
         Activations that the serving framework keeps alive over those that must be.
     tdp
@@ -74,6 +77,7 @@ class Npu:
     runtime_reserve: Bytes = 0.0
     step_overhead: Seconds = 0.0
     request_overhead: Seconds = 0.0
+    pace: float = 1.0
     activation_factor: float = 1.0
     tdp: Watts | None = None
     idle_power: Watts | None = None
@@ -129,12 +133,22 @@ class Npu:
         rates = set(self.flop_per_s)
         return all(set(ENGINES[engine.engine]) & rates for engine in precision.engines)
 
+    def slower(self, factor: float) -> "Npu":
+        """Return the NPU with everything that it does taking so many times as long."""
+        return replace(
+            self,
+            pace=self.pace * factor,
+            step_overhead=self.step_overhead * factor,
+            request_overhead=self.request_overhead * factor,
+        )
+
     def ideal(self) -> "Npu":
         """Return the NPU with every efficiency at one and nothing reserved."""
         return replace(
             self,
             efficiency=IdealEfficiency(),
             link_efficiency=1.0,
+            pace=1.0,
             memory_usable=1.0,
             runtime_reserve=0.0,
             step_overhead=0.0,

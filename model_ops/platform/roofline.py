@@ -20,7 +20,7 @@ def op_time(
     """
     if isinstance(operator, Collective):
         seconds = collective_seconds(operator, supply.fabric, supply.link_efficiency)
-        return OpTime(network=seconds)
+        return OpTime(network=seconds).times(supply.pace)
     cost = operator.cost()
     shape = operator.shape()
     compute: Number = 0.0
@@ -39,4 +39,5 @@ def op_time(
         processors=supply.processors,
     )
     first = next(iter(cost.flop), None)
-    return supply.kernel(operator.family, shape.format, first).time(work)
+    kernel = supply.kernel(operator.family, shape.format, first)
+    return kernel.time(work).times(supply.pace)

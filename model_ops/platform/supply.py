@@ -104,6 +104,11 @@ class Supply:
         return self._each(lambda npu: npu.activation_factor)
 
     @cached_property
+    def pace(self) -> Number:
+        """Seconds that operators take over what their kernels and links say."""
+        return self._each(lambda npu: npu.pace)
+
+    @cached_property
     def step_overhead(self) -> Number:
         """Seconds of scheduling per step."""
         return self._each(lambda npu: npu.step_overhead)

@@ -280,6 +280,7 @@ DIMENSIONLESS = {
     "Npu.activation_factor",
     "Npu.link_efficiency",
     "Npu.memory_usable",
+    "Npu.pace",
     "Placement.cache",
     "Placement.weights",
     "Profile.cached_share",

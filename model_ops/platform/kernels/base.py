@@ -34,6 +34,18 @@ class OpTime:
     launch: Seconds | Number = 0.0
     softness: Number = np.inf
 
+    def times(self, pace: Number) -> "OpTime":
+        """Return the operator at another pace."""
+        if np.ndim(pace) == 0 and pace == 1.0:
+            return self
+        return OpTime(
+            compute=self.compute * pace,
+            memory=self.memory * pace,
+            network=self.network * pace,
+            launch=self.launch * pace,
+            softness=self.softness,
+        )
+
     @property
     def total(self) -> Seconds | Number:
         """Seconds from start to end."""

@@ -123,3 +123,28 @@ def test_arrays_equal_scalars(toy_npu: Npu) -> None:
     assert together.tolist() == [
         op_time(gemm(int(m), 64, 64), supply).total for m in ms
     ]
+
+
+def test_pace_stretches_every_part_of_an_operator(toy_npu: Npu) -> None:
+    kernel = KernelEfficiency(compute=0.5, memory=0.25, launch=3e-6)
+    npu = replace(
+        toy_npu, efficiency=ConstantEfficiency({KernelFamily.GEMM: kernel}, {})
+    )
+    slow = npu.slower(1.5)
+    assert slow.step_overhead == 1.5 * npu.step_overhead
+    usual, late = (op_time(gemm(4, 2, 8), Supply.of(n)) for n in (npu, slow))
+    for part in ("compute", "memory", "launch", "total"):
+        assert getattr(late, part) == pytest.approx(1.5 * getattr(usual, part))
+    reduced = Collective("sum", CollectiveKind.ALL_REDUCE, 1e6, 4)
+    usual, late = (op_time(reduced, Supply.of(n)) for n in (npu, slow))
+    assert late.total == pytest.approx(1.5 * usual.total)
+    assert npu.ideal().pace == 1.0
+
+
+@pytest.mark.parametrize(("softness", "power"), [(1.0, 1.0), (2.0, 0.5)])
+def test_a_soft_roofline_hides_less_of_the_shorter_part(
+    softness: float, power: float
+) -> None:
+    time = OpTime(compute=3.0, memory=4.0, launch=1.0, softness=softness)
+    assert time.total == pytest.approx((3.0**softness + 4.0**softness) ** power + 1.0)
+    assert OpTime(compute=3.0, memory=4.0).total < time.total - 1.0
