@@ -14,6 +14,7 @@ from model_ops.serving.quantile import quantile
 from model_ops.serving.queueing import LEVELS, Laws, Metric, Statistic
 from model_ops.units import HOURS_PER_MONTH
 from problems import catalogue
+from problems.accuracy import untested
 from problems.plan import Plan
 from problems.problem import TrafficClass
 from problems.serve import Served, Station, replica_of
@@ -294,8 +295,15 @@ def unmeasured(plan: Plan) -> Iterator[str]:
             taken = f"those of {like}" if like else "assumed, or another vendor's"
             yield (
                 f"No kernel of {npu} was measured: its efficiencies are {taken}, and "
-                "its figures less certain than the intervals say."
+                "its intervals wider for it."
             )
+
+
+def unmeasured_kernels(plan: Plan) -> Iterator[str]:
+    """Yield a sentence for each NPU of which kernels of the model were not measured."""
+    arch = catalogue.load_model(plan.model)
+    for npu in dict.fromkeys(deployment.npu for deployment in plan.deployments):
+        yield from untested(arch, catalogue.load_npu(npu))
 
 
 def provenance(answer: Answer, plan: Plan) -> list[dict[str, str]]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-from model_ops.accuracy import latency_intervals
 from model_ops.estimate import least_latencies
 from model_ops.opcost import Number
 from model_ops.serving.queueing import Metric
+from problems.accuracy import latency_intervals
 from problems.plan import Plan
 from problems.serve import Served, replica_of
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from model_ops.accuracy import interval, latency_intervals
 from model_ops.arrivals import under_arrivals
 from model_ops.dtypes import Dtype, Precision
 from model_ops.errors import (
@@ -31,6 +30,7 @@ from model_ops.profiler.work import RequestShape
 from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from model_ops.serving.step import Replica
 from problems import catalogue
+from problems.accuracy import evidence_of, interval, latency_intervals
 from problems.fields import read_text
 
 INPUTS = (
@@ -359,7 +359,7 @@ def _predict(points: list[Point]) -> list[dict[str, str]]:
     ttft_bound, tpot_bound = bound_by(replica, load, result.batch)
     tokens = result.output_tokens_per_s * replicas
     ranges = latency_intervals(replica, result, first.mode)
-    ranges["output_tok_s"] = interval("rate", tokens, first.mode)
+    ranges["output_tok_s"] = interval("rate", tokens, first.mode, evidence_of(replica))
     columns["output_tok_s"] = tokens
     for metric in LATENCIES:
         columns[f"{metric}_ms"] = getattr(result, metric) * 1e3

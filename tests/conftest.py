@@ -1,9 +1,24 @@
-"""What every test may use: goldens, rewritten with ``--update-golden``."""
+"""What every test may use.
+
+Goldens, rewritten with ``--update-golden``; and toys small enough to compute by hand:
+an NPU of round rates, a model of few layers. All are immutable; a test that wants
+another value takes `dataclasses.replace`.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from model_ops.dtypes import Dtype, Precision
+from model_ops.platform.fabric import Fabric, Tier
+from model_ops.platform.npu import Npu
+from model_ops.platform.supply import Supply
+from model_ops.profiler.arch import Layer, ModelArch
+from model_ops.profiler.attention import Attention
+from model_ops.profiler.ffn import DenseFfn
+from model_ops.profiler.parallelism import Parallelism
+from model_ops.serving.step import Replica
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,3 +44,51 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8")
 
     return check
+
+
+INNER = Tier("toy switch", npus=4, bandwidth=1e10, latency=1e-6, direct=True)
+OUTER = Tier("toy ring", npus=64, bandwidth=1e9, latency=1e-5, direct=False)
+
+
+@pytest.fixture(scope="session")
+def two_tiers() -> Fabric:
+    return Fabric((INNER, OUTER))
+
+
+@pytest.fixture(scope="session")
+def toy_npu(two_tiers: Fabric) -> Npu:
+    """1 TFLOP/s in 16 and 32 bits, 2 in FP8; 100 GB/s; 1 MB; ideal kernels."""
+    return Npu(
+        name="toy",
+        flop_per_s={Dtype.BF16: 1e12, Dtype.FP32: 1e12, Dtype.FP8: 2e12},
+        memory_bandwidth=1e11,
+        memory_capacity=1e6,
+        node_npus=4,
+        fabric=two_tiers,
+        step_overhead=1e-6,
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_layer() -> Layer:
+    return Layer(
+        mixer=Attention(num_attention_heads=4, num_key_value_heads=2, head_dim=8),
+        ffn=DenseFfn(intermediate_size=64),
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_arch(toy_layer: Layer) -> ModelArch:
+    return ModelArch(
+        name="toy",
+        model_type="llama",
+        hidden_size=32,
+        vocab_size=128,
+        layers=(toy_layer,) * 6,
+        extra_parameters=32,
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_replica(toy_arch: ModelArch, toy_npu: Npu) -> Replica:
+    return Replica(toy_arch, Parallelism(1, 1), Precision(), Supply.of(toy_npu))

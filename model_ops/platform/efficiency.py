@@ -2,11 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from model_ops.dtypes import Dtype
 from model_ops.opcost import KernelFamily
 from model_ops.platform.kernels import IDEAL_KERNEL, Kernel, KernelEfficiency
+
+
+class Evidence(StrEnum):
+    """How well an NPU's kernels are known."""
+
+    MEASURED = "measured"
+    """On the NPU itself."""
+    RELATIVE = "relative"
+    """On one of its architecture."""
+    ASSUMED = "assumed"
+    """On none like it, or not at all."""
 
 
 class KernelKey(NamedTuple):
@@ -30,6 +42,10 @@ class KernelKey(NamedTuple):
 class Efficiency(Protocol):
     """Says which kernel runs an operator, and so how well."""
 
+    def covers(self, family: KernelFamily) -> bool:
+        """Return whether it has a kernel of the family's own."""
+        ...
+
     def kernel(self, key: KernelKey) -> Kernel:
         """Return the kernel."""
         ...
@@ -38,6 +54,10 @@ class Efficiency(Protocol):
 @dataclass(frozen=True, slots=True)
 class IdealEfficiency:
     """Every kernel reaches the peak rates and starts at once."""
+
+    def covers(self, family: KernelFamily) -> bool:
+        """Return that it has one."""
+        return True
 
     def kernel(self, key: KernelKey) -> Kernel:
         """Return efficiency one and no launch time."""
@@ -50,6 +70,10 @@ class ConstantEfficiency:
 
     families: Mapping[KernelFamily, KernelEfficiency]
     by_engine: Mapping[tuple[KernelFamily, Dtype], KernelEfficiency]
+
+    def covers(self, family: KernelFamily) -> bool:
+        """Return whether it has constants of the family's own."""
+        return family in self.families
 
     def kernel(self, key: KernelKey) -> Kernel:
         """Return the constants of the family on that engine.
@@ -88,6 +112,11 @@ class MeasuredEfficiency:
             if key.format.engine is key.engine or key[::2] not in alike:
                 alike[key.family, key.engine] = kernel
         object.__setattr__(self, "_alike", alike)
+
+    def covers(self, family: KernelFamily) -> bool:
+        """Return whether a kernel of the family was measured or has constants."""
+        measured = any(key.family is family for key in self.kernels)
+        return measured or self.otherwise.covers(family)
 
     def kernel(self, key: KernelKey) -> Kernel:
         """Return the kernel measured, a like one, or constants."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from model_ops.dtypes import ENGINES, Dtype, Precision
 from model_ops.errors import DeploymentError
-from model_ops.platform.efficiency import Efficiency, IdealEfficiency
+from model_ops.platform.efficiency import Efficiency, Evidence, IdealEfficiency
 from model_ops.platform.fabric import UNLIMITED, Fabric
 from model_ops.platform.memory import OuterMemory
 from model_ops.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds, Watts
@@ -37,6 +37,8 @@ class Npu:
         Links to other NPUs, innermost first.
     efficiency
         Share of the rates that kernels reach.
+    evidence
+        How well its kernels are known.
     processors
         Units that work side by side: streaming multiprocessors, compute units, cores.
     link_efficiency
@@ -71,6 +73,7 @@ class Npu:
     node_npus: int
     fabric: Fabric
     efficiency: Efficiency = field(default=IdealEfficiency(), hash=False)
+    evidence: Evidence = Evidence.ASSUMED
     processors: float = 1.0
     link_efficiency: float = 1.0
     memory_usable: float = 1.0

@@ -15,12 +15,16 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from model_ops.errors import CatalogueError, ConfigError, nearest
-from model_ops.platform.efficiency import ConstantEfficiency, MeasuredEfficiency
+from model_ops.platform.efficiency import (
+    ConstantEfficiency,
+    Evidence,
+    MeasuredEfficiency,
+)
 from model_ops.platform.fabric import Fabric
 from model_ops.platform.npu import Npu
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.hf_config import read_config
-from problems.catalogue.measured_kernels import fits_for
+from problems.catalogue.measured_kernels import fits_for, measured_npus
 from problems.catalogue.schema import (
     FOLDER,
     EfficiencyFile,
@@ -143,6 +147,7 @@ def load_npu(name: str) -> Npu:
         node_npus=file.node_npus,
         fabric=Fabric(tuple(t.tier(link_file(t.link)) for t in file.fabric)),
         efficiency=_efficiency(own, DEFAULT_FRAMEWORK),
+        evidence=_evidence(own, profile),
         processors=_processors(file, profile),
         link_efficiency=profile.link_efficiency,
         memory_usable=profile.memory_usable,
@@ -154,6 +159,13 @@ def load_npu(name: str) -> Npu:
         provisioned_power=file.provisioned_power,
         outer_memory=file.outer_memory.memory() if file.outer_memory else None,
     )
+
+
+def _evidence(npu: str, profile: EfficiencyFile) -> Evidence:
+    measured = {*measured_npus(), *profile.measured_on}
+    if npu in measured:
+        return Evidence.MEASURED
+    return Evidence.RELATIVE if profile.measured_on else Evidence.ASSUMED
 
 
 def _processors(file: NpuFile, profile: EfficiencyFile) -> float:

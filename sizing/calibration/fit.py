@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_ops.errors import ProblemError
+from model_ops.opcost import KernelFamily
 from model_ops.platform.efficiency import Efficiency, KernelKey
 from model_ops.platform.kernels import FORMS, Kernel
 from model_ops.platform.npu import Npu
@@ -63,6 +64,10 @@ class _Trial:
     key: KernelKey
     on_trial: Kernel
     others: Efficiency
+
+    def covers(self, family: KernelFamily) -> bool:
+        """Return what the NPU's own say."""
+        return self.others.covers(family)
 
     def kernel(self, key: KernelKey) -> Kernel:
         """Return the kernel on trial for its key, the NPU's own for any other."""

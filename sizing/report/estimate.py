@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
-from model_ops.accuracy import interval, latency_intervals, untested
 from model_ops.consumption import Consumption, consumption
 from model_ops.estimate import Estimate, Load, LoadMode, bounds, load_steps
 from model_ops.opcost import OpCost
@@ -17,6 +16,12 @@ from model_ops.profiler.ops import Gemm
 from model_ops.serving.queueing import Latencies
 from model_ops.serving.step import Replica, TimedOperator, timed_operators
 from model_ops.units import BYTE, FLOP, JOULE, SECOND, WATT
+from problems.accuracy import (
+    evidence_of,
+    interval,
+    latency_intervals,
+    untested,
+)
 from sizing.report.console import new_console, plain_table, section, text_of
 
 
@@ -185,7 +190,7 @@ def as_text(prediction: Prediction, *, operators: bool = False) -> str:
     console.print()
     console.print(_memory(prediction.estimate))
     console.print(_energy(prediction))
-    for line in untested(prediction.replica.arch):
+    for line in untested(prediction.replica.arch, prediction.replica.supply.npus[0]):
         console.print(line)
     title = "What a step's time goes to, per NPU"
     section(console, title, _bounds_table(prediction))
@@ -215,7 +220,8 @@ def _figures(prediction: Prediction) -> RichTable:
     ):
         value = float(each) * prediction.replicas
         arriving = prediction.load.mode is LoadMode.OPEN_LOOP
-        around = interval("rate", value, prediction.load.mode)
+        evidence = evidence_of(prediction.replica)
+        around = interval("rate", value, prediction.load.mode, evidence)
         numbers = (value,) if arriving else (value, *around)
         table.add_row(name, *(f"{number:,.4g}" for number in numbers))
     return table

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from model_ops.accuracy import untested
 from model_ops.serving.queueing import Statistic
 from model_ops.units import BYTE, SECOND, WATT
 from problems import catalogue
@@ -24,6 +23,7 @@ from sizing.facts import (
     emulated,
     provenance,
     unmeasured,
+    unmeasured_kernels,
     usd_per_million_tokens,
     usd_per_month,
 )
@@ -71,7 +71,7 @@ def _plan(console: Console, answer: Answer, plan: Plan) -> None:
         *_notes(answer, plan, facts),
         *emulated(plan),
         *unmeasured(plan),
-        *untested(catalogue.load_model(plan.model)),
+        *unmeasured_kernels(plan),
     ):
         console.print(f"- {line}")
     if answer.runners_up:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from model_ops.errors import GenzSizeError
-from problems import catalogue
 from problems.measured.served import Arrival, Served, served
 from problems.measured.tables import Row
 from problems.measured.workloads import workload
