@@ -314,15 +314,17 @@ _MODES: dict[LoadMode, Callable[[Replica, Load], Estimate]] = {
 }
 
 
-def bounds(operators: list[TimedOperator], replica: Replica) -> dict[str, Number]:
+def bounds(
+    operators: list[TimedOperator], overhead: Seconds | Number
+) -> dict[str, Number]:
     """Return the seconds of a step by what binds them.
 
     Parameters
     ----------
     operators
         A step's operators, from `timed_operators`.
-    replica
-        The replica they ran on, for its scheduling overhead.
+    overhead
+        Seconds that the engine adds to them; see `Replica.overhead`.
 
     Returns
     -------
@@ -333,7 +335,7 @@ def bounds(operators: list[TimedOperator], replica: Replica) -> dict[str, Number
     compute: Number = 0.0
     memory: Number = 0.0
     network: Number = 0.0
-    launch: Number = replica.supply.step_overhead
+    launch: Number = overhead
     for timed in operators:
         time, count = timed.time, timed.count
         busy = np.maximum(time.compute, time.memory)
@@ -369,7 +371,7 @@ def bound_by(replica: Replica, load: Load, batch: Number) -> tuple[Names, Names]
     """Return what binds TTFT and TPOT at each point."""
     names = []
     for step in load_steps(replica, load, batch):
-        seconds = bounds(timed_operators(replica, step), replica)
+        seconds = bounds(timed_operators(replica, step), replica.overhead(step))
         kinds = np.array(list(seconds))
         parts = np.stack(np.broadcast_arrays(*seconds.values()))
         names.append(np.asarray(kinds[np.argmax(parts, axis=0)]))

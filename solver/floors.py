@@ -102,7 +102,7 @@ def _physics(
     )
     mixed, plain = load_steps(replica, load, 1.0)
     step = mixed if target.metric == "ttft" else plain
-    parts = bounds(timed_operators(replica, step), replica)
+    parts = bounds(timed_operators(replica, step), replica.overhead(step))
     whole = sum(float(seconds) for seconds in parts.values())
     ordered = sorted(parts.items(), key=lambda part: -float(part[1]))
     shares = [

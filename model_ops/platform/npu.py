@@ -49,6 +49,9 @@ class Npu:
         Bytes of it that the driver's context and communicators take.
     step_overhead
         Seconds of scheduling between two steps of the engine.
+    sequence_overhead
+        Seconds of each step that each sequence in it takes besides: sampling, and what
+        the engine does on the host for every token.
     request_overhead
         Seconds that a request spends outside the steps before its first token.
     pace
@@ -79,6 +82,7 @@ class Npu:
     memory_usable: float = 1.0
     runtime_reserve: Bytes = 0.0
     step_overhead: Seconds = 0.0
+    sequence_overhead: Seconds = 0.0
     request_overhead: Seconds = 0.0
     pace: float = 1.0
     activation_factor: float = 1.0
@@ -142,6 +146,7 @@ class Npu:
             self,
             pace=self.pace * factor,
             step_overhead=self.step_overhead * factor,
+            sequence_overhead=self.sequence_overhead * factor,
             request_overhead=self.request_overhead * factor,
         )
 
@@ -155,5 +160,6 @@ class Npu:
             memory_usable=1.0,
             runtime_reserve=0.0,
             step_overhead=0.0,
+            sequence_overhead=0.0,
             request_overhead=0.0,
         )

@@ -114,6 +114,11 @@ class Supply:
         return self._each(lambda npu: npu.step_overhead)
 
     @cached_property
+    def sequence_overhead(self) -> Number:
+        """Seconds of each step that each sequence in it takes besides."""
+        return self._each(lambda npu: npu.sequence_overhead)
+
+    @cached_property
     def tdp(self) -> Watts | Number:
         """Thermal design power of each NPU; NaN where it is unknown."""
         return self._each(lambda n: np.nan if n.tdp is None else n.tdp)

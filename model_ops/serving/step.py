@@ -101,6 +101,13 @@ class Replica:
         guessed, gained = speculation.guessed, speculation.tokens_per_step
         return Schedule(split.pp, split.dp, guessed, gained)
 
+    def overhead(self, step: Step) -> Seconds | Number:
+        """Return the seconds that the engine adds to a step."""
+        each, fixed = self.supply.sequence_overhead, self.supply.step_overhead
+        if np.ndim(each) == 0 and each == 0.0:
+            return fixed
+        return fixed + each * step.sequences
+
     @property
     def room(self) -> Room:
         """Bytes that each NPU offers."""
@@ -238,7 +245,7 @@ def step_time(replica: Replica, step: Step) -> StepTime:
     head = _sum(head_operators(arch, shard, step), replica)
     # The drafter runs behind the head, on the last stage.
     head = head + _draft_time(replica, step)
-    overhead = replica.supply.step_overhead
+    overhead = replica.overhead(step)
     whole = embedding + head + overhead
     for run, layer in zip(arch.runs, layers, strict=True):
         whole = whole + run.count * layer
@@ -264,10 +271,9 @@ def _draft_time(replica: Replica, step: Step) -> Number:
     drafter, speculation = replica.drafter, replica.speculation
     if drafter is None or speculation is None:
         return 0.0
-    overhead = replica.supply.step_overhead
     return sum(
         (
-            times * (step_time(drafter, one).latency - overhead)
+            times * (step_time(drafter, one).latency - drafter.overhead(one))
             for times, one in draft_steps(step, speculation.guessed)
         ),
         start=0.0,

@@ -49,6 +49,8 @@ _FRAMEWORK_FIELDS = (
     "memory_usable",
     "runtime_reserve",
     "step_overhead",
+    "sequence_overhead",
+    "pace",
     "request_overhead",
 )
 

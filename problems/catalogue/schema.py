@@ -180,6 +180,13 @@ class FrameworkFile(CatalogueFile):
     memory_usable: Annotated[Fraction | None, Field(description="of capacity")] = None
     runtime_reserve: Annotated[Bytes | None, Field(ge=0, le=1e11)] = None
     step_overhead: Annotated[Seconds | None, Field(ge=0, le=1)] = None
+    sequence_overhead: Annotated[
+        Seconds | None, Field(description="of a step, per sequence", ge=0, le=1)
+    ] = None
+    pace: Annotated[
+        float | None,
+        Field(description="operators' time over what kernels and links say", gt=0),
+    ] = None
     request_overhead: Annotated[
         Seconds | None, Field(description="outside the steps", ge=0, le=10)
     ] = None

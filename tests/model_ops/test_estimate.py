@@ -681,7 +681,7 @@ def test_bounds_add_up_to_the_step(
 ) -> None:
     replica = split(toy_replica, *layout)
     step = Step((prefill(1, prompt), decode(batch, prompt)))
-    seconds = bounds(timed_operators(replica, step), replica)
+    seconds = bounds(timed_operators(replica, step), replica.overhead(step))
     expected = step_time(replica, step).latency
     assert sum(seconds.values()) == pytest.approx(expected, rel=1e-12)
 
