@@ -61,8 +61,10 @@ def _unknown(
             yield Violation("traffic", f"there is no class {deployment.traffic}")
         if deployment.precision not in formats:
             yield Violation("precision", f"{deployment.precision} is not allowed")
-        if deployment.chunk_tokens > problem.chunk_tokens:
+        if deployment.chunk_tokens > (problem.chunk_tokens or np.inf):
             yield Violation("chunk_tokens", f"{deployment.chunk_tokens} are too many")
+        if deployment.batch > (problem.max_num_seqs or np.inf):
+            yield Violation("max_num_seqs", f"{deployment.batch} are too many")
         yield from _npu_of(deployment, available)
 
 

@@ -98,7 +98,7 @@ def _physics(
     load = Load(
         table.traffic.shape,
         LoadMode.OPEN_LOOP,
-        chunk_tokens=workspace.problem.chunk_tokens,
+        chunk_tokens=table.settings[0].chunk_tokens,
     )
     mixed, plain = load_steps(replica, load, 1.0)
     step = mixed if target.metric == "ttft" else plain

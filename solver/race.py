@@ -1,0 +1,290 @@
+"""The rates of the deployments that others do not beat, without finding those of all.
+
+A deployment at a setting is beaten where one of as few NPUs, on the same offers and in
+no larger pool, takes as much. Whether it holds its targets at the rate that it would
+have to take costs one evaluation, a tenth of finding its highest rate; that is found
+only of those that do, the most promising ones first, so that the bars rise quickly.
+What is dropped is beaten: nothing is lost by it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from problems.traffic import TrafficClass
+from solver.table import Flags, Floats, Indices, Table
+
+POOLS = (1, 2, 4, 8, 16, 32)
+"""Replicas behind one router from which on a higher rate of each is tried."""
+
+WORTHWHILE = 0.005
+"""Share of a rate that another setting than the default must bring to be tried out."""
+
+_GLANCES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+"""Shares of saturation that tell which options to look at first."""
+
+_HARDLY = 3e-4
+"""Share of saturation, below those that are tried for a highest rate."""
+
+
+@dataclass(frozen=True)
+class Entrants:
+    """Options at settings, their rates and what they cover; by pool and entrant.
+
+    Parameters
+    ----------
+    option, setting
+        Indices in the table; shaped [entrant].
+    rates, capacity
+        Of a replica, in each of `POOLS`; 0 where it is of no use. Shaped
+        [pool, entrant].
+    """
+
+    option: Indices
+    setting: Indices
+    rates: Floats
+    capacity: Floats
+
+    def joined(self, others: "Entrants") -> "Entrants":
+        """Return these and others."""
+        return Entrants(
+            np.concatenate([self.option, others.option]),
+            np.concatenate([self.setting, others.setting]),
+            np.concatenate([self.rates, others.rates], axis=1),
+            np.concatenate([self.capacity, others.capacity], axis=1),
+        )
+
+
+@dataclass
+class Race:
+    """One class's options on their way to the bars.
+
+    Parameters
+    ----------
+    table, traffic, wanted
+        The options; the class with its targets; and the demand to cover.
+    share
+        Share of each option's rate that counts; shaped [option].
+    """
+
+    table: Table
+    traffic: TrafficClass
+    wanted: float
+    share: Floats
+    sizes: Indices = field(init=False)
+    least: Floats = field(init=False)
+    scale: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        npus = np.array([int(split.npus) for split in self.table.splits])
+        self.sizes = npus[self.table.split_of]
+        self.least = _HARDLY * self.table.saturation
+        self.scale = 1.0 / (self.table.groups * self.share)
+
+    def unbeaten(self) -> Entrants:
+        """Return entrants with their rates, among them all that none other beats."""
+        table = self.table
+        waiting = table.fits & self._of_use()
+        promise = np.full(table.fits.shape, -np.inf)
+        everything = np.arange(table.options)
+        if self.traffic.is_closed:
+            known = self._measured(everything, 0 * everything)
+            waiting[0] = False
+            covered = np.where(known.capacity[0] > 0, known.capacity[0], np.inf)
+            self.scale = known.rates[0] / covered * self.scale
+        else:
+            promise[0] = self._glance(everything)
+            lead = self._leaders(promise, waiting & (promise > 0))
+            known = self._measured(*lead)
+            waiting[lead[::-1]] = False
+        while True:
+            bars = self.bars(known)
+            self._drop_beaten(waiting, promise, bars)
+            lead = self._leaders(promise, waiting)
+            if not len(lead[0]):
+                return known
+            known = known.joined(self._measured(*lead))
+            waiting[lead[::-1]] = False
+
+    def tabulated(self) -> Entrants:
+        """Return all options at the default setting, their rates alone read roughly."""
+        option = np.arange(self.table.options)
+        setting, rates = 0 * option, np.zeros((len(POOLS), len(option)))
+        alone = self.table.tabulated_rate(self.traffic.sized_targets)
+        rates[0] = alone * self.table.groups * self.share
+        return Entrants(option, setting, rates, self._capacity(option, setting, rates))
+
+    def bars(self, known: Entrants) -> Floats:
+        """Return what an option must cover not to be beaten; shaped [pool, option].
+
+        The least over the offers that admit it: there it stands for itself.
+        """
+        table = self.table
+        most = np.zeros((len(POOLS), table.options))
+        np.maximum.at(most, (slice(None), known.option), known.capacity)
+        most = np.maximum.accumulate(most, axis=0)
+        order = np.argsort(self.sizes, kind="stable")
+        ends = np.searchsorted(self.sizes[order], self.sizes, side="right") - 1
+        bars = np.full(most.shape, np.inf)
+        for admitted in np.unique(table.admitted, axis=0):
+            there = np.where(admitted, most, 0.0)[:, order]
+            best = np.maximum.accumulate(there, axis=1)[:, ends]
+            bars = np.where(admitted, np.minimum(bars, best), bars)
+        return bars
+
+    def _of_use(self) -> Flags:
+        """Return which settings may change an option; shaped [setting, option].
+
+        Not a batch that the cache never holds, nor a step far beyond a long prompt.
+        """
+        table, long = self.table, float(self.table.traffic.profile.prompt.tokens[-1])
+        default = table.settings[0]
+        slots = table.cache_tokens[0] / max(table.traffic.profile.prompt.mean, 1.0)
+        kept = []
+        for setting in table.settings:
+            long_enough = max(default.chunk_tokens, 2.0 * long)
+            chunk = setting.chunk_tokens <= long_enough
+            usual = setting.batch == default.batch
+            kept.append(chunk & (usual | (setting.batch < slots)))
+        return np.array(kept)
+
+    def _glance(self, which: Indices) -> Floats:
+        """Return about what options cover at the default setting; shaped [asked]."""
+        rates = self.table.saturation[which, None] * _GLANCES
+        over = self.table.excess(self.traffic.sized_targets, which, rates)
+        held = np.max(np.where(over <= 0.0, rates, 0.0), axis=1)
+        return np.asarray((held + self.least[which]) / self.scale[which])
+
+    def _leaders(self, promise: Floats, waiting: Flags) -> tuple[Indices, Indices]:
+        """Return the most promising that wait, per offer and size: (option, setting)."""
+        setting, option = np.nonzero(waiting)
+        order = np.argsort(-promise[setting, option], kind="stable")
+        setting, option = setting[order], option[order]
+        lead: set[int] = set()
+        for admitted in np.unique(self.table.admitted, axis=0):
+            here = np.nonzero(admitted[option])[0]
+            _, first = np.unique(self.sizes[option[here]], return_index=True)
+            lead.update(here[first].tolist())
+        chosen = np.array(sorted(lead), dtype=np.int64)
+        return option[chosen], setting[chosen]
+
+    def _drop_beaten(self, waiting: Flags, promise: Floats, bars: Floats) -> None:
+        """Take out of those that wait who misses its targets at every bar.
+
+        First all in the largest pool of use, at the lowest bar: a rate must hold in all
+        larger pools, too. What is beaten alone needs as many replicas as what beats it
+        or more; and in a pool of more than those, what beats it covers the demand.
+        """
+        setting, option = np.nonzero(waiting)
+        needed = self._needed(bars[0])
+        largest = np.searchsorted(POOLS, needed, side="right") - 1
+        over = self._excess(option, setting, bars[0], largest[option])
+        failed = over > 0.0
+        waiting[setting[failed], option[failed]] = False
+        setting, option = setting[~failed], option[~failed]
+        best = np.full(len(option), np.inf)
+        for number in range(len(POOLS)):
+            todo = np.nonzero((best > 0.0) & (largest[option] >= number))[0]
+            pools = np.full(len(todo), number)
+            over = self._excess(option[todo], setting[todo], bars[number], pools)
+            best[todo] = np.minimum(best[todo], over)
+        promise[setting, option] = -best
+        waiting[setting, option] = best <= 0.0
+
+    def _excess(
+        self, option: Indices, setting: Indices, bars: Floats, pools: Floats
+    ) -> Floats:
+        """Return by how much a target is missed at bars shaped [option]; [asked].
+
+        `pools` are places in `POOLS`, shaped [asked].
+        """
+        if not len(option):
+            return np.zeros(0)
+        worth = np.where(setting > 0, 1.0 + WORTHWHILE, 1.0)
+        rates = np.maximum(worth * bars[option] * self.scale[option], self.least[option])
+        return self.table.excess(
+            self.traffic.sized_targets,
+            option,
+            rates[:, None],
+            np.asarray(POOLS)[pools],
+            setting,
+        )[:, 0]
+
+    @property
+    def _pools(self) -> bool:
+        """Whether a class has use for pools."""
+        return bool(self.traffic.sized_targets) and not self.traffic.is_closed
+
+    @property
+    def _hopeless(self) -> float:
+        """Replicas that may help where one covers nothing: bursts may be dealt out."""
+        return np.inf if self.traffic.arrival_variation > 1 else 0.0
+
+    def _needed(self, bars: Floats) -> Floats:
+        """Return the replicas that cover the demand at bars, 1 without use for pools."""
+        if not self._pools:
+            return np.ones_like(bars)
+        return np.maximum(_replicas(self.wanted, bars, self._hopeless), 1.0)
+
+    def _measured(self, option: Indices, setting: Indices) -> Entrants:
+        """Return entrants with their rates in all pools."""
+        groups, share = self.table.groups[option], self.share[option]
+        tried = list(self._tried(option, setting))
+        tried += [np.full(len(option), np.inf)] * (len(POOLS) + 1 - len(tried))
+        # A rate holds in its pool and in all larger ones: even arrivals make short
+        # waits, but a median may rise.
+        holding = np.minimum.accumulate(tried[::-1], axis=0)[::-1][:-1]
+        used = np.isfinite(tried[:-1]) & np.isfinite(holding)
+        rates = np.where(used, holding, 0.0) * groups * share
+        return Entrants(option, setting, rates, self._capacity(option, setting, rates))
+
+    def _tried(self, option: Indices, setting: Indices) -> Iterator[Floats]:
+        """Yield the rates of a group in each pool, at last in the largest of use.
+
+        Infinite where a class needs no such pool. Bursts that one replica cannot take
+        at any rate may be fine for several.
+        """
+        groups = self.table.groups[option]
+        alone = self._highest(option, setting, np.ones(len(option)))
+        yield alone
+        if not self._pools:
+            return
+        most = _replicas(self.wanted, alone * groups, self._hopeless)
+        for pool in POOLS[1:]:
+            sizes = np.where(most >= pool, float(pool), np.nan)
+            rates = self._highest(option, setting, sizes)
+            first = np.isinf(most) & (rates > 0)
+            covering = _replicas(self.wanted, rates * groups, np.inf)
+            most = np.where(first, covering, most)
+            yield rates
+        sizes = np.where((most > 1) & np.isfinite(most), most, np.nan)
+        yield self._highest(option, setting, sizes)
+
+    def _highest(self, option: Indices, setting: Indices, pool: Floats) -> Floats:
+        """Return the highest rates of groups in pools; infinite where there is none."""
+        rates = np.full(len(option), np.inf)
+        asked = np.nonzero(np.isfinite(pool))[0]
+        if len(asked):
+            rates[asked] = self.table.highest_rate(
+                self.traffic.sized_targets, option[asked], pool[asked], setting[asked]
+            )
+        return rates
+
+    def _capacity(self, option: Indices, setting: Indices, rates: Floats) -> Floats:
+        """Return what replicas cover of the demand at rates [pool, entrant].
+
+        Requests per second, or by Little's law the requests in flight.
+        """
+        if not self.traffic.is_closed:
+            return rates
+        capacity, some = np.zeros_like(rates), np.nonzero(rates[0] > 0)[0]
+        each = rates[0, some] / self.table.groups[option[some]]
+        laws = self.table.laws_at(option[some], each, setting[some])
+        capacity[0, some] = rates[0, some] * laws.figure("e2e", "mean")[..., 0]
+        return capacity
+
+
+def _replicas(wanted: float, each: Floats, none: float) -> Floats:
+    """Return the replicas that cover a demand; `none` where they cover nothing."""
+    return np.where(each > 0, np.ceil(wanted / np.where(each > 0, each, 1.0)), none)
