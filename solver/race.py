@@ -7,11 +7,11 @@ only of those that do, the most promising ones first, so that the bars rise quic
 What is dropped is beaten: nothing is lost by it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from model_ops.serving.server import Server
 from problems.traffic import TrafficClass
 from solver.table import Flags, Floats, Indices, Table
 
@@ -23,6 +23,10 @@ WORTHWHILE = 0.005
 
 _GLANCES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 """Shares of saturation that tell which options to look at first."""
+
+_LITTLE_ROUNDS = 8
+_CROWDED = 3.0
+"""Requests that decode where prompts lengthen the steps, over those where none does."""
 
 _HARDLY = 3e-4
 """Share of saturation, below those that are tried for a highest rate."""
@@ -75,32 +79,47 @@ class Race:
     sizes: Indices = field(init=False)
     least: Floats = field(init=False)
     scale: Floats = field(init=False)
+    stands: Flags = field(init=False)
 
     def __post_init__(self) -> None:
         npus = np.array([int(split.npus) for split in self.table.splits])
         self.sizes = npus[self.table.split_of]
         self.least = _HARDLY * self.table.saturation
         self.scale = 1.0 / (self.table.groups * self.share)
+        self.stands = np.unique(self.table.admitted, axis=0)
 
     def unbeaten(self) -> Entrants:
-        """Return entrants with their rates, among them all that none other beats."""
-        table = self.table
-        waiting = table.fits & self._of_use()
-        promise = np.full(table.fits.shape, -np.inf)
+        """Return entrants with their rates, among them all that none other beats.
+
+        At the default setting at first; then what was measured is tried at the others,
+        which lifts the bars; then all that is left.
+        """
+        table, usable = self.table, self.table.fits
         everything = np.arange(table.options)
+        default = np.zeros_like(usable)
+        default[0] = True
         if self.traffic.is_closed:
             known = self._measured(everything, 0 * everything)
-            waiting[0] = False
             covered = np.where(known.capacity[0] > 0, known.capacity[0], np.inf)
             self.scale = known.rates[0] / covered * self.scale
         else:
-            promise[0] = self._glance(everything)
-            lead = self._leaders(promise, waiting & (promise > 0))
-            known = self._measured(*lead)
-            waiting[lead[::-1]] = False
+            promise = np.where(default, self._glance(), 0.0)
+            lead = self._leaders(promise, usable & default)
+            known = self._raced(self._measured(*lead), usable & default)
+        if len(table.settings) == 1:
+            return known
+        tried = np.isin(everything, known.option)
+        others = usable & ~default & self._of_use(self.bars(known)[0])
+        known = self._raced(known, others & tried)
+        return self._raced(known, others & ~tried)
+
+    def _raced(self, known: Entrants, waiting: Flags) -> Entrants:
+        """Return what is known with those of them that wait who may not be beaten."""
+        waiting = waiting.copy()
+        waiting[known.setting, known.option] = False
+        promise = np.zeros(waiting.shape)
         while True:
-            bars = self.bars(known)
-            self._drop_beaten(waiting, promise, bars)
+            self._drop_beaten(waiting, promise, self.bars(known))
             lead = self._leaders(promise, waiting)
             if not len(lead[0]):
                 return known
@@ -127,34 +146,41 @@ class Race:
         order = np.argsort(self.sizes, kind="stable")
         ends = np.searchsorted(self.sizes[order], self.sizes, side="right") - 1
         bars = np.full(most.shape, np.inf)
-        for admitted in np.unique(table.admitted, axis=0):
+        for admitted in self.stands:
             there = np.where(admitted, most, 0.0)[:, order]
             best = np.maximum.accumulate(there, axis=1)[:, ends]
             bars = np.where(admitted, np.minimum(bars, best), bars)
         return bars
 
-    def _of_use(self) -> Flags:
-        """Return which settings may change an option; shaped [setting, option].
+    def _of_use(self, bars: Floats) -> Flags:
+        """Return which settings matter to options at bars; shaped as `fits`.
 
-        Not a batch that the cache never holds, nor a step far beyond a long prompt.
+        A batch does that is not below those that decode beside no prompts, by Little's
+        law, nor far above them.
         """
-        table, long = self.table, float(self.table.traffic.profile.prompt.tokens[-1])
-        default = table.settings[0]
-        slots = table.cache_tokens[0] / max(table.traffic.profile.prompt.mean, 1.0)
-        kept = []
-        for setting in table.settings:
-            long_enough = max(default.chunk_tokens, 2.0 * long)
-            chunk = setting.chunk_tokens <= long_enough
-            usual = setting.batch == default.batch
-            kept.append(chunk & (usual | (setting.batch < slots)))
-        return np.array(kept)
+        table, rates = self.table, np.maximum(bars * self.scale, self.least)
+        server = Server.of(table.engines, table.traffic.profile)
+        decoding = np.ones_like(server.chunk)
+        for _ in range(_LITTLE_ROUNDS):
+            step = server.decode_step(np.clip(decoding, 1.0, server.max_sequences))
+            decoding = rates[:, None] * server.steps * step
+        low, high = decoding[:, 0], _CROWDED * decoding[:, 0]
+        usual = table.settings[0].batch
+        return np.array(
+            [
+                (low <= setting.batch) & (setting.batch <= high)
+                | (setting.batch == usual)
+                for setting in table.settings
+            ]
+        )
 
-    def _glance(self, which: Indices) -> Floats:
-        """Return about what options cover at the default setting; shaped [asked]."""
-        rates = self.table.saturation[which, None] * _GLANCES
-        over = self.table.excess(self.traffic.sized_targets, which, rates)
+    def _glance(self) -> Floats:
+        """Return about what options cover at the default setting; shaped [option]."""
+        everything = np.arange(self.table.options)
+        rates = self.table.saturation[:, None] * _GLANCES
+        over = self.table.excess(self.traffic.sized_targets, everything, rates)
         held = np.max(np.where(over <= 0.0, rates, 0.0), axis=1)
-        return np.asarray((held + self.least[which]) / self.scale[which])
+        return np.asarray((held + self.least) / self.scale)
 
     def _leaders(self, promise: Floats, waiting: Flags) -> tuple[Indices, Indices]:
         """Return the most promising that wait, per offer and size: (option, setting)."""
@@ -162,7 +188,7 @@ class Race:
         order = np.argsort(-promise[setting, option], kind="stable")
         setting, option = setting[order], option[order]
         lead: set[int] = set()
-        for admitted in np.unique(self.table.admitted, axis=0):
+        for admitted in self.stands:
             here = np.nonzero(admitted[option])[0]
             _, first = np.unique(self.sizes[option[here]], return_index=True)
             lead.update(here[first].tolist())
@@ -201,15 +227,19 @@ class Race:
         """
         if not len(option):
             return np.zeros(0)
-        worth = np.where(setting > 0, 1.0 + WORTHWHILE, 1.0)
-        rates = np.maximum(worth * bars[option] * self.scale[option], self.least[option])
         return self.table.excess(
             self.traffic.sized_targets,
             option,
-            rates[:, None],
+            self._at(option, setting, bars)[:, None],
             np.asarray(POOLS)[pools],
             setting,
         )[:, 0]
+
+    def _at(self, option: Indices, setting: Indices, bars: Floats) -> Floats:
+        """Return the rate of a group that takes an entrant to its bar; [asked]."""
+        worth = np.where(setting > 0, 1.0 + WORTHWHILE, 1.0)
+        rates = worth * bars[option] * self.scale[option]
+        return np.maximum(rates, self.least[option])
 
     @property
     def _pools(self) -> bool:
@@ -228,46 +258,55 @@ class Race:
         return np.maximum(_replicas(self.wanted, bars, self._hopeless), 1.0)
 
     def _measured(self, option: Indices, setting: Indices) -> Entrants:
-        """Return entrants with their rates in all pools."""
+        """Return entrants with their rates in all pools.
+
+        A rate holds in its pool and in all larger ones, to the largest of use: even
+        arrivals make short waits, but a median may rise.
+        """
+        tried = self._tried(option, setting)
+        holding = np.minimum.accumulate(tried[::-1], axis=0)[::-1]
         groups, share = self.table.groups[option], self.share[option]
-        tried = list(self._tried(option, setting))
-        tried += [np.full(len(option), np.inf)] * (len(POOLS) + 1 - len(tried))
-        # A rate holds in its pool and in all larger ones: even arrivals make short
-        # waits, but a median may rise.
-        holding = np.minimum.accumulate(tried[::-1], axis=0)[::-1][:-1]
-        used = np.isfinite(tried[:-1]) & np.isfinite(holding)
-        rates = np.where(used, holding, 0.0) * groups * share
+        rates = np.where(np.isfinite(tried), holding, 0.0)[:-1] * groups * share
         return Entrants(option, setting, rates, self._capacity(option, setting, rates))
 
-    def _tried(self, option: Indices, setting: Indices) -> Iterator[Floats]:
-        """Yield the rates of a group in each pool, at last in the largest of use.
+    def _tried(self, option: Indices, setting: Indices) -> Floats:
+        """Return the rates of a group in each pool, at last in the largest of use.
 
-        Infinite where a class needs no such pool. Bursts that one replica cannot take
-        at any rate may be fine for several.
+        Infinite where a class has no use for such a pool. Bursts that one replica
+        cannot take at any rate may be fine for several.
         """
         groups = self.table.groups[option]
-        alone = self._highest(option, setting, np.ones(len(option)))
-        yield alone
+        tried = np.full((len(POOLS) + 1, len(option)), np.inf)
+        tried[:1] = self._highest(option, setting, np.ones((1, len(option))))
         if not self._pools:
-            return
-        most = _replicas(self.wanted, alone * groups, self._hopeless)
-        for pool in POOLS[1:]:
-            sizes = np.where(most >= pool, float(pool), np.nan)
-            rates = self._highest(option, setting, sizes)
+            return tried
+        most = _replicas(self.wanted, tried[0] * groups, self._hopeless)
+        pools = np.array(POOLS, dtype=float)[1:, None]
+        tried[1:-1] = self._highest(
+            option, setting, np.where(pools <= most, pools, np.nan)
+        )
+        for rates in tried[1:-1]:
             first = np.isinf(most) & (rates > 0)
             covering = _replicas(self.wanted, rates * groups, np.inf)
             most = np.where(first, covering, most)
-            yield rates
-        sizes = np.where((most > 1) & np.isfinite(most), most, np.nan)
-        yield self._highest(option, setting, sizes)
+        tried[1:-1][pools > most] = np.inf
+        several = np.where((most > 1) & np.isfinite(most), most, np.nan)
+        tried[-1:] = self._highest(option, setting, several[None])
+        return tried
 
-    def _highest(self, option: Indices, setting: Indices, pool: Floats) -> Floats:
-        """Return the highest rates of groups in pools; infinite where there is none."""
-        rates = np.full(len(option), np.inf)
-        asked = np.nonzero(np.isfinite(pool))[0]
-        if len(asked):
-            rates[asked] = self.table.highest_rate(
-                self.traffic.sized_targets, option[asked], pool[asked], setting[asked]
+    def _highest(self, option: Indices, setting: Indices, pools: Floats) -> Floats:
+        """Return the highest rates of groups in pools shaped [pool, entrant].
+
+        Infinite where no pool is asked for.
+        """
+        rates = np.full(pools.shape, np.inf)
+        row, place = np.nonzero(np.isfinite(pools))
+        if len(place):
+            rates[row, place] = self.table.highest_rate(
+                self.traffic.sized_targets,
+                option[place],
+                pools[row, place],
+                setting[place],
             )
         return rates
 

@@ -9,12 +9,14 @@ LARGEST_BATCH = 1024
 """Requests that a replica runs at once by default (vLLM ``max_num_seqs`` on large
 GPUs)."""
 
-BATCHES = (LARGEST_BATCH, 256, 128, 64, 32)
+BATCHES = (LARGEST_BATCH, 256, 128, 64)
 """Requests at once that are tried: fewer hold the time per token down, at the price of
 a wait for a slot."""
 
 CHUNKS = (DEFAULT_CHUNK_TOKENS, 512, 1024, 8192, 16384)
 """Tokens of a step that are tried: few keep steps short, many read long prompts fast."""
+
+_FAR = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,18 @@ class Setting:
     chunk_tokens: int
 
 
-def settings_of(problem: SizingProblem) -> tuple[Setting, ...]:
-    """Return the settings that a problem leaves open, the default one first."""
+def settings_of(problem: SizingProblem, longest: float) -> tuple[Setting, ...]:
+    """Return the settings that a problem leaves open, the default one first.
+
+    Parameters
+    ----------
+    problem
+        It may state either setting.
+    longest
+        Tokens of the longest prompt: steps far beyond it bring nothing.
+    """
+    most = max(DEFAULT_CHUNK_TOKENS, _FAR * longest)
+    chunks = tuple(chunk for chunk in CHUNKS if chunk <= most)
+    chunks = (problem.chunk_tokens,) if problem.chunk_tokens else chunks
     batches = (problem.max_num_seqs,) if problem.max_num_seqs else BATCHES
-    chunks = (problem.chunk_tokens,) if problem.chunk_tokens else CHUNKS
     return tuple(Setting(batch, chunk) for chunk in chunks for batch in batches)

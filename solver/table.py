@@ -337,7 +337,7 @@ def _table(
         Supply.stack(npus, axes=2),
         **problem.optimisations.features(arch, precision),
     )
-    settings = settings_of(problem)
+    settings = settings_of(problem, traffic.profile.prompt.tokens[-1])
     largest = max(setting.chunk_tokens for setting in settings)
     curve = curve_of(replica, largest, traffic.beams)
     engines = [

@@ -21,6 +21,9 @@ _ROUNDS = 3
 _ASIDE = np.array([-0.06, 0.06])
 _THIRDS = np.array([1.0, 2.0]) / 3.0
 _BLOCK = 128
+_POINTS = 512
+"""Options, and points of options and rates, per array: they stay in the cache."""
+
 _FAR = 50.0
 
 
@@ -107,8 +110,9 @@ def excess(
     """
     options = _Options.of(engine, profile, targets, replicas)
     found = np.empty(rates.shape)
-    for start in range(0, options.count, _BLOCK):
-        at = slice(start, start + _BLOCK)
+    block = max(_BLOCK, _POINTS // rates.shape[-1])
+    for start in range(0, options.count, block):
+        at = slice(start, start + block)
         asked = _Asked.of(options, at)
         found[at] = asked.excess(rates[at] / asked.most)
     return found
