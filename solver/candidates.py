@@ -13,11 +13,11 @@ from model_ops.dtypes import Precision
 from model_ops.profiler.parallelism import Parallelism
 from problems.offers import Offer
 from problems.problem import SizingProblem
-from problems.traffic import TrafficClass
 from solver.corrections import NO_CORRECTIONS, Corrections, confirmed
 from solver.race import POOLS, Entrants, Race
 from solver.settings import Setting
 from solver.table import Table
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -102,11 +102,11 @@ def _collect(
         option, setting = int(entrants.option[place]), entrants.setting[place]
         split = table.split(option)
         npus = int(split.npus)
-        for at in np.nonzero(table.admitted[:, option])[0]:
-            found.setdefault((number, int(at)), []).append(
+        for at in np.nonzero(table.admitted[:, option])[0].tolist():
+            found.setdefault((number, at), []).append(
                 Candidate(
                     traffic=number,
-                    offer=int(at),
+                    offer=at,
                     split=split,
                     rate=float(entrants.rates[pool, place]),
                     precision=table.precision,

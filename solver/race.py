@@ -25,7 +25,7 @@ _GLANCES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 """Shares of saturation that tell which options to look at first."""
 
 _LITTLE_ROUNDS = 8
-_CROWDED = 3.0
+_CROWDED = 8.0
 """Requests that decode where prompts lengthen the steps, over those where none does."""
 
 _HARDLY = 3e-4
@@ -127,12 +127,25 @@ class Race:
             waiting[lead[::-1]] = False
 
     def tabulated(self) -> Entrants:
-        """Return all options at the default setting, their rates alone read roughly."""
-        option = np.arange(self.table.options)
-        setting, rates = 0 * option, np.zeros((len(POOLS), len(option)))
-        alone = self.table.tabulated_rate(self.traffic.sized_targets)
-        rates[0] = alone * self.table.groups * self.share
-        return Entrants(option, setting, rates, self._capacity(option, setting, rates))
+        """Return all options, their rates alone read roughly.
+
+        With the default batch, and the default, the shortest and the longest steps.
+        """
+        table, option = self.table, np.arange(self.table.options)
+        tried = sorted(range(len(table.settings)), key=self._chunk_of)
+        usual = [n for n in tried if table.settings[n].batch == table.settings[0].batch]
+        rates = {
+            n: table.tabulated_rate(self.traffic.sized_targets, n)
+            for n in {0, usual[0], usual[-1]}
+        }
+        every = np.stack(list(rates.values()))
+        setting = np.array(list(rates))[every.argmax(axis=0)]
+        alone = np.zeros((len(POOLS), len(option)))
+        alone[0] = every.max(axis=0) * table.groups * self.share
+        return Entrants(option, setting, alone, self._capacity(option, setting, alone))
+
+    def _chunk_of(self, setting: int) -> int:
+        return self.table.settings[setting].chunk_tokens
 
     def bars(self, known: Entrants) -> Floats:
         """Return what an option must cover not to be beaten; shaped [pool, option].
@@ -141,7 +154,8 @@ class Race:
         """
         table = self.table
         most = np.zeros((len(POOLS), table.options))
-        np.maximum.at(most, (slice(None), known.option), known.capacity)
+        for row, capacity in zip(most, known.capacity, strict=True):
+            np.maximum.at(row, known.option, capacity)
         most = np.maximum.accumulate(most, axis=0)
         order = np.argsort(self.sizes, kind="stable")
         ends = np.searchsorted(self.sizes[order], self.sizes, side="right") - 1
@@ -183,7 +197,7 @@ class Race:
         return np.asarray((held + self.least) / self.scale)
 
     def _leaders(self, promise: Floats, waiting: Flags) -> tuple[Indices, Indices]:
-        """Return the most promising that wait, per offer and size: (option, setting)."""
+        """Return the most promising that wait, per offer and size: option, setting."""
         setting, option = np.nonzero(waiting)
         order = np.argsort(-promise[setting, option], kind="stable")
         setting, option = setting[order], option[order]
@@ -219,7 +233,7 @@ class Race:
         waiting[setting, option] = best <= 0.0
 
     def _excess(
-        self, option: Indices, setting: Indices, bars: Floats, pools: Floats
+        self, option: Indices, setting: Indices, bars: Floats, pools: Indices
     ) -> Floats:
         """Return by how much a target is missed at bars shaped [option]; [asked].
 
@@ -244,7 +258,9 @@ class Race:
     @property
     def _pools(self) -> bool:
         """Whether a class has use for pools."""
-        return bool(self.traffic.sized_targets) and not self.traffic.is_closed
+        traffic = self.traffic
+        even = traffic.router != "random" or traffic.arrival_variation > 1
+        return bool(traffic.sized_targets) and even and not traffic.is_closed
 
     @property
     def _hopeless(self) -> float:
@@ -252,7 +268,7 @@ class Race:
         return np.inf if self.traffic.arrival_variation > 1 else 0.0
 
     def _needed(self, bars: Floats) -> Floats:
-        """Return the replicas that cover the demand at bars, 1 without use for pools."""
+        """Return the replicas that cover the demand at bars; 1 where pools are idle."""
         if not self._pools:
             return np.ones_like(bars)
         return np.maximum(_replicas(self.wanted, bars, self._hopeless), 1.0)
@@ -275,20 +291,20 @@ class Race:
         Infinite where a class has no use for such a pool. Bursts that one replica
         cannot take at any rate may be fine for several.
         """
-        groups = self.table.groups[option]
+        each = self.table.groups[option] * self.share[option]
         tried = np.full((len(POOLS) + 1, len(option)), np.inf)
         tried[:1] = self._highest(option, setting, np.ones((1, len(option))))
         if not self._pools:
             return tried
-        most = _replicas(self.wanted, tried[0] * groups, self._hopeless)
+        most = _replicas(self.wanted, tried[0] * each, self._hopeless)
         pools = np.array(POOLS, dtype=float)[1:, None]
         tried[1:-1] = self._highest(
             option, setting, np.where(pools <= most, pools, np.nan)
         )
-        for rates in tried[1:-1]:
+        for pool, rates in zip(POOLS[1:], tried[1:-1], strict=True):
             first = np.isinf(most) & (rates > 0)
-            covering = _replicas(self.wanted, rates * groups, np.inf)
-            most = np.where(first, covering, most)
+            covering = _replicas(self.wanted, rates * each, np.inf)
+            most = np.where(first, np.maximum(covering, pool), most)
         tried[1:-1][pools > most] = np.inf
         several = np.where((most > 1) & np.isfinite(most), most, np.nan)
         tried[-1:] = self._highest(option, setting, several[None])

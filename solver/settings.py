@@ -14,7 +14,7 @@ BATCHES = (LARGEST_BATCH, 256, 128, 64)
 a wait for a slot."""
 
 CHUNKS = (DEFAULT_CHUNK_TOKENS, 512, 1024, 8192, 16384)
-"""Tokens of a step that are tried: few keep steps short, many read long prompts fast."""
+"""Tokens of a step that are tried: few keep steps short, many read prompts fast."""
 
 _FAR = 2.0
 

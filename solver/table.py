@@ -105,6 +105,8 @@ def _layouts(arch: ModelArch, ranks: int, pp: int) -> Iterator[Parallelism]:
 class Table:
     """The deployments of one class and precision that the model fits on.
 
+    What is said of no setting is at the default one.
+
     Parameters
     ----------
     traffic, precision, settings
@@ -131,7 +133,8 @@ class Table:
     admitted: Flags
     engines: Engine
     cache_tokens: Floats
-    _figures: dict[tuple[Metric, Statistic], Floats] = field(default_factory=dict)
+    _figures: dict[tuple[Metric, Statistic, int], Floats] = field(default_factory=dict)
+    _saturations: dict[int, Floats] = field(default_factory=dict)
 
     @property
     def options(self) -> int:
@@ -151,11 +154,18 @@ class Table:
         """Data-parallel groups of each option's replica; shaped [option]."""
         return np.array([self.splits[s].dp for s in self.split_of], dtype=float)
 
-    @cached_property
+    @property
     def saturation(self) -> Floats:
         """Requests per second that a group can finish at most; shaped [option]."""
-        found: Floats = saturation_rate(self.engines, self.traffic.profile)
-        return found
+        return self.saturation_at(0)
+
+    def saturation_at(self, setting: int) -> Floats:
+        """Return the same for another setting than the default."""
+        if setting not in self._saturations:
+            engines = self.engines_at(np.arange(self.options), setting)
+            found = saturation_rate(engines, self.traffic.profile)
+            self._saturations[setting] = found
+        return self._saturations[setting]
 
     @cached_property
     def fits(self) -> Flags:
@@ -172,45 +182,50 @@ class Table:
         """Rates of a group at which figures are tabulated; shaped [option, load]."""
         return self.saturation[:, None] * LOADS
 
-    def figure(self, metric: Metric, statistic: Statistic) -> Floats:
+    def figure(self, metric: Metric, statistic: Statistic, setting: int = 0) -> Floats:
         """Return a latency of one replica alone, in seconds; shaped [option, load].
 
         Infinite where the queue grows without end.
         """
-        key = (metric, statistic)
+        key = (metric, statistic, setting)
         if key not in self._figures:
             blocks = [
-                self.laws(slice(start, start + _BLOCK)).figure(*key)[..., 0]
+                self._laws(np.arange(start, end), setting).figure(metric, statistic)
                 for start in range(0, self.options, _BLOCK)
+                if (end := min(start + _BLOCK, self.options))
             ]
-            self._figures[key] = np.concatenate(blocks)
+            self._figures[key] = np.concatenate(blocks)[..., 0]
         return self._figures[key]
 
-    def laws(self, some: slice) -> Laws:
+    def _laws(self, some: Indices, setting: int) -> Laws:
         """Return the laws of some options at all loads."""
         variation = np.asarray(gap_variation(self.traffic, 1, self.groups[some]))
         return Laws.of(
-            self.engines.rows(some),
+            self.engines_at(some, setting).rows(slice(None)),
             self.traffic.profile,
-            self.rates[some],
+            self.saturation_at(setting)[some, None] * LOADS,
             variation[:, None],
         )
 
-    def tabulated_rate(self, targets: Sequence[LatencyTarget]) -> Floats:
+    def tabulated_rate(
+        self, targets: Sequence[LatencyTarget], setting: int = 0
+    ) -> Floats:
         """Return about the highest rate of a group within the targets, [option].
 
         Between two tabulated loads the log of each latency is taken as linear; it
         bends upwards, so that the crossing is rather early than late.
         """
-        worst = np.full(self.rates.shape, -np.inf)
+        saturation = self.saturation_at(setting)
+        rates = saturation[:, None] * LOADS
+        worst = np.full(rates.shape, -np.inf)
         for target in targets:
-            seconds = self.figure(target.metric, target.statistic)
+            seconds = self.figure(target.metric, target.statistic, setting)
             worst = np.maximum(worst, np.log(seconds / target.at_most))
         if not targets:
-            stable = np.isfinite(self.figure("ttft", "mean"))
+            stable = np.isfinite(self.figure("ttft", "mean", setting))
             worst = np.where(stable, worst, np.inf)
-        most = self.most_load * self.saturation
-        return np.minimum(_first_crossing(worst, self.rates), most)
+        found = np.minimum(_first_crossing(worst, rates), self.most_load * saturation)
+        return np.where(self.fits[setting], found, 0.0)
 
     def engines_at(self, which: Indices, setting: Indices | int = 0) -> Engine:
         """Return the engines of options at settings; shaped [asked]."""
@@ -218,11 +233,11 @@ class Table:
             return self.engines.some(which)
         batches = np.array([each.batch for each in self.settings], dtype=float)
         chunks = np.array([each.chunk_tokens for each in self.settings], dtype=float)
-        usual = self.engines.some(which)
+        usual, everyone = self.engines.some(which), np.ones(len(which))
         return replace(
             usual,
-            chunk_tokens=usual.chunk_tokens * chunks[setting] / chunks[0],
-            max_sequences=batches[setting],
+            chunk_tokens=usual.chunk_tokens * (chunks[setting] / chunks[0]),
+            max_sequences=batches[setting] * everyone,
             cache_tokens=self.cache_tokens[setting, which],
         )
 
@@ -277,9 +292,7 @@ class Table:
             replicas=1.0 / gap_variation(self.traffic, pool, self.groups[which]),
         )
 
-    def laws_at(
-        self, which: Indices, rate: Floats, setting: Indices | int = 0
-    ) -> Laws:
+    def laws_at(self, which: Indices, rate: Floats, setting: Indices | int = 0) -> Laws:
         """Return the laws of one replica alone at a rate of a group; [asked]."""
         return Laws.of(
             self.engines_at(which, setting),
