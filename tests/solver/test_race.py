@@ -163,3 +163,18 @@ def test_a_dispersed_share_of_a_rate_stays_a_share(small: Small) -> None:
     after = select(found, available, problem, corrections=share)
     best = max(c.capacity for c in after if alike(c, first))
     assert 0.8 * first.capacity * (1 - 1e-9) <= best <= first.capacity
+
+
+def test_no_pool_helps_at_random(small: Small) -> None:
+    """Dealt at random, a Poisson stream is one at each replica, however many."""
+    problem = asked(small, "tails", 700.0)
+    chance = problem.traffic[0].model_copy(update={"router": "random"})
+    random = problem.model_copy(update={"traffic": (chance,)})
+    available = offers(problem)
+    pools = [
+        {c.least for c in select(tabulate(p, available), available, p)}
+        for p in (problem, random)
+    ]
+    assert pools[0] > {1}
+    assert pools[1] == {1}
+    assert cost(problem) <= cost(random)
