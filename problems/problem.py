@@ -15,7 +15,6 @@ from pydantic import (
 
 from model_ops.dtypes import Precision
 from model_ops.errors import CatalogueError, DeploymentError, ProblemError, nearest
-from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from model_ops.units import UsdPerHour, Watts
 from problems import catalogue
 from problems.catalogue.schema import Confidence, Term
@@ -109,8 +108,9 @@ class SizingProblem(Part):
         change the model's answers, so none is ever tried unasked.
     traffic
         Classes of requests; each is served by replicas of its own.
-    chunk_tokens
-        Tokens that one step of the engine may process.
+    chunk_tokens, max_num_seqs
+        Tokens that one step of the engine may process, and requests that a
+        data-parallel group may run at once; None: whatever suits each deployment.
     headroom
         Share of the capacity to keep free for bursts and failures.
     optimisations
@@ -125,7 +125,8 @@ class SizingProblem(Part):
     prices: Prices = Prices()
     limits: Limits = Limits()
     objective: Objective = "cost"
-    chunk_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = DEFAULT_CHUNK_TOKENS
+    chunk_tokens: Annotated[int, Field(ge=16, le=1_000_000)] | None = None
+    max_num_seqs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     headroom: Annotated[float, Field(ge=0, le=0.95)] = 0.0
     optimisations: Optimisations = Optimisations()
 

@@ -59,11 +59,16 @@ def gap_variation(traffic: TrafficClass, replicas: Number, groups: Number) -> Nu
     """Return the squared variation of the gaps between a group's requests.
 
     See `split_variation`. Users of a closed loop ask again where one of them was
-    answered, however many replicas there are: nothing makes their requests even.
+    answered, however many replicas there are: nothing makes their requests even; nor
+    does a router that chooses at random, which soon undoes what was even before it.
     """
     if traffic.is_closed:
         return np.ones(np.broadcast_shapes(np.shape(replicas), np.shape(groups)))
-    return split_variation(replicas * groups, variation=traffic.arrival_variation)
+    variation = traffic.arrival_variation
+    if traffic.router == "random":
+        variation = max(variation, 1.0)
+        return split_variation(replicas * groups, random=True, variation=variation)
+    return split_variation(replicas * groups, variation=variation)
 
 
 @dataclass(frozen=True)

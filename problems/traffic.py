@@ -19,6 +19,7 @@ from problems.lengths import StatedLengths, check_lengths, lengths_of, mean_of
 from problems.recorded import Recording, TraceSource
 
 Metric = Literal["ttft", "tpot", "e2e"]
+RouterName = Literal["round_robin", "least_loaded", "random"]
 Statistic = Literal["mean", "p50", "p90", "p95", "p99"]
 PERCENTILES: Mapping[str, float] = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 """Share of the requests that must be as fast as the target of each statistic."""
@@ -128,6 +129,8 @@ class TrafficClass(Part):
         recording at its peak, else 1, a Poisson process.
     diurnal
         Relative load in each hour of the day; what is bought covers the peak hour.
+    router
+        How requests find their replica.
     prefix_hit
         Share of the prompt that is in the cache already.
     beams
@@ -145,6 +148,7 @@ class TrafficClass(Part):
     concurrency: Annotated[int, Field(gt=0, le=1_000_000_000)] | None = None
     burstiness: Burstiness | None = None
     diurnal: Day | None = None
+    router: RouterName = "round_robin"
     prefix_hit: Annotated[float, Field(ge=0, lt=1)] = 0.0
     beams: Annotated[int, Field(ge=1, le=64)] = 1
     targets: tuple[LatencyTarget, ...] = ()

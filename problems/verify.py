@@ -61,9 +61,20 @@ def _unknown(
             yield Violation("traffic", f"there is no class {deployment.traffic}")
         if deployment.precision not in formats:
             yield Violation("precision", f"{deployment.precision} is not allowed")
-        if deployment.chunk_tokens > problem.chunk_tokens:
-            yield Violation("chunk_tokens", f"{deployment.chunk_tokens} are too many")
+        yield from _settings(problem, deployment)
         yield from _npu_of(deployment, available)
+
+
+def _settings(
+    problem: SizingProblem, deployment: PlannedDeployment
+) -> Iterator[Violation]:
+    """Compare a deployment's scheduler with what the problem states of it."""
+    for name, used, stated in (
+        ("chunk_tokens", deployment.chunk_tokens, problem.chunk_tokens),
+        ("max_num_seqs", deployment.batch, problem.max_num_seqs),
+    ):
+        if stated is not None and used > stated:
+            yield Violation(name, f"{used} are too many")
 
 
 def _npu_of(

@@ -33,7 +33,7 @@ class Settings:
     Parameters
     ----------
     router
-        How requests find their queue.
+        How requests find their queue; None: as each class states.
     requests, runs
         Requests of a class in each run, and runs at first; they are doubled, up to
         `MOST_DOUBLINGS` times, while a target is undecided.
@@ -43,7 +43,7 @@ class Settings:
         No run begins when they are over, but the first.
     """
 
-    router: Router = Router.ROUND_ROBIN
+    router: Router | None = None
     requests: int = 60_000
     runs: int = 5
     seed: int = 0
@@ -251,7 +251,8 @@ def _class_run(
     for place, requests in zip(
         places, sent(places, settings.requests, rng), strict=True
     ):
-        trace = served_by(place, requests, settings.router, rng)
+        router = settings.router or Router(traffic.router)
+        trace = served_by(place, requests, router, rng)
         counted.append(settled(place, trace))
         parts.append(_Part(_figures(traffic, counted[-1]), _replicas(place, trace)))
     return _Run(_figures(traffic, together(counted)), tuple(parts))

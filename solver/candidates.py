@@ -4,22 +4,19 @@
 replica and no smaller pool matches.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from model_ops.dtypes import Precision
 from model_ops.profiler.parallelism import Parallelism
 from problems.offers import Offer
 from problems.problem import SizingProblem
-from problems.traffic import TrafficClass
 from solver.corrections import NO_CORRECTIONS, Corrections, confirmed
-from solver.table import Floats, Table
-
-POOLS = (1, 2, 4, 8, 16, 32)
-"""Replicas behind one router from which on a higher rate of each is tried."""
+from solver.race import POOLS, Entrants, Race
+from solver.settings import Setting
+from solver.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class Candidate:
         Index of the class served.
     offer
         Index of the offer stood on.
-    split, precision
+    split, precision, setting
         The deployment.
     rate
         Requests per second that a replica takes at most.
@@ -49,6 +46,7 @@ class Candidate:
     split: Parallelism
     rate: float
     precision: Precision
+    setting: Setting
     npus: int
     slot: int
     capacity: float
@@ -85,73 +83,11 @@ def select(
     for table in (table for table in tables if table.options):
         number = index[table.traffic.name]
         traffic = problem.traffic[number]
-        share = confirmed(table, corrections)
-        for pool, rates in _pooled_rates(table, traffic, problem.headroom, exact):
-            _collect(found, table, number, offers, pool, rates * share)
+        wanted = traffic.demand(problem.headroom)
+        race = Race(table, traffic, wanted, confirmed(table, corrections))
+        entrants = race.unbeaten() if exact else race.tabulated()
+        _collect(found, table, number, offers, entrants)
     return [kept for group in found.values() for kept in undominated(group)]
-
-
-def _pooled_rates(
-    table: Table, traffic: TrafficClass, headroom: float, exact: bool
-) -> Iterator[tuple[int, Floats]]:
-    """Yield pools and the rate of a replica in each; 0 where it is not worth trying.
-
-    A rate holds in its pool and in all larger ones: even arrivals make short waits, but
-    a median may rise.
-    """
-    if not exact:
-        yield 1, table.tabulated_rate(traffic.sized_targets) * table.groups
-        return
-    everything = np.arange(table.options)
-    alone = table.highest_rate(traffic.sized_targets, everything)
-    tried = [alone]
-    if traffic.sized_targets and not traffic.is_closed:
-        tried += _in_pools(table, traffic, alone, traffic.demand(headroom))
-    holding = np.minimum.accumulate(tried[::-1], axis=0)[::-1]
-    for pool, rates in zip(POOLS, holding, strict=False):
-        yield pool, np.where(np.isfinite(rates), rates, 0.0) * table.groups
-
-
-def _in_pools(
-    table: Table, traffic: TrafficClass, alone: Floats, wanted: float
-) -> Iterator[Floats]:
-    """Yield the rates of a group in larger pools, at last in the largest of use.
-
-    Infinite where a class needs no such pool. Bursts that one replica cannot take at
-    any rate may be fine for several.
-    """
-    hopeless = np.inf if traffic.arrival_variation > 1 else 0.0
-    most = _replicas(wanted, alone * table.groups, hopeless)
-    for pool in POOLS[1:]:
-        rates = np.full(table.options, np.inf)
-        which = np.nonzero(most >= pool)[0]
-        if len(which):
-            rates[which] = table.highest_rate(traffic.sized_targets, which, pool)
-        first = np.isinf(most) & (rates > 0)
-        most = np.where(first, _replicas(wanted, rates * table.groups, np.inf), most)
-        yield rates
-    rates = np.full(table.options, np.inf)
-    which = np.nonzero((most > 1) & np.isfinite(most))[0]
-    if len(which):
-        rates[which] = table.highest_rate(traffic.sized_targets, which, most[which])
-    yield rates
-
-
-def _replicas(wanted: float, each: Floats, none: float) -> Floats:
-    """Return the replicas that cover a demand; `none` where they cover nothing."""
-    return np.where(each > 0, np.ceil(wanted / np.where(each > 0, each, 1.0)), none)
-
-
-def _capacity(table: Table, which: npt.NDArray[np.int64], rate: Floats) -> Floats:
-    """Return what a replica covers of the demand at a rate of each of its groups.
-
-    Requests per second, or by Little's law the requests in flight.
-    """
-    each = rate * table.groups[which]
-    if not table.traffic.is_closed:
-        return each
-    seconds = table.laws_at(which, rate).figure("e2e", "mean")[..., 0]
-    return np.asarray(each * seconds)
 
 
 def _collect(
@@ -159,35 +95,26 @@ def _collect(
     table: Table,
     number: int,
     offers: Sequence[Offer],
-    pool: int,
-    rates: Floats,
+    entrants: Entrants,
 ) -> None:
-    """Add a candidate for each option with a rate and each offer that admits it."""
-    which = np.nonzero(rates > 0)[0]
-    if not len(which):
-        return
-    each = rates[which] / table.groups[which]
-    capacity = _capacity(table, which, each)
-    standing: dict[str, list[int]] = {}
-    for position, option in enumerate(which):
-        standing.setdefault(table.npus[table.npu_of[option]].name, []).append(position)
-    for place, offer in enumerate(offers):
-        for position in standing.get(offer.npu.name, ()):
-            split = table.splits[table.split_of[which[position]]]
-            if not offer.admits(split):
-                continue
-            npus = int(split.npus)
-            found.setdefault((number, place), []).append(
+    """Add a candidate for each entrant with a rate and each offer that admits it."""
+    for pool, place in np.argwhere(entrants.rates > 0):
+        option, setting = int(entrants.option[place]), entrants.setting[place]
+        split = table.split(option)
+        npus = int(split.npus)
+        for at in np.nonzero(table.admitted[:, option])[0].tolist():
+            found.setdefault((number, at), []).append(
                 Candidate(
                     traffic=number,
-                    offer=place,
+                    offer=at,
                     split=split,
-                    rate=float(rates[which[position]]),
+                    rate=float(entrants.rates[pool, place]),
                     precision=table.precision,
+                    setting=table.settings[setting],
                     npus=npus,
-                    slot=offer.slot(npus),
-                    capacity=float(capacity[position]),
-                    least=pool,
+                    slot=offers[at].slot(npus),
+                    capacity=float(entrants.capacity[pool, place]),
+                    least=POOLS[pool],
                 )
             )
 

@@ -58,31 +58,34 @@ def latency_floor(
     for table in tables:
         if not table.options:
             continue
-        seconds = _alone(table, target)
-        option = int(seconds.argmin())
-        floors.append((float(seconds[option]), table, option))
-    least, table, option = min(floors, key=lambda floor: floor[0])
+        for setting in range(len(table.settings)):
+            seconds = _alone(table, target, setting)
+            option = int(seconds.argmin())
+            floors.append((float(seconds[option]), table, option, setting))
+    least, table, option, setting = min(floors, key=lambda floor: floor[0])
     place = f"{table.npu(option).name} {table.split(option).text}, hardly loaded"
     return Floor(
         requirement=requirement.label,
         wanted=requirement.text(requirement.value),
         least=requirement.text(least),
         possible=least <= target.at_most,
-        reason=f"on {place}: {_physics(workspace, table, option, target)}",
+        reason=f"on {place}: {_physics(workspace, table, option, setting, target)}",
     )
 
 
-def _alone(table: Table, target: LatencyTarget) -> Floats:
+def _alone(table: Table, target: LatencyTarget, setting: int) -> Floats:
     """Return a latency where next to nobody else is served; shaped [option]."""
     everything = np.arange(table.options)
-    laws = table.laws_at(everything, _HARDLY * table.saturation)
-    return np.asarray(laws.figure(target.metric, target.statistic)[..., 0])
+    laws = table.laws_at(everything, _HARDLY * table.saturation, setting)
+    seconds = laws.figure(target.metric, target.statistic)[..., 0]
+    return np.where(table.fits[setting], seconds, np.inf)
 
 
 def _physics(
     workspace: Workspace,
     table: Table,
     option: int,
+    setting: int,
     target: LatencyTarget,
 ) -> str:
     """Return what a step of the fastest deployment is spent on, largest first."""
@@ -98,7 +101,7 @@ def _physics(
     load = Load(
         table.traffic.shape,
         LoadMode.OPEN_LOOP,
-        chunk_tokens=workspace.problem.chunk_tokens,
+        chunk_tokens=table.settings[setting].chunk_tokens,
     )
     mixed, plain = load_steps(replica, load, 1.0)
     step = mixed if target.metric == "ttft" else plain

@@ -11,7 +11,6 @@ from problems.serve import Station
 from solver.candidates import Candidate
 from solver.instance import Instance
 from solver.model import Choice
-from solver.table import LARGEST_BATCH
 
 _UNKNOWN = 1.0
 """Stands for a mean batch until all replicas are counted."""
@@ -64,7 +63,8 @@ def _pooled(
     alike: dict[Any, list[tuple[Candidate, int]]] = {}
     for candidate, count in chosen:
         what = (candidate.traffic, candidate.offer, candidate.split)
-        alike.setdefault((*what, candidate.precision), []).append((candidate, count))
+        how = (candidate.precision, candidate.setting)
+        alike.setdefault((*what, *how), []).append((candidate, count))
     return [
         (max((c for c, _ in group), key=lambda c: c.rate), sum(n for _, n in group))
         for group in alike.values()
@@ -108,10 +108,10 @@ def _deployments(
             traffic=problem.traffic[candidate.traffic].name,
             npu=offer.npu.name,
             **candidate.split.degrees,
-            batch=LARGEST_BATCH,
+            batch=candidate.setting.batch,
             rate=candidate.rate,
             mean_batch=_UNKNOWN,
-            chunk_tokens=problem.chunk_tokens,
+            chunk_tokens=candidate.setting.chunk_tokens,
             precision=candidate.precision.name,
             replicas=count,
             npus=candidate.npus * count,

@@ -10,7 +10,7 @@ from problems.offers import Offer, offers
 from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.verify import violations
-from solver.candidates import select
+from solver.candidates import Candidate, select
 from solver.corrections import NO_CORRECTIONS, Corrections
 from solver.instance import Instance
 from solver.model import Choice, SolveOptions, choose, is_possible
@@ -95,6 +95,7 @@ class Workspace:
     tables: tuple[Table, ...]
     seconds: float
     corrections: Corrections = field(default_factory=dict)
+    _selected: dict[str, list[Candidate]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -121,12 +122,8 @@ class Workspace:
 
         See `select` for `exact`.
         """
-        candidates = select(
-            self.tables,
-            self.offers,
-            problem,
-            exact=exact,
-            corrections=self.corrections,
+        candidates = (
+            self._candidates(problem) if exact else self._select(problem, False)
         )
         demand = tuple(t.demand(problem.headroom) for t in problem.traffic)
         if problem.objective == "power" or problem.limits.power is not None:
@@ -134,6 +131,22 @@ class Workspace:
             candidates = [c for c in candidates if power[c.offer] is not None]
         return Instance(
             tuple(candidates), self.offers, demand, problem.limits, problem.objective
+        )
+
+    def _candidates(self, problem: SizingProblem) -> list[Candidate]:
+        """Return the exact candidates; problems often differ in their limits alone."""
+        asked = problem.model_dump_json(include={"traffic", "headroom"})
+        if asked not in self._selected:
+            self._selected[asked] = self._select(problem, True)
+        return self._selected[asked]
+
+    def _select(self, problem: SizingProblem, exact: bool) -> list[Candidate]:
+        return select(
+            self.tables,
+            self.offers,
+            problem,
+            exact=exact,
+            corrections=self.corrections,
         )
 
     def solve(

@@ -1,12 +1,13 @@
 """Deployments of one class and precision, and the rates at which they meet targets.
 
-A `Table` holds the engines of every [NPU, split] that the model fits on; figures at
-tabulated loads, and for a set of targets the highest rate of each.
+A `Table` holds the engines of every [NPU, split] that the model fits on, under every
+setting of the scheduler; figures at tabulated loads, and for a set of targets the
+highest rate of each.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,9 +19,9 @@ from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.parallelism import Parallelism, stacked
-from model_ops.serving.deployed import engine_of
+from model_ops.serving.deployed import curve_of, engine_of
 from model_ops.serving.engine import Engine
-from model_ops.serving.highest_rate import Target, highest_rate
+from model_ops.serving.highest_rate import Target, excess, highest_rate
 from model_ops.serving.queueing import Laws, Metric, Statistic
 from model_ops.serving.saturation import saturation_rate
 from model_ops.serving.step import Replica
@@ -30,16 +31,16 @@ from problems.optimisations import Optimisations
 from problems.problem import SizingProblem
 from problems.serve import gap_variation
 from problems.traffic import LatencyTarget, TrafficClass
+from solver.settings import Setting, settings_of
 
 Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 LARGEST_REPLICA = 64
 """NPUs of one replica that are tried: a choice that keeps the tables small."""
 
 PIPELINE_STAGES = (1, 2, 3, 4, 6, 8, 12, 16)
-
-LARGEST_BATCH = 1024
-"""Requests that a replica runs at once (vLLM ``max_num_seqs`` on large GPUs)."""
 
 MIXER_RANKS = (1, 2, 4, 8)
 """Ranks that share a mixer where the groups of them share the experts."""
@@ -104,28 +105,36 @@ def _layouts(arch: ModelArch, ranks: int, pp: int) -> Iterator[Parallelism]:
 class Table:
     """The deployments of one class and precision that the model fits on.
 
+    What is said of no setting is at the default one.
+
     Parameters
     ----------
-    traffic, precision, chunk_tokens
-        The class, the formats, and the tokens of a step.
+    traffic, precision, settings
+        The class, the formats, and the settings to try, the default one first.
     npus, splits
         What is combined.
     npu_of, split_of
         Of each option; shaped [option].
+    admitted
+        Whether an option may stand on an offer; shaped [offer, option].
     engines
-        One data-parallel group of each option; shaped [option].
+        One data-parallel group of each option at the default setting; shaped [option].
+    cache_tokens
+        What its cache holds at each setting; shaped [setting, option].
     """
 
     traffic: TrafficClass
     precision: Precision
-    chunk_tokens: int
+    settings: tuple[Setting, ...]
     npus: tuple[Npu, ...]
     splits: tuple[Parallelism, ...]
-    npu_of: npt.NDArray[np.int64]
-    split_of: npt.NDArray[np.int64]
+    npu_of: Indices
+    split_of: Indices
+    admitted: Flags
     engines: Engine
-    _figures: dict[tuple[Metric, Statistic], Floats] = field(default_factory=dict)
-    _rates: dict[tuple[LatencyTarget, ...], Floats] = field(default_factory=dict)
+    cache_tokens: Floats
+    _figures: dict[tuple[Metric, Statistic, int], Floats] = field(default_factory=dict)
+    _saturations: dict[int, Floats] = field(default_factory=dict)
 
     @property
     def options(self) -> int:
@@ -145,67 +154,99 @@ class Table:
         """Data-parallel groups of each option's replica; shaped [option]."""
         return np.array([self.splits[s].dp for s in self.split_of], dtype=float)
 
-    @cached_property
+    @property
     def saturation(self) -> Floats:
         """Requests per second that a group can finish at most; shaped [option]."""
-        found: Floats = saturation_rate(self.engines, self.traffic.profile)
-        return found
+        return self.saturation_at(0)
+
+    def saturation_at(self, setting: int) -> Floats:
+        """Return the same for another setting than the default."""
+        if setting not in self._saturations:
+            engines = self.engines_at(np.arange(self.options), setting)
+            found = saturation_rate(engines, self.traffic.profile)
+            self._saturations[setting] = found
+        return self._saturations[setting]
+
+    @cached_property
+    def fits(self) -> Flags:
+        """Whether the cache holds a long request; shaped [setting, option]."""
+        return self.cache_tokens > self.traffic.profile.longest
 
     @property
-    def most(self) -> Floats:
-        """Requests per second that a plan may give a group; shaped [option]."""
-        share = MOST_LOAD_OF_USERS if self.traffic.is_closed else MOST_LOAD
-        return share * self.saturation
+    def most_load(self) -> float:
+        """Share of the saturation rate that a plan may use."""
+        return MOST_LOAD_OF_USERS if self.traffic.is_closed else MOST_LOAD
 
     @property
     def rates(self) -> Floats:
         """Rates of a group at which figures are tabulated; shaped [option, load]."""
         return self.saturation[:, None] * LOADS
 
-    def figure(self, metric: Metric, statistic: Statistic) -> Floats:
+    def figure(self, metric: Metric, statistic: Statistic, setting: int = 0) -> Floats:
         """Return a latency of one replica alone, in seconds; shaped [option, load].
 
         Infinite where the queue grows without end.
         """
-        key = (metric, statistic)
+        key = (metric, statistic, setting)
         if key not in self._figures:
             blocks = [
-                self.laws(slice(start, start + _BLOCK)).figure(*key)[..., 0]
+                self._laws(np.arange(start, end), setting).figure(metric, statistic)
                 for start in range(0, self.options, _BLOCK)
+                if (end := min(start + _BLOCK, self.options))
             ]
-            self._figures[key] = np.concatenate(blocks)
+            self._figures[key] = np.concatenate(blocks)[..., 0]
         return self._figures[key]
 
-    def laws(self, some: slice) -> Laws:
+    def _laws(self, some: Indices, setting: int) -> Laws:
         """Return the laws of some options at all loads."""
         variation = np.asarray(gap_variation(self.traffic, 1, self.groups[some]))
         return Laws.of(
-            self.engines.rows(some),
+            self.engines_at(some, setting).rows(slice(None)),
             self.traffic.profile,
-            self.rates[some],
+            self.saturation_at(setting)[some, None] * LOADS,
             variation[:, None],
         )
 
-    def tabulated_rate(self, targets: Sequence[LatencyTarget]) -> Floats:
+    def tabulated_rate(
+        self, targets: Sequence[LatencyTarget], setting: int = 0
+    ) -> Floats:
         """Return about the highest rate of a group within the targets, [option].
 
         Between two tabulated loads the log of each latency is taken as linear; it
         bends upwards, so that the crossing is rather early than late.
         """
-        worst = np.full(self.rates.shape, -np.inf)
+        saturation = self.saturation_at(setting)
+        rates = saturation[:, None] * LOADS
+        worst = np.full(rates.shape, -np.inf)
         for target in targets:
-            seconds = self.figure(target.metric, target.statistic)
+            seconds = self.figure(target.metric, target.statistic, setting)
             worst = np.maximum(worst, np.log(seconds / target.at_most))
         if not targets:
-            stable = np.isfinite(self.figure("ttft", "mean"))
+            stable = np.isfinite(self.figure("ttft", "mean", setting))
             worst = np.where(stable, worst, np.inf)
-        return np.minimum(_first_crossing(worst, self.rates), self.most)
+        found = np.minimum(_first_crossing(worst, rates), self.most_load * saturation)
+        return np.where(self.fits[setting], found, 0.0)
+
+    def engines_at(self, which: Indices, setting: Indices | int = 0) -> Engine:
+        """Return the engines of options at settings; shaped [asked]."""
+        if np.ndim(setting) == 0 and setting == 0:
+            return self.engines.some(which)
+        batches = np.array([each.batch for each in self.settings], dtype=float)
+        chunks = np.array([each.chunk_tokens for each in self.settings], dtype=float)
+        usual, everyone = self.engines.some(which), np.ones(len(which))
+        return replace(
+            usual,
+            chunk_tokens=usual.chunk_tokens * (chunks[setting] / chunks[0]),
+            max_sequences=batches[setting] * everyone,
+            cache_tokens=self.cache_tokens[setting, which],
+        )
 
     def highest_rate(
         self,
         targets: Sequence[LatencyTarget],
-        which: npt.NDArray[np.int64],
+        which: Indices,
         pool: Number = 1,
+        setting: Indices | int = 0,
     ) -> Floats:
         """Return the highest rate of a group within the targets, exactly.
 
@@ -213,32 +254,56 @@ class Table:
         ----------
         targets
             Of the class; without any, a queue without end is all that is forbidden.
-        which
-            Options asked for; shaped [asked].
+        which, setting
+            Options asked for, and their settings; shaped [asked].
         pool
             Replicas behind one router; a number, or shaped [asked].
 
         Returns
         -------
         Floats
-            Requests per second, at most `most`; shaped [asked].
+            Requests per second, at most a share of saturation; shaped [asked].
         """
-        even = 1.0 / gap_variation(self.traffic, pool, self.groups[which])
-        limits = [Target(t.metric, t.statistic, t.at_most) for t in targets]
-        engines = self.engines.some(which)
-        found = highest_rate(
-            engines, self.traffic.profile, limits or [FOREVER], replicas=even
+        return highest_rate(
+            self.engines_at(which, setting),
+            self.traffic.profile,
+            _limits(targets),
+            replicas=1.0 / gap_variation(self.traffic, pool, self.groups[which]),
+            most_load=self.most_load,
         )
-        return np.minimum(found, self.most[which])
 
-    def laws_at(self, which: npt.NDArray[np.int64], rate: Floats) -> Laws:
+    def excess(
+        self,
+        targets: Sequence[LatencyTarget],
+        which: Indices,
+        rates: Floats,
+        pool: Number = 1,
+        setting: Indices | int = 0,
+    ) -> Floats:
+        """Return numbers above 0 where a target is missed at rates of a group.
+
+        See `highest_rate`; the rates, and what is returned, are shaped [asked, rate].
+        """
+        return excess(
+            self.engines_at(which, setting),
+            self.traffic.profile,
+            _limits(targets),
+            rates,
+            replicas=1.0 / gap_variation(self.traffic, pool, self.groups[which]),
+        )
+
+    def laws_at(self, which: Indices, rate: Floats, setting: Indices | int = 0) -> Laws:
         """Return the laws of one replica alone at a rate of a group; [asked]."""
         return Laws.of(
-            self.engines.some(which),
+            self.engines_at(which, setting),
             self.traffic.profile,
             rate,
             gap_variation(self.traffic, 1, self.groups[which]),
         )
+
+
+def _limits(targets: Sequence[LatencyTarget]) -> list[Target]:
+    return [Target(t.metric, t.statistic, t.at_most) for t in targets] or [FOREVER]
 
 
 def _first_crossing(excess: Floats, rates: Floats) -> Floats:
@@ -285,40 +350,51 @@ def _table(
         Supply.stack(npus, axes=2),
         **problem.optimisations.features(arch, precision),
     )
-    engines = engine_of(
-        replica,
-        traffic.profile,
-        chunk_tokens=problem.chunk_tokens,
-        max_sequences=LARGEST_BATCH,
-        beams=traffic.beams,
+    settings = settings_of(problem, traffic.profile.prompt.tokens[-1])
+    largest = max(setting.chunk_tokens for setting in settings)
+    curve = curve_of(replica, largest, traffic.beams)
+    engines = [
+        engine_of(
+            replica,
+            traffic.profile,
+            chunk_tokens=setting.chunk_tokens,
+            max_sequences=setting.batch,
+            beams=traffic.beams,
+            curve=curve,
+        )
+        for setting in settings
+    ]
+    shape = (len(settings), len(npus), len(axes))
+    cache = np.stack(
+        [np.broadcast_to(engine.cache_tokens, shape[1:]) for engine in engines]
     )
-    shape = (len(npus), len(axes))
-    fits = np.broadcast_to(engines.cache_tokens, shape) > np.max(
-        traffic.profile.longest
-    )
-    npu_of, split_of = np.nonzero(fits & _admitted(offers, npus, axes))
+    admitted = _admitted(offers, npus, axes)
+    fits = cache[0] > np.max(traffic.profile.longest)
+    npu_of, split_of = np.nonzero(fits & admitted.any(axis=0))
     return Table(
         traffic=traffic,
         precision=precision,
-        chunk_tokens=problem.chunk_tokens,
+        settings=settings,
         npus=npus,
         splits=tuple(axes),
         npu_of=npu_of,
         split_of=split_of,
-        engines=engines.some((npu_of, split_of)),
+        admitted=admitted[:, npu_of, split_of],
+        engines=engines[0].some((npu_of, split_of)),
+        cache_tokens=cache[:, npu_of, split_of],
     )
 
 
 def _admitted(
     offers: Sequence[Offer], npus: Sequence[Npu], axes: Sequence[Parallelism]
-) -> npt.NDArray[np.bool_]:
-    """Return which [npu, split] some offer admits."""
+) -> Flags:
+    """Return which offer admits which replica; shaped [offer, npu, split]."""
     return np.array(
         [
             [
-                any(o.npu.name == npu.name and o.admits(split) for o in offers)
-                for split in axes
+                [offer.npu.name == npu.name and offer.admits(split) for split in axes]
+                for npu in npus
             ]
-            for npu in npus
+            for offer in offers
         ]
     )

@@ -17,6 +17,7 @@ def engine_of(
     chunk_tokens: int,
     max_sequences: int,
     beams: int = 1,
+    curve: StepCurve | None = None,
 ) -> Engine:
     """Return the engine of one data-parallel group of a replica, alike in all groups.
 
@@ -35,6 +36,8 @@ def engine_of(
     beams
         Answers that each request writes side by side: rows of a step, and answers in
         the cache.
+    curve
+        Its step times, if they are known for as many tokens already.
 
     Returns
     -------
@@ -43,8 +46,7 @@ def engine_of(
     """
     slots = replica.schedule.slots
     rows_each = beams * (1.0 + replica.schedule.guessed)
-    most = int(chunk_tokens * np.max(slots))
-    curve = StepCurve.of(replica, most, rows_each)
+    curve = curve or curve_of(replica, chunk_tokens, beams)
     load = Load.of(profile)
     tokens = cache_tokens(
         replica.held,
@@ -65,6 +67,16 @@ def engine_of(
         tokens_per_step=replica.schedule.tokens_per_step,
         groups=_options(replica.schedule.groups, curve),
     )
+
+
+def curve_of(replica: Replica, chunk_tokens: int, beams: int = 1) -> StepCurve:
+    """Return the step times of a replica, for micro-batches of up to so many tokens.
+
+    See `engine_of` for `beams`; engines whose chunks are smaller may share the curve.
+    """
+    schedule = replica.schedule
+    most = int(chunk_tokens * np.max(schedule.slots))
+    return StepCurve.of(replica, most, beams * (1.0 + schedule.guessed))
 
 
 def _options(value: Number, curve: StepCurve) -> Number:

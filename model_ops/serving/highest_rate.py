@@ -21,6 +21,9 @@ _ROUNDS = 3
 _ASIDE = np.array([-0.06, 0.06])
 _THIRDS = np.array([1.0, 2.0]) / 3.0
 _BLOCK = 128
+_POINTS = 512
+"""Options, and points of options and rates, per array: they stay in the cache."""
+
 _FAR = 50.0
 
 
@@ -49,6 +52,7 @@ def highest_rate(
     targets: Sequence[Target],
     *,
     replicas: Number = 1,
+    most_load: float = 1.0,
 ) -> Floats:
     """Return the highest rate per replica at which all targets hold.
 
@@ -68,6 +72,8 @@ def highest_rate(
     replicas
         Replicas behind a router that takes turns or prefers the least loaded: each
         then sees more even arrivals; a number, or an array over options.
+    most_load
+        Share of the saturation rate that is returned at most.
 
     Returns
     -------
@@ -76,13 +82,40 @@ def highest_rate(
         a request alone.
     """
     options = _Options.of(engine, profile, targets, replicas)
-    found = np.concatenate(
-        [
-            _highest(options, slice(start, start + _BLOCK))
-            for start in range(0, options.count, _BLOCK)
-        ]
-    )
+    found = np.empty(options.count)
+    for start in range(0, options.count, _BLOCK):
+        asked = _Asked.of(options, slice(start, start + _BLOCK))
+        share = _crossing(asked.excess, len(asked.most))
+        found[start : start + _BLOCK] = np.minimum(share, most_load)[:, 0]
+        found[start : start + _BLOCK] *= asked.most[:, 0]
     return found.reshape(options.shape)
+
+
+def excess(
+    engine: Engine,
+    profile: Profile,
+    targets: Sequence[Target],
+    rates: Floats,
+    *,
+    replicas: Number = 1,
+) -> Floats:
+    """Return numbers above 0 where a target is missed at rates.
+
+    Parameters
+    ----------
+    engine, profile, targets, replicas
+        As for `highest_rate`.
+    rates
+        Requests per second of each option; shaped [option, rate], as what is returned.
+    """
+    options = _Options.of(engine, profile, targets, replicas)
+    found = np.empty(rates.shape)
+    block = max(_BLOCK, _POINTS // rates.shape[-1])
+    for start in range(0, options.count, block):
+        at = slice(start, start + block)
+        asked = _Asked.of(options, at)
+        found[at] = asked.excess(rates[at] / asked.most)
+    return found
 
 
 @dataclass(frozen=True)
@@ -145,24 +178,40 @@ class _Options:
         )
 
 
-def _highest(options: _Options, at: slice) -> Floats:
-    """Return the highest rates of a block of options, shaped [option]."""
-    engine, variation = options.engine.rows(at), options.variation[at, None]
-    laws = Laws.of(engine, options.profile, 1.0)
-    most = saturation(laws.server, laws.ladder)[..., 0]
-    limits = [np.asarray(one.limit)[at, None, None] for one in options.targets]
+@dataclass(frozen=True)
+class _Asked:
+    """The laws of a block of options, and what they must keep; shaped [option, 1]."""
 
-    def excess(shares: Floats) -> Floats:
-        rate = (shares * most)[..., None]
-        even = np.broadcast_to(variation[..., None], rate.shape)
-        asked = replace(laws, rate=rate, arrival_variation=even)
+    laws: Laws
+    most: Floats
+    variation: Floats
+    targets: tuple[Target, ...]
+
+    @classmethod
+    def of(cls, options: _Options, at: slice) -> "_Asked":
+        laws = Laws.of(options.engine.rows(at), options.profile, 1.0)
+        return cls(
+            laws=laws,
+            most=saturation(laws.server, laws.ladder)[..., 0],
+            variation=options.variation[at, None],
+            targets=tuple(
+                replace(one, limit=np.asarray(one.limit)[at, None, None])
+                for one in options.targets
+            ),
+        )
+
+    def excess(self, shares: Floats) -> Floats:
+        """Return how far the worst target is missed at shares of the saturation."""
+        rate = (shares * self.most)[..., None]
+        even = np.broadcast_to(self.variation[..., None], rate.shape)
+        laws = replace(self.laws, rate=rate, arrival_variation=even)
         worst = np.full(shares.shape, -_FAR)
-        for target, limit in zip(options.targets, limits, strict=True):
-            over = asked.excess(target.metric, target.statistic, limit)[..., 0]
-            worst = np.maximum(worst, over)
+        for target in self.targets:
+            over = laws.excess(
+                target.metric, target.statistic, np.asarray(target.limit)
+            )
+            worst = np.maximum(worst, over[..., 0])
         return worst
-
-    return (_crossing(excess, len(most)) * most)[:, 0]
 
 
 Excess = Callable[[Floats], Floats]

@@ -262,7 +262,10 @@ def split_variation(
 
     Taking turns keeps every R-th arrival: the sum of R gaps varies 1/R as much. Random
     choice thins the process, which leads to Poisson. A router to the least loaded
-    counts requests and not their tokens; by simulation it lies between them.
+    counts requests and not their tokens, but evens out the batches: taken as taking
+    turns, by simulation (6 regimes, 4 and 16 replicas, up to 0.85 of saturation)
+    percentiles of TTFT and TPOT are at most 7 % too low, mean TTFT at most 16 %, and
+    the highest rate within p99 targets is too low by a fifth to a third.
 
     Parameters
     ----------

@@ -20,6 +20,7 @@ _TRAFFIC = (
     "rate",
     "concurrency",
     "burstiness",
+    "router",
     "prefix_hit",
     "beams",
 )
@@ -202,6 +203,11 @@ def problem_options(function: F) -> F:
                 help="Variation of the times between arrivals [1, at random].",
             ),
             option(
+                "--router",
+                type=click.Choice(["round_robin", "least_loaded", "random"]),
+                help="How requests find their replica [round_robin].",
+            ),
+            option(
                 "--ttft",
                 multiple=True,
                 callback=latency_limits,
@@ -255,7 +261,16 @@ def problem_options(function: F) -> F:
                 callback=quantity(WATT, 1e12),
                 help="Power, at most, e.g. '40 kW'.",
             ),
-            option("--chunk-tokens", type=int, help="Tokens of one engine step."),
+            option(
+                "--chunk-tokens",
+                type=int,
+                help="Tokens of one engine step; if not given, what suits best.",
+            ),
+            option(
+                "--max-num-seqs",
+                type=int,
+                help="Requests that run at once; if not given, as many as suit best.",
+            ),
             option("--headroom", type=float, help="Share of capacity to keep free."),
             option(
                 "--minimize",
@@ -281,6 +296,7 @@ def overridden(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
         ("model", "model"),
         ("minimize", "objective"),
         ("chunk_tokens", "chunk_tokens"),
+        ("max_num_seqs", "max_num_seqs"),
         ("headroom", "headroom"),
     ):
         if key in given:

@@ -24,9 +24,7 @@ MISSED = 3
 @click.option(
     "--router",
     type=click.Choice(["least_loaded", "round_robin", "random"]),
-    default="round_robin",
-    show_default=True,
-    help="How requests find their replica.",
+    help="How requests find their replica; if not given, as the problem states.",
 )
 @click.option(
     "--requests",
@@ -90,7 +88,8 @@ def command(
             write(ANSWERS[chosen](answer), output)
             return INFEASIBLE if answer.status == "infeasible" else TIMED_OUT
         problem, plan = answer.problem, answer.outcome.plan
-    settings = Settings(**options | {"router": Router(options["router"])})
+    router = options["router"] and Router(options["router"])
+    settings = Settings(**options | {"router": router})
     with progress_bar() as progress:
         found = simulated(problem, plan, settings, progress)
     write(FORMATS[chosen](found), output)

@@ -69,9 +69,18 @@ def _summary(simulation: Simulation) -> str:
     }
     return (
         f"Simulated {simulation.plan.model}: {said[simulation.verdict]}. {runs} of "
-        f"{settings.requests:,} requests per class, router {settings.router.value}, "
+        f"{settings.requests:,} requests per class, router {_router(simulation)}, "
         f"seed {settings.seed}, in {simulation.seconds:.1f} s."
     )
+
+
+def _router(simulation: Simulation) -> str:
+    """Return the routers simulated, of each class where they differ."""
+    stated = simulation.settings.router
+    if stated is not None:
+        return stated.value
+    used = dict.fromkeys(found.traffic.router for found in simulation.classes)
+    return ", ".join(used)
 
 
 def _title(each: SimulatedDeployment) -> str:
@@ -205,7 +214,7 @@ def as_dict(simulation: Simulation) -> dict[str, Any]:
     return {
         "model": simulation.plan.model,
         "verdict": simulation.verdict.value,
-        "router": settings.router.value,
+        "router": _router(simulation),
         "requests_per_run": settings.requests,
         "runs": simulation.runs,
         "seed": settings.seed,

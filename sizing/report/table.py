@@ -18,6 +18,7 @@ _COLUMNS = (
     "ep",
     "dp",
     "batch",
+    "chunk_tokens",
     "precision",
     "replicas",
     "npus",

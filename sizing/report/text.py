@@ -129,12 +129,12 @@ def _deployments(plan: Plan) -> RichTable:
     degrees = [name for name in ("tp", "pp", "ep", "dp", "cp") if name in used]
     table = plain_table(
         "traffic", ">replicas", "NPU", *(f">{name}" for name in degrees),
-        ">max seqs", "precision", ">NPUs", ">nodes", ">USD/h",
+        ">max seqs", ">chunk", "precision", ">NPUs", ">nodes", ">USD/h",
     )  # fmt: skip
     for d in plan.deployments:
         table.add_row(
             d.traffic, f"{d.replicas:,}", d.npu,
-            *(str(getattr(d, name)) for name in degrees), str(d.batch),
+            *(str(getattr(d, name)) for name in (*degrees, "batch", "chunk_tokens")),
             d.precision, f"{d.npus:,}", f"{d.nodes:,}", f"{d.usd_per_hour:,.2f}",
         )  # fmt: skip
     return table

@@ -50,6 +50,8 @@ def good_problem() -> SizingProblem:
                     "concurrency": 32,
                 },
             ],
+            "chunk_tokens": 2048,
+            "max_num_seqs": 256,
             "hardware": {"npus": ["h100-sxm", "l40s"]},
             "prices": {
                 "given": [

@@ -71,6 +71,10 @@ def of_rate(**changes: Any) -> TrafficClass:
         (of_rate(), 4, 2, 1 / 8),
         (of_rate(burstiness=3.0), 2, 1, 9 / 2),
         (of_rate(rate=None, concurrency=8), 4, 2, 1.0),
+        (of_rate(router="least_loaded"), 4, 2, 1 / 8),
+        (of_rate(router="random"), 4, 2, 1.0),
+        (of_rate(router="random", burstiness=3.0), 4, 1, 1 + 8 / 4),
+        (of_rate(router="random", burstiness=0.5), 4, 1, 1.0),
     ],
 )
 def test_a_router_makes_arrivals_even_but_users_do_not(

@@ -18,7 +18,7 @@ from sizing import simulated_traffic
 from sizing.api import size
 from sizing.check import MOST_ROUNDS, checked_size
 from sizing.plan_file import read_plan
-from sizing.report.simulation import as_text
+from sizing.report.simulation import as_dict, as_text
 from sizing.simulate import Settings, keeps_targets, simulated
 from sizing.simulated_traffic import Place, Requests, places_of, sent, served_by
 from solver.solve import Optimal
@@ -358,3 +358,14 @@ def test_a_checked_plan_is_read_back(
     assert genz("size", toml, "--check", "-o", path).code == 0
     problem, plan = read_plan(path)
     assert plan.deployments[0].traffic == problem.traffic[0].name
+
+
+def test_each_class_is_simulated_with_its_router_unless_told_otherwise() -> None:
+    problem, plan = solved(chat(rate=150.0, router="random"))
+    few = Settings(requests=3000, runs=2)
+    stated, told = (
+        as_dict(simulated(problem, plan, settings))
+        for settings in (few, replace(few, router=Router.ROUND_ROBIN))
+    )
+    assert (stated["router"], told["router"]) == ("random", "round_robin")
+    assert stated["classes"] != told["classes"]

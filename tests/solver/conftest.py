@@ -10,6 +10,7 @@ from model_ops.dtypes import BF16, Dtype
 from model_ops.platform.fabric import Fabric, Tier
 from model_ops.platform.npu import Npu
 from model_ops.profiler.parallelism import Parallelism
+from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from problems.catalogue.schema import Price
 from problems.offers import Offer
 from problems.problem import Limits, SizingProblem, problem_of
@@ -17,6 +18,7 @@ from solver.candidates import Candidate
 from solver.instance import Instance
 from solver.model import Choice, SolveOptions
 from solver.scaling import scale
+from solver.settings import LARGEST_BATCH, Setting
 from solver.variables import Variables
 
 
@@ -77,6 +79,7 @@ class Toys:
                 split=Parallelism(npus),
                 rate=capacity,
                 precision=BF16,
+                setting=Setting(1024, 2048),
                 npus=npus,
                 slot=offers[number].slot(npus),
                 capacity=capacity,
@@ -165,7 +168,7 @@ def model_text() -> Callable[[Constraint, Instance], str]:
 
 
 def small_problem(**changes: Any) -> SizingProblem:
-    """Return Llama-3.1-8B for a chat, on two NPUs of given prices."""
+    """Return Llama-3.1-8B for a chat, on two NPUs of given prices, default settings."""
     traffic = {
         "name": "chat",
         "input_tokens": 1000,
@@ -179,6 +182,8 @@ def small_problem(**changes: Any) -> SizingProblem:
     data = {
         "model": "llama-3.1-8b",
         "traffic": [traffic],
+        "chunk_tokens": DEFAULT_CHUNK_TOKENS,
+        "max_num_seqs": LARGEST_BATCH,
         "hardware": {"npus": ["h100-sxm", "l40s"]},
         "prices": {
             "given": [

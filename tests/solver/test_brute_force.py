@@ -22,13 +22,13 @@ from problems import catalogue
 from problems.problem import SizingProblem
 from problems.traffic import TrafficClass
 from problems.verify import violations
-from solver.candidates import POOLS
 from solver.instance import Instance
 from solver.model import choose
 from solver.prune import pruned
+from solver.race import POOLS
+from solver.settings import LARGEST_BATCH
 from solver.solve import Infeasible, Optimal, Workspace
 from solver.table import (
-    LARGEST_BATCH,
     LARGEST_REPLICA,
     MOST_LOAD,
     MOST_LOAD_OF_USERS,

@@ -20,10 +20,11 @@ from problems import catalogue
 from problems.offers import offers
 from problems.problem import SizingProblem
 from problems.traffic import LatencyTarget
-from solver.candidates import POOLS, Candidate, select, undominated
+from solver.candidates import Candidate, select, undominated
+from solver.race import POOLS
+from solver.settings import LARGEST_BATCH
 from solver.solve import Workspace
 from solver.table import (
-    LARGEST_BATCH,
     LARGEST_REPLICA,
     LOADS,
     MOST_LOAD,

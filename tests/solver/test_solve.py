@@ -21,6 +21,7 @@ from problems.problem import SizingProblem
 from problems.serve import Station, capacity
 from problems.verify import violations
 from solver.model import SolveOptions
+from solver.settings import LARGEST_BATCH
 from solver.solve import (
     Feasible,
     Infeasible,
@@ -29,7 +30,7 @@ from solver.solve import (
     Workspace,
     objective_value,
 )
-from solver.table import LARGEST_BATCH, MOST_LOAD, splits
+from solver.table import MOST_LOAD, splits
 
 Small = Callable[..., SizingProblem]
 
