@@ -5,14 +5,15 @@ shape [point...] and stacked rates of shape [npu, 1...] give times of shape
 [npu, point...] by broadcasting.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from model_ops.dtypes import Dtype
-from model_ops.opcost import KernelFamily, Mask, Number
+from model_ops.opcost import CollectiveKind, KernelFamily, Mask, Number
+from model_ops.platform.collective_kernel import UNMEASURED, CollectiveKernel
 from model_ops.platform.efficiency import KernelKey
 from model_ops.platform.fabric import UNLIMITED, Fabric, Tier
 from model_ops.platform.kernels import Kernel, stacked
@@ -149,7 +150,32 @@ class Supply:
             links=self._each(lambda npu: tier(npu).links),
             oversubscription=self._each(lambda npu: tier(npu).oversubscription),
             in_network_reduction=self._mask(lambda n: tier(n).in_network_reduction),
+            kernels=self._kernels(tier),
         )
+
+    def _kernels(
+        self, tier: Callable[[Npu], Tier]
+    ) -> Mapping[CollectiveKind, tuple[CollectiveKernel, ...]]:
+        """Stack the measured kernels; an NPU with fewer of a kind repeats its last."""
+        kinds = {kind for npu in self.npus for kind in tier(npu).kernels}
+        return {kind: self._kernels_of(kind, tier) for kind in sorted(kinds)}
+
+    def _kernels_of(
+        self, kind: CollectiveKind, tier: Callable[[Npu], Tier]
+    ) -> tuple[CollectiveKernel, ...]:
+        own = {npu: tier(npu).kernels.get(kind, (UNMEASURED,)) for npu in self.npus}
+        most = max(len(kernels) for kernels in own.values())
+
+        def stacked(index: int) -> CollectiveKernel:
+            at = {npu: kernels[min(index, len(kernels) - 1)] for npu, kernels in own.items()}
+            return CollectiveKernel(
+                launch=self._each(lambda npu: at[npu].launch),
+                hop=self._each(lambda npu: at[npu].hop),
+                share=self._each(lambda npu: at[npu].share),
+                contention=self._each(lambda npu: at[npu].contention),
+            )
+
+        return tuple(stacked(index) for index in range(most))
 
     def _mask(self, value: Callable[[Npu], Mask]) -> Mask:
         return np.asarray(self._each(lambda npu: np.asarray(value(npu), float)), bool)

@@ -16,10 +16,11 @@ from pydantic import BaseModel, ValidationError
 
 from model_ops.errors import CatalogueError, ConfigError, nearest
 from model_ops.platform.efficiency import ConstantEfficiency, MeasuredEfficiency
-from model_ops.platform.fabric import Fabric
+from model_ops.platform.fabric import Fabric, Tier
 from model_ops.platform.npu import Npu
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.hf_config import read_config
+from problems.catalogue.measured_collectives import collective_kernels
 from problems.catalogue.measured_kernels import fits_for
 from problems.catalogue.schema import (
     FOLDER,
@@ -30,6 +31,7 @@ from problems.catalogue.schema import (
     NpuFile,
     Price,
     PriceFile,
+    TierFile,
     TraceFile,
     UseCaseFile,
 )
@@ -141,7 +143,7 @@ def load_npu(name: str) -> Npu:
         memory_bandwidth=file.memory_bandwidth,
         memory_capacity=file.memory_capacity,
         node_npus=file.node_npus,
-        fabric=Fabric(tuple(t.tier(link_file(t.link)) for t in file.fabric)),
+        fabric=load_fabric(own, DEFAULT_FRAMEWORK),
         efficiency=_efficiency(own, DEFAULT_FRAMEWORK),
         processors=_processors(file, profile),
         link_efficiency=profile.link_efficiency,
@@ -205,10 +207,34 @@ def load_npu_under(name: str, framework: str) -> Npu:
     }
     return replace(
         npu,
+        fabric=load_fabric(npu.name, under),
         efficiency=_efficiency(npu.name, under),
         activation_factor=file.activation_factor,
         **stated,
     )
+
+
+@cache
+def load_fabric(npu: str, framework: str | None) -> Fabric:
+    """Return an NPU's fabric as a framework drives it; None: a library alone.
+
+    Raises
+    ------
+    CatalogueError
+        If the catalogue lacks either.
+    """
+    file = npu_file(npu)
+    library = efficiency_file(file.efficiency).collective_library
+    own = framework_file(framework).collectives if framework else None
+
+    def tier(stated: TierFile) -> Tier:
+        link = link_file(stated.link)
+        fits = (link_file(link.like) if link.like else link).collectives
+        return replace(
+            stated.tier(link), kernels=collective_kernels(fits, library, own)
+        )
+
+    return Fabric(tuple(tier(stated) for stated in file.fabric))
 
 
 @cache
