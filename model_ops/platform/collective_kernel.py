@@ -55,7 +55,8 @@ class CollectiveKernel:
         """Return how much longer the bytes take than at the links' bandwidth."""
         peers = np.clip(members, 2, MEASURED_MEMBERS) - 1
         share = np.where(np.asarray(self.share) > 0, self.share, 1.0)
-        return np.maximum(np.power(peers * 1.0, self.contention) / share, 1.0)
+        grown: Number = np.power(peers * 1.0, self.contention) / share
+        return np.maximum(grown, 1.0)
 
 
 UNMEASURED = CollectiveKernel(0.0, 0.0, 0.0, 0.0)

@@ -142,8 +142,8 @@ def _measured(
     known: Mask = np.asarray(kernels[0].share) > 0
     for leg in outer:
         known = known & (leg.members == 1)
-    phases = 2.0 if kind is CollectiveKind.ALL_REDUCE else 1.0
-    sent = phases * (inner.members - 1) / (inner.members * inner.unshared_bandwidth)
+    least = Collective(kind.value, kind, 1.0, inner.members).cost().link_bytes
+    sent = least / inner.unshared_bandwidth
     lines = []
     for index in range(max(len(kernels), len(modelled))):
         kernel = kernels[min(index, len(kernels) - 1)]
@@ -184,9 +184,7 @@ def _gather_inside(leg: _Leg) -> AlphaBeta:
     return AlphaBeta(leg.hops * leg.tier.latency, moved / leg.bandwidth)
 
 
-def _all_reduce(
-    legs: tuple[_Leg, ...], kind: CollectiveKind
-) -> tuple[AlphaBeta, ...]:
+def _all_reduce(legs: tuple[_Leg, ...], kind: CollectiveKind) -> tuple[AlphaBeta, ...]:
     """Reduce-scatter and all-gather (Thakur), one shot, or in the network."""
     lines = [
         AlphaBeta(2.0 * gather.latency, 2.0 * gather.per_byte)
@@ -231,9 +229,7 @@ def _in_network_all_reduce(legs: tuple[_Leg, ...]) -> AlphaBeta:
     return AlphaBeta(latency, per_byte)
 
 
-def _all_to_all(
-    legs: tuple[_Leg, ...], kind: CollectiveKind
-) -> tuple[AlphaBeta, ...]:
+def _all_to_all(legs: tuple[_Leg, ...], kind: CollectiveKind) -> tuple[AlphaBeta, ...]:
     """Send each rank its part; a byte crosses the outermost tier on its way, only.
 
     Direct links take one hop, all parts at once; over a shared root the members
@@ -281,9 +277,7 @@ def _exchange(leg: _Leg) -> tuple[Number, Number]:
     return np.where(round_about, farthest, hops), np.where(round_about, mean, links)
 
 
-def _broadcast(
-    legs: tuple[_Leg, ...], kind: CollectiveKind
-) -> tuple[AlphaBeta, ...]:
+def _broadcast(legs: tuple[_Leg, ...], kind: CollectiveKind) -> tuple[AlphaBeta, ...]:
     """Send by a tree, down a pipelined chain, or scatter and gather.
 
     The tree sends whole payloads (Chan); the chain takes members - 1 hops, but
@@ -301,8 +295,8 @@ def _broadcast(
             chain.latency + length * leg.tier.latency,
             np.maximum(chain.per_byte, leg.crossed / leg.bandwidth),
         )
-    (gather,) = _all_gather(legs)
-    return tree, chain, AlphaBeta(2.0 * gather.latency, 2.0 * gather.per_byte)
+    gathers = _all_gather(legs)
+    return tree, chain, *(AlphaBeta(2.0 * g.latency, 2.0 * g.per_byte) for g in gathers)
 
 
 def _send(legs: tuple[_Leg, ...], kind: CollectiveKind) -> tuple[AlphaBeta, ...]:
@@ -313,7 +307,7 @@ def _send(legs: tuple[_Leg, ...], kind: CollectiveKind) -> tuple[AlphaBeta, ...]
         latency = np.where(leg.crossed, leg.tier.latency, latency)
         one_link = leg.full_bandwidth / leg.tier.links
         per_byte = np.where(leg.crossed, 1.0 / one_link, per_byte)
-    return (AlphaBeta(latency, per_byte),)
+    return _measured(kind, legs, [AlphaBeta(latency, per_byte)])
 
 
 _Algorithms = Callable[[tuple[_Leg, ...], CollectiveKind], tuple[AlphaBeta, ...]]

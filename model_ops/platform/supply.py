@@ -150,32 +150,32 @@ class Supply:
             links=self._each(lambda npu: tier(npu).links),
             oversubscription=self._each(lambda npu: tier(npu).oversubscription),
             in_network_reduction=self._mask(lambda n: tier(n).in_network_reduction),
-            kernels=self._kernels(tier),
+            kernels=self._collectives(tier),
         )
 
-    def _kernels(
+    def _collectives(
         self, tier: Callable[[Npu], Tier]
     ) -> Mapping[CollectiveKind, tuple[CollectiveKernel, ...]]:
         """Stack the measured kernels; an NPU with fewer of a kind repeats its last."""
         kinds = {kind for npu in self.npus for kind in tier(npu).kernels}
-        return {kind: self._kernels_of(kind, tier) for kind in sorted(kinds)}
+        return {kind: self._collective(kind, tier) for kind in sorted(kinds)}
 
-    def _kernels_of(
+    def _collective(
         self, kind: CollectiveKind, tier: Callable[[Npu], Tier]
     ) -> tuple[CollectiveKernel, ...]:
-        own = {npu: tier(npu).kernels.get(kind, (UNMEASURED,)) for npu in self.npus}
+        own = {id(n): tier(n).kernels.get(kind, (UNMEASURED,)) for n in self.npus}
         most = max(len(kernels) for kernels in own.values())
 
-        def stacked(index: int) -> CollectiveKernel:
-            at = {npu: kernels[min(index, len(kernels) - 1)] for npu, kernels in own.items()}
+        def at_index(index: int) -> CollectiveKernel:
+            at = {npu: of[min(index, len(of) - 1)] for npu, of in own.items()}
             return CollectiveKernel(
-                launch=self._each(lambda npu: at[npu].launch),
-                hop=self._each(lambda npu: at[npu].hop),
-                share=self._each(lambda npu: at[npu].share),
-                contention=self._each(lambda npu: at[npu].contention),
+                launch=self._each(lambda npu: at[id(npu)].launch),
+                hop=self._each(lambda npu: at[id(npu)].hop),
+                share=self._each(lambda npu: at[id(npu)].share),
+                contention=self._each(lambda npu: at[id(npu)].contention),
             )
 
-        return tuple(stacked(index) for index in range(most))
+        return tuple(at_index(index) for index in range(most))
 
     def _mask(self, value: Callable[[Npu], Mask]) -> Mask:
         return np.asarray(self._each(lambda npu: np.asarray(value(npu), float)), bool)

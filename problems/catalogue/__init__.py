@@ -229,10 +229,9 @@ def load_fabric(npu: str, framework: str | None) -> Fabric:
 
     def tier(stated: TierFile) -> Tier:
         link = link_file(stated.link)
-        fits = (link_file(link.like) if link.like else link).collectives
-        return replace(
-            stated.tier(link), kernels=collective_kernels(fits, library, own)
-        )
+        like = link_file(link.like).collectives if link.like else ()
+        kernels = collective_kernels((link.collectives, like), library, own)
+        return replace(stated.tier(link), kernels=kernels)
 
     return Fabric(tuple(tier(stated) for stated in file.fabric))
 

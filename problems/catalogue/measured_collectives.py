@@ -49,20 +49,31 @@ class CollectiveFit(BaseModel):
 
 
 def collective_kernels(
-    fits: Sequence[CollectiveFit], library: str | None, framework: str | None
+    links: Sequence[Sequence[CollectiveFit]], library: str | None, framework: str | None
 ) -> Mapping[CollectiveKind, tuple[CollectiveKernel, ...]]:
     """Return what a library does on a link and, where there is some, a framework's own.
 
     All-reduces run by whichever is faster. The exchange of experts' tokens is the
     framework's own, as it moves rows whose number only the router knows; without
     one it is the library's all-to-all.
+
+    Parameters
+    ----------
+    links
+        Fits of a link, then of those that stand for what it lacks.
+    library, framework
+        Whose fits are meant; None for those of neither.
     """
+    found: dict[tuple[CollectiveKind, str | None], CollectiveFit] = {}
+    for fits in links:
+        for fit in fits:
+            if fit.library == library and fit.framework in (None, framework):
+                for kind in fit.kinds:
+                    found.setdefault((kind, fit.framework), fit)
     kernels: dict[CollectiveKind, tuple[CollectiveKernel, ...]] = {}
-    for fit in fits:
-        if fit.library == library and fit.framework in (None, framework):
-            own = tuple(line.kernel() for line in fit.lines)
-            for kind in fit.kinds:
-                kernels[kind] = (*kernels.get(kind, ()), *own)
+    for (kind, _), fit in found.items():
+        own = tuple(line.kernel() for line in fit.lines)
+        kernels[kind] = (*kernels.get(kind, ()), *own)
     if exchange := kernels.get(CollectiveKind.ALL_TO_ALL):
         kernels.setdefault(CollectiveKind.DISPATCH, exchange)
         kernels.setdefault(CollectiveKind.COMBINE, exchange)

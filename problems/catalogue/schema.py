@@ -54,7 +54,7 @@ class LinkFile(CatalogueFile):
         bool, Field(description="switches add what passes, in the measured software")
     ] = False
     like: Annotated[
-        str | None, Field(description="link whose collectives stand for its own")
+        str | None, Field(description="link whose collectives stand for those it lacks")
     ] = None
     collectives: tuple[CollectiveFit, ...] = ()
 
