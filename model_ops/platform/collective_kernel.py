@@ -49,14 +49,14 @@ class CollectiveKernel:
         depth = np.log2(np.maximum(members / MEASURED_MEMBERS, 1.0))
         reached = np.minimum(members, MEASURED_MEMBERS) - 1
         tree = (MEASURED_MEMBERS - 1) / np.log2(MEASURED_MEMBERS)
-        return (members > 1) * (self.launch + self.hop * (reached + tree * depth))
+        peers: Number = reached + tree * depth
+        return np.where(members > 1, self.launch + self.hop * peers, 0.0)
 
     def excess(self, members: Number) -> Number:
         """Return how much longer the bytes take than at the links' bandwidth."""
-        peers = np.clip(members, 2, MEASURED_MEMBERS) - 1
+        peers = np.clip(members, 2, MEASURED_MEMBERS) - 1.0
         share = np.where(np.asarray(self.share) > 0, self.share, 1.0)
-        grown: Number = np.power(peers * 1.0, self.contention) / share
-        return np.maximum(grown, 1.0)
+        return np.maximum(np.power(peers, self.contention) / share, 1.0)
 
 
 UNMEASURED = CollectiveKernel(0.0, 0.0, 0.0, 0.0)

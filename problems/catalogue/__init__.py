@@ -215,6 +215,22 @@ def load_npu_under(name: str, framework: str) -> Npu:
 
 
 @cache
+def load_npu_as(name: str, stack: str) -> Npu:
+    """Return an NPU as a software stack uses it: a framework, or a library alone.
+
+    Raises
+    ------
+    CatalogueError
+        If the catalogue lacks the NPU.
+    """
+    try:
+        return load_npu_under(name, canonical("frameworks", stack))
+    except CatalogueError:
+        npu = load_npu(name)
+        return replace(npu, fabric=load_fabric(npu.name, None))
+
+
+@cache
 def load_fabric(npu: str, framework: str | None) -> Fabric:
     """Return an NPU's fabric as a framework drives it; None: a library alone.
 

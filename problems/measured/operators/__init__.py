@@ -16,6 +16,7 @@ from problems.measured.operators.collectives import (
     EXPERTS_EXCHANGE,
     NCCL,
 )
+from problems.measured.operators.elementwise import ELEMENTWISE
 from problems.measured.operators.linear import GEMM, MOE
 from problems.measured.operators.rows import Columns, Floats, Ints, OperatorRows, Reader
 from problems.measured.tables import Row
@@ -24,6 +25,7 @@ READERS: tuple[Reader, ...] = (
     GEMM,
     MOE,
     ATTENTION,
+    ELEMENTWISE,
     NCCL,
     CUSTOM_ALL_REDUCE,
     EXPERTS_EXCHANGE,
