@@ -58,6 +58,12 @@ class CollectiveKernel:
         share = np.where(np.asarray(self.share) > 0, self.share, 1.0)
         return np.maximum(np.power(peers, self.contention) / share, 1.0)
 
+    def never_slower(self, other: "CollectiveKernel") -> bool:
+        """Return whether no payload and no group is faster by the other."""
+        members = np.arange(2, MEASURED_MEMBERS + 1)
+        starts = self.launch <= other.launch and self.hop <= other.hop
+        return bool(starts and np.all(self.excess(members) <= other.excess(members)))
+
 
 UNMEASURED = CollectiveKernel(0.0, 0.0, 0.0, 0.0)
 """Stands for an NPU without measurements beside others that have some."""

@@ -127,7 +127,9 @@ def collective_seconds(
     first, *others = _ALGORITHMS[collective.kind](legs, collective.kind)
     seconds = first.seconds(collective.payload)
     for line in others:
-        seconds = np.minimum(seconds, line.seconds(collective.payload))
+        other = line.seconds(collective.payload)
+        fits = isinstance(other, np.ndarray) and other.shape == np.shape(seconds)
+        seconds = np.minimum(seconds, other, out=other if fits else None)
     return seconds
 
 

@@ -150,32 +150,40 @@ class Supply:
             links=self._each(lambda npu: tier(npu).links),
             oversubscription=self._each(lambda npu: tier(npu).oversubscription),
             in_network_reduction=self._mask(lambda n: tier(n).in_network_reduction),
-            kernels=self._collectives(tier),
+            kernels={} if level else self._collectives(),
         )
 
-    def _collectives(
-        self, tier: Callable[[Npu], Tier]
-    ) -> Mapping[CollectiveKind, tuple[CollectiveKernel, ...]]:
-        """Stack the measured kernels; an NPU with fewer of a kind repeats its last."""
-        kinds = {kind for npu in self.npus for kind in tier(npu).kernels}
-        return {kind: self._collective(kind, tier) for kind in sorted(kinds)}
+    def _collectives(self) -> Mapping[CollectiveKind, tuple[CollectiveKernel, ...]]:
+        """Stack what was measured inside the innermost tiers.
+
+        An NPU with fewer kernels of a kind repeats its last.
+        """
+        measured = [npu.fabric.tiers[0].kernels for npu in self.npus]
+        if self.axes is None:
+            return measured[0]
+        kinds = sorted({kind for kernels in measured for kind in kernels})
+        return {
+            kind: self._collective([of.get(kind, (UNMEASURED,)) for of in measured])
+            for kind in kinds
+        }
 
     def _collective(
-        self, kind: CollectiveKind, tier: Callable[[Npu], Tier]
+        self, measured: Sequence[tuple[CollectiveKernel, ...]]
     ) -> tuple[CollectiveKernel, ...]:
-        own = {id(n): tier(n).kernels.get(kind, (UNMEASURED,)) for n in self.npus}
-        most = max(len(kernels) for kernels in own.values())
-
-        def at_index(index: int) -> CollectiveKernel:
-            at = {npu: of[min(index, len(of) - 1)] for npu, of in own.items()}
-            return CollectiveKernel(
-                launch=self._each(lambda npu: at[id(npu)].launch),
-                hop=self._each(lambda npu: at[id(npu)].hop),
-                share=self._each(lambda npu: at[id(npu)].share),
-                contention=self._each(lambda npu: at[id(npu)].contention),
+        most = max(len(kernels) for kernels in measured)
+        repeated = [
+            kernels + kernels[-1:] * (most - len(kernels)) for kernels in measured
+        ]
+        shape = (len(measured), *(1,) * (self.axes or 0))
+        return tuple(
+            CollectiveKernel(
+                *(np.reshape(column, shape) for column in np.array(rows).T),
             )
-
-        return tuple(at_index(index) for index in range(most))
+            for rows in (
+                [[k.launch, k.hop, k.share, k.contention] for k in each]
+                for each in zip(*repeated, strict=True)
+            )
+        )
 
     def _mask(self, value: Callable[[Npu], Mask]) -> Mask:
         return np.asarray(self._each(lambda npu: np.asarray(value(npu), float)), bool)

@@ -241,7 +241,8 @@ def load_fabric(npu: str, framework: str | None) -> Fabric:
     """
     file = npu_file(npu)
     library = efficiency_file(file.efficiency).collective_library
-    own = framework_file(framework).collectives if framework else None
+    own = framework and canonical("frameworks", framework)
+    own = own and (framework_file(own).kernels or own)
 
     def tier(stated: TierFile) -> Tier:
         link = link_file(stated.link)

@@ -48,6 +48,15 @@ class CollectiveFit(BaseModel):
     lines: Annotated[tuple[LineFile, ...], Field(min_length=1, max_length=3)]
 
 
+def _of_use(kernels: tuple[CollectiveKernel, ...]) -> tuple[CollectiveKernel, ...]:
+    """Leave out kernels that another beats always: a library's behind a framework's."""
+    return tuple(
+        kernel
+        for kernel in kernels
+        if not any(k.never_slower(kernel) for k in kernels if k is not kernel)
+    )
+
+
 def collective_kernels(
     links: Sequence[Sequence[CollectiveFit]], library: str | None, framework: str | None
 ) -> Mapping[CollectiveKind, tuple[CollectiveKernel, ...]]:
@@ -73,7 +82,7 @@ def collective_kernels(
     kernels: dict[CollectiveKind, tuple[CollectiveKernel, ...]] = {}
     for (kind, _), fit in found.items():
         own = tuple(line.kernel() for line in fit.lines)
-        kernels[kind] = (*kernels.get(kind, ()), *own)
+        kernels[kind] = _of_use((*kernels.get(kind, ()), *own))
     if exchange := kernels.get(CollectiveKind.ALL_TO_ALL):
         kernels.setdefault(CollectiveKind.DISPATCH, exchange)
         kernels.setdefault(CollectiveKind.COMBINE, exchange)

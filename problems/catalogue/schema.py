@@ -202,9 +202,6 @@ class FrameworkFile(CatalogueFile):
         float,
         Field(description="activations alive over those that must be", ge=1, le=10),
     ] = 1.0
-    collectives: Annotated[
-        str | None, Field(description="framework whose collective kernels it runs")
-    ] = None
 
 
 class KernelFile(BaseModel):
