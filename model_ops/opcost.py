@@ -70,6 +70,10 @@ class CollectiveKind(StrEnum):
     ALL_GATHER = "all_gather"
     REDUCE_SCATTER = "reduce_scatter"
     ALL_TO_ALL = "all_to_all"
+    DISPATCH = "dispatch"
+    """Tokens to the ranks of their experts: an all-to-all with kernels of its own."""
+    COMBINE = "combine"
+    """The experts' outputs back to the ranks of their tokens."""
     BROADCAST = "broadcast"
     SEND = "send"
 
@@ -245,7 +249,7 @@ class Collective:
         - all-gather: what a rank lacks, others send it: ``(n - 1) / n B``.
         - reduce-scatter: the same backwards.
         - all-reduce: both, one after the other: ``2 (n - 1) / n B``.
-        - all-to-all: all parts but a rank's own: ``(n - 1) / n B``.
+        - all-to-all, dispatch, combine: all parts but a rank's own: ``(n - 1) / n B``.
         - broadcast: n - 1 ranks receive B, sent by all alike: ``(n - 1) / n B``.
         - send: ``B``.
 

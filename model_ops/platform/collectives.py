@@ -3,7 +3,8 @@
 A hop costs ``latency + bytes / bandwidth``, so each algorithm's time is a line in
 the payload, and a library takes the lowest line for the size at hand. Tiers work
 one after the other: the inner gathers or reduces first, so that an outer one
-carries only its share.
+carries only its share. Inside the innermost tier the lines of what was measured
+stand in for the model's (`CollectiveKernel`); no collective between nodes was.
 
 Sources, by the short names used below:
 
@@ -22,7 +23,7 @@ Doubling whole payloads (Thakur) is left out of all-reduce: no library for
 NPUs offers it between one-shot and reduce-scatter with all-gather.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,11 @@ class _Leg:
         return self.full_bandwidth * (np.clip(useful, 1, tier.links) / tier.links)
 
     @property
+    def unshared_bandwidth(self) -> Number:
+        """Bytes per second over all links, whatever share of it collectives reach."""
+        return self.tier.bandwidth / self.tier.oversubscription
+
+    @property
     def crossed(self) -> Mask:
         """Whether the group spans the tier at all."""
         return self.members > 1
@@ -110,21 +116,49 @@ def collective_seconds(
     fabric
         The tiers that the group is placed on, innermost first.
     efficiency
-        Share of the links' bandwidth that collectives reach.
+        Share of the links' bandwidth that collectives reach where nobody measured
+        them.
     """
     spread = fabric.spread(collective.ranks, collective.stride)
     legs = tuple(
         _Leg(tier, members, efficiency)
         for tier, members in zip(fabric.tiers, spread, strict=True)
     )
-    first, *others = _ALGORITHMS[collective.kind](legs)
+    first, *others = _ALGORITHMS[collective.kind](legs, collective.kind)
     seconds = first.seconds(collective.payload)
     for line in others:
-        seconds = np.minimum(seconds, line.seconds(collective.payload))
+        other = line.seconds(collective.payload)
+        fits = isinstance(other, np.ndarray) and other.shape == np.shape(seconds)
+        seconds = np.minimum(seconds, other, out=other if fits else None)
     return seconds
 
 
-def _all_gather(legs: tuple[_Leg, ...]) -> tuple[AlphaBeta, ...]:
+def _measured(
+    kind: CollectiveKind, legs: Sequence[_Leg], modelled: Sequence[AlphaBeta]
+) -> tuple[AlphaBeta, ...]:
+    """Put what was measured in the model's place, for groups inside the inner tier."""
+    inner, *outer = legs
+    kernels = inner.tier.kernels.get(kind, ())
+    if not kernels:
+        return tuple(modelled)
+    known: Mask = np.asarray(kernels[0].share) > 0
+    for leg in outer:
+        known = known & (leg.members == 1)
+    least = Collective(kind.value, kind, 1.0, inner.members).cost().link_bytes
+    sent = least / inner.unshared_bandwidth
+    lines = []
+    for index in range(max(len(kernels), len(modelled))):
+        kernel = kernels[min(index, len(kernels) - 1)]
+        model = modelled[min(index, len(modelled) - 1)]
+        latency = np.where(known, kernel.latency(inner.members), model.latency)
+        per_byte = np.where(known, sent * kernel.excess(inner.members), model.per_byte)
+        lines.append(AlphaBeta(latency, per_byte))
+    return tuple(lines)
+
+
+def _all_gather(
+    legs: tuple[_Leg, ...], kind: CollectiveKind = CollectiveKind.ALL_GATHER
+) -> tuple[AlphaBeta, ...]:
     """Gather tier by tier: an outer tier carries only its share of the payload.
 
     On direct links recursive doubling takes log2(members) hops (Thakur), on a
@@ -133,25 +167,35 @@ def _all_gather(legs: tuple[_Leg, ...]) -> tuple[AlphaBeta, ...]:
     another axis, so that all links work (Jouppi). Each moves the same bytes. A
     reduce-scatter is an all-gather run backwards.
     """
+    lines = [_gather_inside(leg) for leg in legs]
     latency: Number = 0.0
     per_byte: Number = 0.0
-    share: Number = 1.0
-    for leg in legs:
-        latency = latency + leg.hops * leg.tier.latency
-        moved = share * (leg.members - 1) / leg.members
-        per_byte = per_byte + moved / leg.bandwidth
+    share: Number = 1.0 / legs[0].members
+    for leg, line in zip(legs[1:], lines[1:], strict=True):
+        latency = latency + line.latency
+        per_byte = per_byte + share * line.per_byte
         share = share / leg.members
-    return (AlphaBeta(latency, per_byte),)
+    return tuple(
+        AlphaBeta(line.latency + latency, line.per_byte + per_byte)
+        for line in _measured(kind, legs[:1], lines[:1])
+    )
 
 
-def _all_reduce(legs: tuple[_Leg, ...]) -> tuple[AlphaBeta, ...]:
+def _gather_inside(leg: _Leg) -> AlphaBeta:
+    moved = (leg.members - 1) / leg.members
+    return AlphaBeta(leg.hops * leg.tier.latency, moved / leg.bandwidth)
+
+
+def _all_reduce(legs: tuple[_Leg, ...], kind: CollectiveKind) -> tuple[AlphaBeta, ...]:
     """Reduce-scatter and all-gather (Thakur), one shot, or in the network."""
-    (gather,) = _all_gather(legs)
-    two_phase = AlphaBeta(2.0 * gather.latency, 2.0 * gather.per_byte)
-    lines = (two_phase, _one_shot_all_reduce(legs))
+    lines = [
+        AlphaBeta(2.0 * gather.latency, 2.0 * gather.per_byte)
+        for gather in _all_gather(legs)
+    ]
+    lines.append(_one_shot_all_reduce(legs))
     if any(_anywhere(leg.tier.in_network_reduction) for leg in legs):
-        return (*lines, _in_network_all_reduce(legs))
-    return lines
+        lines.append(_in_network_all_reduce(legs))
+    return _measured(kind, legs, lines)
 
 
 def _one_shot_all_reduce(legs: tuple[_Leg, ...]) -> AlphaBeta:
@@ -187,22 +231,31 @@ def _in_network_all_reduce(legs: tuple[_Leg, ...]) -> AlphaBeta:
     return AlphaBeta(latency, per_byte)
 
 
-def _all_to_all(legs: tuple[_Leg, ...]) -> tuple[AlphaBeta, ...]:
+def _all_to_all(legs: tuple[_Leg, ...], kind: CollectiveKind) -> tuple[AlphaBeta, ...]:
     """Send each rank its part; a byte crosses the outermost tier on its way, only.
 
     Direct links take one hop, all parts at once; over a shared root the members
     take turns (pairwise exchange: Thakur). On a ring or torus a byte uses as
     many links as it passes hops, and the farthest part sets the latency (Dally).
     """
+    inner, *others = legs
     latency: Number = 0.0
     per_byte: Number = 0.0
     outside: Number = 1.0
-    for leg in reversed(legs):
-        hops, links = _exchange(leg)
-        latency = latency + hops * leg.tier.latency
-        per_byte = per_byte + links / (outside * leg.bandwidth)
+    for leg in reversed(others):
+        line = _exchange_inside(leg)
+        latency = latency + line.latency
+        per_byte = per_byte + line.per_byte / outside
         outside = outside * leg.members
-    return (AlphaBeta(latency, per_byte),)
+    return tuple(
+        AlphaBeta(line.latency + latency, line.per_byte / outside + per_byte)
+        for line in _measured(kind, (inner,), [_exchange_inside(inner)])
+    )
+
+
+def _exchange_inside(leg: _Leg) -> AlphaBeta:
+    hops, links = _exchange(leg)
+    return AlphaBeta(hops * leg.tier.latency, links / leg.bandwidth)
 
 
 def _exchange(leg: _Leg) -> tuple[Number, Number]:
@@ -226,7 +279,7 @@ def _exchange(leg: _Leg) -> tuple[Number, Number]:
     return np.where(round_about, farthest, hops), np.where(round_about, mean, links)
 
 
-def _broadcast(legs: tuple[_Leg, ...]) -> tuple[AlphaBeta, ...]:
+def _broadcast(legs: tuple[_Leg, ...], kind: CollectiveKind) -> tuple[AlphaBeta, ...]:
     """Send by a tree, down a pipelined chain, or scatter and gather.
 
     The tree sends whole payloads (Chan); the chain takes members - 1 hops, but
@@ -244,11 +297,11 @@ def _broadcast(legs: tuple[_Leg, ...]) -> tuple[AlphaBeta, ...]:
             chain.latency + length * leg.tier.latency,
             np.maximum(chain.per_byte, leg.crossed / leg.bandwidth),
         )
-    (gather,) = _all_gather(legs)
-    return tree, chain, AlphaBeta(2.0 * gather.latency, 2.0 * gather.per_byte)
+    gathers = _all_gather(legs)
+    return tree, chain, *(AlphaBeta(2.0 * g.latency, 2.0 * g.per_byte) for g in gathers)
 
 
-def _send(legs: tuple[_Leg, ...]) -> tuple[AlphaBeta, ...]:
+def _send(legs: tuple[_Leg, ...], kind: CollectiveKind) -> tuple[AlphaBeta, ...]:
     """One hop over one link of the outermost tier that the replica spans."""
     latency: Number = 0.0
     per_byte: Number = 0.0
@@ -256,16 +309,18 @@ def _send(legs: tuple[_Leg, ...]) -> tuple[AlphaBeta, ...]:
         latency = np.where(leg.crossed, leg.tier.latency, latency)
         one_link = leg.full_bandwidth / leg.tier.links
         per_byte = np.where(leg.crossed, 1.0 / one_link, per_byte)
-    return (AlphaBeta(latency, per_byte),)
+    return _measured(kind, legs, [AlphaBeta(latency, per_byte)])
 
 
-_Algorithms = Callable[[tuple[_Leg, ...]], tuple[AlphaBeta, ...]]
+_Algorithms = Callable[[tuple[_Leg, ...], CollectiveKind], tuple[AlphaBeta, ...]]
 
 _ALGORITHMS: Mapping[CollectiveKind, _Algorithms] = {
     CollectiveKind.ALL_REDUCE: _all_reduce,
     CollectiveKind.ALL_GATHER: _all_gather,
     CollectiveKind.REDUCE_SCATTER: _all_gather,
     CollectiveKind.ALL_TO_ALL: _all_to_all,
+    CollectiveKind.DISPATCH: _all_to_all,
+    CollectiveKind.COMBINE: _all_to_all,
     CollectiveKind.BROADCAST: _broadcast,
     CollectiveKind.SEND: _send,
 }

@@ -1,11 +1,13 @@
 """A fabric: tiers of links, innermost first, that a group of NPUs spans."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
 
-from model_ops.opcost import Mask, Number
+from model_ops.opcost import CollectiveKind, Mask, Number
+from model_ops.platform.collective_kernel import CollectiveKernel
 from model_ops.units import BytesPerSecond, Seconds
 
 UNLIMITED = 2**30
@@ -60,6 +62,9 @@ class Tier:
         more: the ports of a leaf switch over its uplinks.
     in_network_reduction
         Whether the switches add what passes (NVLink SHARP, InfiniBand SHARP).
+    kernels
+        What was measured of a library's collectives inside the tier; it stands in
+        for the model of the kinds it names.
     """
 
     technology: str
@@ -71,6 +76,9 @@ class Tier:
     links: Number = 1
     oversubscription: Number = 1.0
     in_network_reduction: Mask = False
+    kernels: Mapping[CollectiveKind, tuple[CollectiveKernel, ...]] = field(
+        default_factory=dict, hash=False
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,10 @@ class Fabric:
     """Tiers, innermost first; an NPU reaches everything through the last."""
 
     tiers: tuple[Tier, ...]
+
+    def ideal(self) -> "Fabric":
+        """Return the fabric as its links could be used, not as they are."""
+        return Fabric(tuple(replace(tier, kernels={}) for tier in self.tiers))
 
     def spread(self, ranks: Number, stride: Number = 1) -> tuple[Number, ...]:
         """Return over how many members a group is spread on each tier.

@@ -42,7 +42,8 @@ class Npu:
     processors
         Units that work side by side: streaming multiprocessors, compute units, cores.
     link_efficiency
-        Share of the link bandwidth that collectives reach.
+        Share of the link bandwidth that collectives reach where they were not
+        measured.
     memory_usable
         Share of the capacity that the serving framework may fill.
     runtime_reserve
@@ -154,6 +155,7 @@ class Npu:
         """Return the NPU with every efficiency at one and nothing reserved."""
         return replace(
             self,
+            fabric=self.fabric.ideal(),
             efficiency=IdealEfficiency(),
             link_efficiency=1.0,
             pace=1.0,

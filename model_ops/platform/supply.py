@@ -5,14 +5,15 @@ shape [point...] and stacked rates of shape [npu, 1...] give times of shape
 [npu, point...] by broadcasting.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from model_ops.dtypes import Dtype
-from model_ops.opcost import KernelFamily, Mask, Number
+from model_ops.opcost import CollectiveKind, KernelFamily, Mask, Number
+from model_ops.platform.collective_kernel import UNMEASURED, CollectiveKernel
 from model_ops.platform.efficiency import KernelKey
 from model_ops.platform.fabric import UNLIMITED, Fabric, Tier
 from model_ops.platform.kernels import Kernel, stacked
@@ -154,6 +155,39 @@ class Supply:
             links=self._each(lambda npu: tier(npu).links),
             oversubscription=self._each(lambda npu: tier(npu).oversubscription),
             in_network_reduction=self._mask(lambda n: tier(n).in_network_reduction),
+            kernels={} if level else self._collectives(),
+        )
+
+    def _collectives(self) -> Mapping[CollectiveKind, tuple[CollectiveKernel, ...]]:
+        """Stack what was measured inside the innermost tiers.
+
+        An NPU with fewer kernels of a kind repeats its last.
+        """
+        measured = [npu.fabric.tiers[0].kernels for npu in self.npus]
+        if self.axes is None:
+            return measured[0]
+        kinds = sorted({kind for kernels in measured for kind in kernels})
+        return {
+            kind: self._collective([of.get(kind, (UNMEASURED,)) for of in measured])
+            for kind in kinds
+        }
+
+    def _collective(
+        self, measured: Sequence[tuple[CollectiveKernel, ...]]
+    ) -> tuple[CollectiveKernel, ...]:
+        most = max(len(kernels) for kernels in measured)
+        repeated = [
+            kernels + kernels[-1:] * (most - len(kernels)) for kernels in measured
+        ]
+        shape = (len(measured), *(1,) * (self.axes or 0))
+        return tuple(
+            CollectiveKernel(
+                *(np.reshape(column, shape) for column in np.array(rows).T),
+            )
+            for rows in (
+                [[k.launch, k.hop, k.share, k.contention] for k in each]
+                for each in zip(*repeated, strict=True)
+            )
         )
 
     def _mask(self, value: Callable[[Npu], Mask]) -> Mask:

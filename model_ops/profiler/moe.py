@@ -155,9 +155,10 @@ class MoeFfn:
         )
         if self.latent_size is not None:
             yield linear("latent_down_proj", shard, step, k=hidden, n=width)
-        yield from self._exchange("dispatch", shard, rows, dtype.expert.inputs.bytes)
+        sent, returned = dtype.expert.inputs.bytes, dtype.residual.bytes
+        yield from self._exchange(CollectiveKind.DISPATCH, shard, rows, sent)
         yield from self.experts(shard, shard.gathered(step))
-        yield from self._exchange("combine", shard, rows, dtype.residual.bytes)
+        yield from self._exchange(CollectiveKind.COMBINE, shard, rows, returned)
         if self.latent_size is not None:
             yield linear("latent_up_proj", shard, step, k=width, n=hidden)
         if self.shared is not None:
@@ -211,7 +212,7 @@ class MoeFfn:
         )
 
     def _exchange(
-        self, name: str, shard: Shard, rows: Number, element_bytes: float
+        self, kind: CollectiveKind, shard: Shard, rows: Number, element_bytes: float
     ) -> Iterator[Collective]:
         """Yield the all-to-all between ranks with tokens of their own.
 
@@ -229,7 +230,7 @@ class MoeFfn:
         payload = rows / split.tp * copies * width * self._imbalance(shard)
         alone = np.asarray(split.token_groups) == 1
         ranks = np.where(alone, 1, split.expert_ranks)
-        yield Collective(name, CollectiveKind.ALL_TO_ALL, payload, ranks)
+        yield Collective(kind.value, kind, payload, ranks)
 
     def closing(self, shard: Shard, payload: Number) -> Iterator[Collective]:
         """Yield what makes the output whole on every rank of the layer.

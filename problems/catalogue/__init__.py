@@ -20,10 +20,11 @@ from model_ops.platform.efficiency import (
     Evidence,
     MeasuredEfficiency,
 )
-from model_ops.platform.fabric import Fabric
+from model_ops.platform.fabric import Fabric, Tier
 from model_ops.platform.npu import Npu
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.hf_config import read_config
+from problems.catalogue.measured_collectives import collective_kernels
 from problems.catalogue.measured_kernels import fits_for, measured_npus
 from problems.catalogue.schema import (
     FOLDER,
@@ -34,6 +35,7 @@ from problems.catalogue.schema import (
     NpuFile,
     Price,
     PriceFile,
+    TierFile,
     TraceFile,
     UseCaseFile,
 )
@@ -147,7 +149,7 @@ def load_npu(name: str) -> Npu:
         memory_bandwidth=file.memory_bandwidth,
         memory_capacity=file.memory_capacity,
         node_npus=file.node_npus,
-        fabric=Fabric(tuple(t.tier(link_file(t.link)) for t in file.fabric)),
+        fabric=load_fabric(own, DEFAULT_FRAMEWORK),
         efficiency=_efficiency(own, DEFAULT_FRAMEWORK),
         evidence=_evidence(own, profile),
         processors=_processors(file, profile),
@@ -219,10 +221,50 @@ def load_npu_under(name: str, framework: str) -> Npu:
     }
     return replace(
         npu,
+        fabric=load_fabric(npu.name, under),
         efficiency=_efficiency(npu.name, under),
         activation_factor=file.activation_factor,
         **stated,
     )
+
+
+@cache
+def load_npu_as(name: str, stack: str) -> Npu:
+    """Return an NPU as a software stack uses it: a framework, or a library alone.
+
+    Raises
+    ------
+    CatalogueError
+        If the catalogue lacks the NPU.
+    """
+    try:
+        return load_npu_under(name, canonical("frameworks", stack))
+    except CatalogueError:
+        npu = load_npu(name)
+        return replace(npu, fabric=load_fabric(npu.name, None))
+
+
+@cache
+def load_fabric(npu: str, framework: str | None) -> Fabric:
+    """Return an NPU's fabric as a framework drives it; None: a library alone.
+
+    Raises
+    ------
+    CatalogueError
+        If the catalogue lacks either.
+    """
+    file = npu_file(npu)
+    library = efficiency_file(file.efficiency).collective_library
+    own = framework and canonical("frameworks", framework)
+    own = own and (framework_file(own).kernels or own)
+
+    def tier(stated: TierFile) -> Tier:
+        link = link_file(stated.link)
+        like = link_file(link.like).collectives if link.like else ()
+        kernels = collective_kernels((link.collectives, like), library, own)
+        return replace(stated.tier(link), kernels=kernels)
+
+    return Fabric(tuple(tier(stated) for stated in file.fabric))
 
 
 @cache

@@ -20,6 +20,7 @@ from model_ops.units import (
     UsdPerHour,
     Watts,
 )
+from problems.catalogue.measured_collectives import CollectiveFit
 from problems.lengths import LengthTable
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -52,6 +53,10 @@ class LinkFile(CatalogueFile):
     in_network_reduction: Annotated[
         bool, Field(description="switches add what passes, in the measured software")
     ] = False
+    like: Annotated[
+        str | None, Field(description="link whose collectives stand for those it lacks")
+    ] = None
+    collectives: tuple[CollectiveFit, ...] = ()
 
 
 class TierFile(BaseModel):
@@ -160,6 +165,9 @@ class EfficiencyFile(CatalogueFile):
     memory_usable: Annotated[Fraction, Field(description="share of the capacity")]
     runtime_reserve: Annotated[Bytes, Field(description="context, communicator")]
     link_efficiency: Fraction
+    collective_library: Annotated[
+        str | None, Field(description="by which its links' collectives were measured")
+    ] = None
     step_overhead: Annotated[Seconds, Field(description="scheduler, per step")]
     kernels: dict[KernelFamily, "KernelFile"]
 

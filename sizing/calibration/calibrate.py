@@ -80,7 +80,7 @@ def calibrate(
     for each in measured:
         groups[(each.key, each.stack)].append(each)
     for (key, stack), rows in sorted(groups.items()):
-        chip = catalogue.load_npu_under(npu, stack)
+        chip = catalogue.load_npu_as(npu, stack)
         yield Calibrated(key, stack, rows[0].version, fit(key, rows, chip, seed))
 
 

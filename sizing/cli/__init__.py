@@ -25,6 +25,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "sizing.cli.validate",
         "Compare predictions with measured results, row by row and in tables.",
     ),
+    "characterize": (
+        "sizing.cli.characterize",
+        "Measure the kernels of the local accelerator.",
+    ),
     "calibrate": (
         "sizing.cli.calibrate",
         "Fit an NPU's kernels to tables of measured operators.",

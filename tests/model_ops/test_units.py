@@ -269,6 +269,8 @@ DIMENSIONLESS = {
     "TimedOperator.count",
     "Workload.batch",
     # Shares, and other quotients.
+    "CollectiveKernel.contention",
+    "CollectiveKernel.share",
     "ExpertLoad.alpha",
     "KernelEfficiency.compute",
     "KernelEfficiency.memory",

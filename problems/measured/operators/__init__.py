@@ -11,11 +11,25 @@ import numpy as np
 from model_ops.errors import GenzSizeError, ProblemError
 from problems.measured.names import framework_name, npu_name
 from problems.measured.operators.attention import ATTENTION
+from problems.measured.operators.collectives import (
+    CUSTOM_ALL_REDUCE,
+    EXPERTS_EXCHANGE,
+    NCCL,
+)
+from problems.measured.operators.elementwise import ELEMENTWISE
 from problems.measured.operators.linear import GEMM, MOE
 from problems.measured.operators.rows import Columns, Floats, Ints, OperatorRows, Reader
 from problems.measured.tables import Row
 
-READERS: tuple[Reader, ...] = (GEMM, MOE, ATTENTION)
+READERS: tuple[Reader, ...] = (
+    GEMM,
+    MOE,
+    ATTENTION,
+    ELEMENTWISE,
+    NCCL,
+    CUSTOM_ALL_REDUCE,
+    EXPERTS_EXCHANGE,
+)
 """Every kind of operator table; the first whose columns are all there reads it."""
 
 __all__ = ["READERS", "OperatorRows", "Reader", "operator_rows", "reader_of"]

@@ -1,0 +1,1 @@
+"""Measuring an accelerator's operators: tables that calibrate and validate read."""
