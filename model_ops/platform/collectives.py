@@ -127,9 +127,7 @@ def collective_seconds(
     first, *others = _ALGORITHMS[collective.kind](legs, collective.kind)
     seconds = first.seconds(collective.payload)
     for line in others:
-        other = line.seconds(collective.payload)
-        fits = isinstance(other, np.ndarray) and other.shape == np.shape(seconds)
-        seconds = np.minimum(seconds, other, out=other if fits else None)
+        seconds = np.minimum(seconds, line.seconds(collective.payload))
     return seconds
 
 

@@ -264,7 +264,7 @@ def _bounds_table(prediction: Prediction) -> RichTable:
     replica = prediction.replica
     power = PowerRange.of(replica.supply)
     watts = [] if power is None else [">power"]
-    kinds = [f">{kind}" for kind in bounds([], replica)]
+    kinds = [f">{kind}" for kind in bounds([], 0.0)]
     table = plain_table("step", ">time", *kinds, *watts)
     for name, timed in steps(prediction).items():
         overhead = float(replica.supply.step_overhead)
@@ -280,7 +280,7 @@ def _bounds_table(prediction: Prediction) -> RichTable:
 
 
 def _spent(operators: list[TimedOperator], replica: Replica) -> dict[str, float]:
-    return {kind: float(s) for kind, s in bounds(operators, replica).items()}
+    return {kind: float(s) for kind, s in bounds(operators, replica.supply.step_overhead).items()}
 
 
 def _watts(
