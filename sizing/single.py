@@ -8,7 +8,9 @@ from model_ops.arrivals import under_arrivals
 from model_ops.dtypes import Precision
 from model_ops.errors import DeploymentError, ProblemError, UnitError
 from model_ops.estimate import Estimate, Load, LoadMode, estimate
+from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
+from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.profiler.work import RequestShape
 from model_ops.serving.step import Replica
@@ -52,26 +54,15 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command
         If something is missing, unknown or contradictory, the model does not fit,
         or more requests arrive than the replicas can finish.
     """
-    arch = catalogue.load_model(_required("--model", model))
-    chip = catalogue.load_npu(_required("--npu", npu))
+    arch = catalogue.load_model(required("--model", model))
+    chip = catalogue.load_npu(required("--npu", npu))
     split = Parallelism(tp or 1, pp, ep, dp, cp)
     used = optimisations_of(optimisations)
-    used.check(arch, split)
     formats = Precision.of(precision) if precision else arch.precision
-    chip.engine(formats.compute)
-    replica = Replica(
-        arch,
-        split,
-        formats,
-        Supply.of(chip.ideal() if ideal else chip),
-        **used.features(arch, formats),
-    )
-    shape = _shape(input_tokens, output_tokens, prefix_hit or 0.0, beams)
+    replica = replica_on(chip.ideal() if ideal else chip, arch, split, formats, used)
+    shape = shape_of(arch, input_tokens, output_tokens, prefix_hit or 0.0, beams)
     if shape.beams != 1 and used.speculation:
         raise ProblemError("--beams: beam search cannot be speculated on")
-    check_length(
-        "--input-tokens", arch, float(shape.input_tokens + shape.output_tokens)
-    )
     load = _load(shape, mode, concurrency, rate, replicas, chunk_tokens)
     result, tails = estimate(replica, load), None
     if load.mode is LoadMode.OPEN_LOOP:
@@ -83,14 +74,45 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command
         f"{arch.name} in {formats.name} on {where}, "
         f"{load.mode.value.replace('_', ' ')}, "
         f"{shape.input_tokens:,.0f} tokens in and {shape.output_tokens:,.0f} out"
-        + _besides(shape, used)
+        + besides(shape, used)
     )
     return Prediction(title, replica, load, replicas, result, tails)
 
 
-def _shape(
-    input_tokens: int | None, output_tokens: int | None, hit: float, beams: int | None
+def replica_on(
+    chip: Npu,
+    arch: ModelArch,
+    split: Parallelism,
+    formats: Precision,
+    used: Optimisations,
+) -> Replica:
+    """Return a replica on NPUs of a type.
+
+    Raises
+    ------
+    DeploymentError
+        If the model cannot be split so, or the NPU has no rate for its formats.
+    """
+    used.check(arch, split)
+    chip.engine(formats.compute)
+    supply, features = Supply.of(chip), used.features(arch, formats)
+    return Replica(arch, split, formats, supply, **features)
+
+
+def shape_of(
+    arch: ModelArch,
+    input_tokens: int | None,
+    output_tokens: int | None,
+    hit: float,
+    beams: int | None,
 ) -> RequestShape:
+    """Return the tokens of a request.
+
+    Raises
+    ------
+    ProblemError
+        If one is missing, or beyond what makes sense or the model takes.
+    """
     prompt = float(_tokens("--input-tokens", input_tokens))
     answer = float(_tokens("--output-tokens", output_tokens))
     if not 0 <= hit < 1:
@@ -98,10 +120,12 @@ def _shape(
     beams = 1 if beams is None else beams
     if not 1 <= beams <= _MOST_BEAMS:
         raise ProblemError(f"--beams: {beams} must be from 1 to {_MOST_BEAMS}")
+    check_length("--input-tokens", arch, prompt + answer)
     return RequestShape(prompt, answer, prompt * hit, beams)
 
 
-def _besides(shape: RequestShape, used: Optimisations) -> str:
+def besides(shape: RequestShape, used: Optimisations) -> str:
+    """Return what a deployment uses besides, for its title."""
     parts = [used.text] if used.text else []
     if shape.cached_tokens:
         parts.append(f"{shape.cached_tokens:,.0f} prompt tokens cached")
@@ -131,7 +155,14 @@ def _check(result: Estimate, model: str, where: str, replicas: int) -> None:
         )
 
 
-def _required(option: str, value: str | None) -> str:
+def required(option: str, value: str | None) -> str:
+    """Return an option's value.
+
+    Raises
+    ------
+    ProblemError
+        If it is missing.
+    """
     if not value:
         raise ProblemError(f"{option}: required, but missing")
     return value
@@ -177,12 +208,19 @@ def _load(
         shape,
         kind,
         concurrency=math.inf if concurrency is None else concurrency / replicas,
-        rate=0.0 if rate is None else _rate(rate) / replicas,
+        rate=0.0 if rate is None else rate_of(rate) / replicas,
         chunk_tokens=chunk_tokens,
     )
 
 
-def _rate(text: str) -> float:
+def rate_of(text: str) -> float:
+    """Return requests per second from text.
+
+    Raises
+    ------
+    ProblemError
+        If it is none, or none arrive.
+    """
     try:
         value = REQUEST_PER_SECOND.parse(text)
     except UnitError as error:

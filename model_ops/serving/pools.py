@@ -6,143 +6,190 @@ as they reach the first pool.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 
 from model_ops.opcost import Number
-from model_ops.serving.batch_distribution import Flags, Ladder, batch_distribution
+from model_ops.serving.batch_distribution import (
+    Batch,
+    Flags,
+    Ladder,
+    batch_distribution,
+)
 from model_ops.serving.engine import Engine, Profile
 from model_ops.serving.lengths import Floats, fixed
-from model_ops.serving.queueing import LEVELS, Figures, latencies
-from model_ops.serving.server import Server, column
+from model_ops.serving.prompt_queue import FirstToken
+from model_ops.serving.queueing import Laws, RequestLaws
+from model_ops.serving.server import RARE_PREEMPTION, Server, column
 from model_ops.serving.step_mix import slope
 from model_ops.serving.token_times import GammaMixture, drift_kept, steps_of
-from model_ops.units import RequestsPerSecond, Seconds
+from model_ops.units import Seconds
+
+
+def first_token_only(profile: Profile) -> Profile:
+    """Return the requests as a prefill replica sees them: it answers one token."""
+    return replace(profile, output=fixed(1.0))
 
 
 @dataclass(frozen=True)
-class Pool:
-    """The latency of one pool; arrays over options and rates.
-
-    Parameters
-    ----------
-    times
-        Time to first token of a prefill replica, time per output token after the
-        first of a decode replica; infinite where not stable.
-    batch_mean
-        Requests that it decodes; 0 of prefill.
-    utilisation
-        Share of the saturation rate, or of the slots, that is in use.
-    slot_wait_probability
-        Share of the requests that find no free slot.
-    stable
-        Whether the queue does not grow without end.
-    """
-
-    times: Figures
-    batch_mean: Floats
-    utilisation: Floats
-    slot_wait_probability: Floats
-    stable: Flags
-
-
-def prefill_pool(
-    engine: Engine,
-    profile: Profile,
-    rate: RequestsPerSecond | Number,
-    *,
-    arrival_variation: Number = 1.0,
-) -> Pool:
-    """Return the times to first token of replicas that only read prompts.
-
-    Against simulation the mean is within 20 %, the 99th percentile within 30 %; the
-    largest errors are above 0.6 of saturation.
-
-    Parameters
-    ----------
-    engine, profile, rate, arrival_variation
-        As for `latencies`.
-    """
-    first_only = replace(profile, output=fixed(1.0))
-    found = latencies(engine, first_only, rate, arrival_variation=arrival_variation)
-    return Pool(
-        times=found.ttft,
-        batch_mean=found.batch_mean,
-        utilisation=found.utilisation,
-        slot_wait_probability=found.slot_wait_probability,
-        stable=found.stable,
-    )
-
-
-def decode_pool(
-    engine: Engine,
-    profile: Profile,
-    rate: RequestsPerSecond | Number,
-    transfer: Seconds | Number = 0.0,
-    *,
-    arrival_variation: Number = 1.0,
-) -> Pool:
-    """Return the times per output token of replicas that only decode.
+class DecodeLaws:
+    """The law of the time per output token of replicas that only decode.
 
     The time runs from the first token to the last over the tokens in between, so that
     the transfer and the wait for a step and a slot are in it.
 
     Parameters
     ----------
-    engine, profile, rate, arrival_variation
-        As for `latencies`.
-    transfer
-        Seconds per prompt token that its cache takes to arrive.
+    server, ladder
+        The engines under a load, and their costs at rising batch sizes.
+    rate, arrival_variation
+        Requests per second, and the squared variation of their gaps; shaped [..., 1].
+    per_token, latency
+        Seconds that a cache takes to arrive: per prompt token, and once; [..., 1].
+    """
+
+    server: Server
+    ladder: Ladder
+    rate: Floats
+    arrival_variation: Floats
+    per_token: Floats
+    latency: Floats
+
+    @classmethod
+    def of(
+        cls,
+        engine: Engine,
+        profile: Profile,
+        rate: Number,
+        arrival_variation: Number = 1.0,
+        *,
+        per_token: Seconds | Number = 0.0,
+        latency: Seconds | Number = 0.0,
+    ) -> Self:
+        """Return the laws of engines that broadcast against the rates."""
+        server = Server.of(engine, profile)
+        rates, variation = np.broadcast_arrays(column(rate), column(arrival_variation))
+        ladder = Ladder.of(server, reads=False)
+        travel = (column(per_token), column(latency))
+        return cls(server, ladder, rates, variation, *travel)
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The decoding requests; their mean is exact."""
+        return self._batch(np.ones_like(self.rate))
+
+    @cached_property
+    def crowd(self) -> Batch:
+        """The same, spread by bursts and by the chance of lengths."""
+        return self._batch(self._dispersion * np.ones_like(self.rate))
+
+    def _batch(self, dispersion: Floats) -> Batch:
+        none = np.zeros_like(self.rate)
+        return batch_distribution(
+            self.server, self.ladder, self.rate, dispersion, none, none
+        )
+
+    @property
+    def _dispersion(self) -> Floats:
+        """What bursts, and the chance of lengths where they fill the cache, add."""
+        server, load = self.server, self.server.load
+        slots = server.slot_cap()
+        reading = server.per_cached * load.cached * slots
+        share = reading / np.maximum(server.attention(slots), 1e-300)
+        share = np.where(slots < server.max_sequences, 1.0, share)
+        bursts = load.alike * (self.arrival_variation - 1.0) / 2.0
+        lengths = share * (load.cached_deviation / load.cached) ** 2
+        return np.asarray(np.maximum(1.0 + bursts, 0.05) + lengths)
+
+    @cached_property
+    def per_step(self) -> GammaMixture:
+        """The time from the first token to the last, over the steps in between."""
+        server, load, crowd = self.server, self.server.load, self.crowd
+        mean = self.batch.mean
+        plain = server.decode_step(np.maximum(mean, 1.0))
+        period = mean / (self.rate * server.steps)
+        kept = drift_kept(server, mean, slope(server, mean), period)
+        drift = kept * np.sqrt(self.batch.variance * self._dispersion)
+        travel = self.latency + self.per_token * load.moments[1]
+        wait = travel + plain / 2.0 + crowd.blocked * crowd.slot_wait
+        lengths = self.per_token**2 * (load.moments[2] - load.moments[1] ** 2)
+        blocked = 2.0 * crowd.blocked * crowd.slot_wait**2
+        steps = steps_of(server)
+        means = period + wait / steps
+        some = load.output_weights * (load.outputs > 0.0)
+        return GammaMixture(
+            means=means,
+            variances=drift**2 + (lengths + plain**2 / 12.0 + blocked) / steps**2,
+            least=np.maximum(np.minimum(period, 0.999 * means) - 4.0 * drift, 0.0),
+            weights=some / max(some.sum(), 1e-12),
+            most=np.full_like(period, np.inf),
+        )
+
+    @property
+    def stable(self) -> Flags:
+        """Whether a request fits, and requests do not outrun the slots."""
+        return np.asarray(self.crowd.stable & self.server.fits)
+
+    @property
+    def near_preemption(self) -> Flags:
+        """Whether the cache, and not the slots, may run full."""
+        most = self.crowd.mean + 3.0 * np.sqrt(self.crowd.variance)
+        bound = self.server.slot_cap() < self.server.max_sequences
+        return np.asarray(bound & (most > self.server.slot_cap(RARE_PREEMPTION)))
+
+
+def decode_saturation_rate(engine: Engine, profile: Profile) -> Floats:
+    """Return the requests per second at which a decode replica's queue never ends.
+
+    All slots decode, as far as the cache holds them with rare preemption.
+
+    Parameters
+    ----------
+    engine, profile
+        As for `saturation_rate`.
     """
     server = Server.of(engine, profile)
-    rates, variation = np.broadcast_arrays(column(rate), column(arrival_variation))
-    load, moved = server.load, column(transfer)
-    ladder = Ladder.of(server, reads=False)
-    none, one = np.zeros_like(rates), np.ones_like(rates)
-    spread = _dispersion(server, variation)
-    exact = batch_distribution(server, ladder, rates, one, none, none)
-    wide = batch_distribution(server, ladder, rates, spread * one, none, none)
-    plain = server.decode_step(np.maximum(exact.mean, 1.0))
-    period = exact.mean / (rates * server.steps)
-    steps = steps_of(server)
-    kept = drift_kept(server, exact.mean, slope(server, exact.mean), period)
-    drift = kept * np.sqrt(exact.variance * spread)
-    wait = moved * load.moments[1] + plain / 2.0 + wide.blocked * wide.slot_wait
-    lengths = moved**2 * (load.moments[2] - load.moments[1] ** 2)
-    blocked = 2.0 * wide.blocked * wide.slot_wait**2
-    means = period + wait / steps
-    some = load.output_weights * (load.outputs > 0.0)
-    law = GammaMixture(
-        means=means,
-        variances=drift**2 + (lengths + plain**2 / 12.0 + blocked) / steps**2,
-        least=np.maximum(np.minimum(period, 0.999 * means) - 4.0 * drift, 0.0),
-        weights=some / max(some.sum(), 1e-12),
-        most=np.full_like(period, np.inf),
-    )
-    return Pool(
-        times=_figures(law, wide.stable, server.tokens_per_step),
-        batch_mean=exact.mean[..., 0],
-        utilisation=(exact.mean / server.slot_cap())[..., 0],
-        slot_wait_probability=np.minimum(wide.blocked, 1.0)[..., 0],
-        stable=wide.stable[..., 0],
-    )
+    slots = server.slot_cap(RARE_PREEMPTION)
+    rate = slots / (server.steps * server.decode_step(slots))
+    return np.asarray(np.where(server.fits, rate, 0.0)[..., 0])
 
 
-def _dispersion(server: Server, variation: Floats) -> Floats:
-    """Return what bursts, and the chance of lengths where they fill it, add."""
-    load = server.load
-    slots = server.slot_cap()
-    reading = server.per_cached * load.cached * slots
-    share = reading / np.maximum(server.attention(slots), 1e-300)
-    share = np.where(slots < server.max_sequences, 1.0, share)
-    bursts = load.alike * (variation - 1.0) / 2.0
-    lengths = share * (load.cached_deviation / load.cached) ** 2
-    return np.asarray(np.maximum(1.0 + bursts, 0.05) + lengths)
+@dataclass(frozen=True)
+class PairLaws(RequestLaws):
+    """The laws of requests that one replica reads and another one answers.
 
+    Parameters
+    ----------
+    prefill
+        Of the former, at its rate; see `first_token_only`.
+    decode
+        Of the latter.
+    carried
+        Whether the links between them carry the caches.
+    """
 
-def _figures(law: GammaMixture, stable: Flags, tokens_per_step: Floats) -> Figures:
-    def shown(value: Floats) -> Floats:
-        return np.where(stable, value / tokens_per_step, np.inf)[..., 0]
+    prefill: Laws
+    decode: DecodeLaws
+    carried: Flags
 
-    levels = {name: shown(law.quantile(level)) for name, level in LEVELS.items()}
-    return Figures(mean=shown(law.mean), **levels)
+    @property
+    def answering(self) -> Server:
+        """The engines that decode."""
+        return self.decode.server
+
+    @property
+    def ttft(self) -> FirstToken:
+        """The time to first token: it is the prefill replica's."""
+        return self.prefill.ttft
+
+    @property
+    def per_step(self) -> GammaMixture:
+        """The time from the first token to the last, over the steps in between."""
+        return self.decode.per_step
+
+    @property
+    def stable(self) -> Flags:
+        """Whether no queue grows without end, not even that of the links."""
+        return np.asarray(self.prefill.stable & self.decode.stable & self.carried)

@@ -7,6 +7,7 @@ without (`step_mix`); how many requests decode follows from them, and they from 
 is an array over engines and rates.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Self
@@ -82,8 +83,72 @@ class Latencies:
     weak: dict[str, Flags]
 
 
+class RequestLaws(ABC):
+    """The laws of the latencies of requests, and the figures that follow from them."""
+
+    @property
+    @abstractmethod
+    def answering(self) -> Server:
+        """The engines that decode."""
+
+    @property
+    @abstractmethod
+    def ttft(self) -> FirstToken:
+        """The time to first token."""
+
+    @property
+    @abstractmethod
+    def per_step(self) -> GammaMixture:
+        """The mean step that a request sees while it decodes."""
+
+    @property
+    @abstractmethod
+    def stable(self) -> Flags:
+        """Whether no queue grows without end."""
+
+    @cached_property
+    def e2e(self) -> GammaMixture:
+        """The time from arrival to the last token."""
+        return end_to_end(self.answering, self.ttft, self.per_step)
+
+    def figure(self, metric: Metric, statistic: Statistic) -> Floats:
+        """Return one figure, shaped [..., 1]; infinite where the queue is unstable."""
+        law = self._law(metric)
+        mean = statistic == "mean"
+        value = law.mean if mean else law.quantile(LEVELS[statistic])
+        if metric == "tpot":
+            value = value / self.answering.tokens_per_step
+        return np.where(self.stable, value, np.inf)
+
+    def excess(self, metric: Metric, statistic: Statistic, limit: Floats) -> Floats:
+        """Return a number above 0 where a figure exceeds its limit, shaped [..., 1].
+
+        The log of mean over limit, or of the share of requests above the limit over
+        that allowed: it needs no quantile.
+        """
+        law = self._law(metric)
+        if metric == "tpot":
+            limit = limit * self.answering.tokens_per_step
+        if statistic == "mean":
+            over = np.log(np.maximum(law.mean, 1e-300) / limit)
+        else:
+            above = np.maximum(law.survival(limit), 1e-12)
+            over = np.log(above) - np.log1p(-LEVELS[statistic])
+        return np.where(self.stable, over, np.inf)
+
+    def _law(self, metric: Metric) -> FirstToken | GammaMixture:
+        if metric == "ttft":
+            return self.ttft
+        return self.per_step if metric == "tpot" else self.e2e
+
+    def summary(self, metric: Metric) -> Figures:
+        """Return all figures of a metric, without the last axis."""
+        levels = {name: self.figure(metric, name)[..., 0] for name in LEVELS}
+        return Figures(mean=self.figure(metric, "mean")[..., 0], **levels)
+
+
 @dataclass(frozen=True)
-class Laws:
+class Laws(RequestLaws):
     """The laws of the latencies of engines at rates, worked out as they are asked for.
 
     Parameters
@@ -115,6 +180,11 @@ class Laws:
         rates, variation = np.broadcast_arrays(column(rate), column(arrival_variation))
         return cls(server, Ladder.of(server, rungs), rates, variation)
 
+    @property
+    def answering(self) -> Server:
+        """The engines that decode."""
+        return self.server
+
     @cached_property
     def mix(self) -> StepMix:
         """The steps, and the batch."""
@@ -130,52 +200,12 @@ class Laws:
         """The mean step that a request sees while it decodes."""
         return token_times(self.server, self.mix, self.rate, self.arrival_variation)
 
-    @cached_property
-    def e2e(self) -> GammaMixture:
-        """The time from arrival to the last token."""
-        return end_to_end(self.server, self.ttft, self.per_step)
-
     @property
     def stable(self) -> Flags:
         """Whether a request fits, and requests outrun neither slots nor steps."""
         read = self.ttft.load < 1.0
         joined = self.rate * self.mix.extra < 1.0
         return np.asarray(self.mix.batch.stable & read & joined & self.server.fits)
-
-    def figure(self, metric: Metric, statistic: Statistic) -> Floats:
-        """Return one figure, shaped [..., 1]; infinite where the queue is unstable."""
-        law = self._law(metric)
-        mean = statistic == "mean"
-        value = law.mean if mean else law.quantile(LEVELS[statistic])
-        if metric == "tpot":
-            value = value / self.server.tokens_per_step
-        return np.where(self.stable, value, np.inf)
-
-    def excess(self, metric: Metric, statistic: Statistic, limit: Floats) -> Floats:
-        """Return a number above 0 where a figure exceeds its limit, shaped [..., 1].
-
-        The log of mean over limit, or of the share of requests above the limit over
-        that allowed: it needs no quantile.
-        """
-        law = self._law(metric)
-        if metric == "tpot":
-            limit = limit * self.server.tokens_per_step
-        if statistic == "mean":
-            over = np.log(np.maximum(law.mean, 1e-300) / limit)
-        else:
-            above = np.maximum(law.survival(limit), 1e-12)
-            over = np.log(above) - np.log1p(-LEVELS[statistic])
-        return np.where(self.stable, over, np.inf)
-
-    def _law(self, metric: Metric) -> FirstToken | GammaMixture:
-        if metric == "ttft":
-            return self.ttft
-        return self.per_step if metric == "tpot" else self.e2e
-
-    def summary(self, metric: Metric) -> Figures:
-        """Return all figures of a metric, without the last axis."""
-        levels = {name: self.figure(metric, name)[..., 0] for name in LEVELS}
-        return Figures(mean=self.figure(metric, "mean")[..., 0], **levels)
 
 
 def latencies(

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from model_ops.errors import ProblemError
 from sizing.cli.options import (
     OPTIMISATIONS,
     chosen_format,
@@ -12,6 +13,7 @@ from sizing.cli.options import (
     optimisations_given,
     output_options,
 )
+from sizing.cli.pools import pool_options, pools_given
 
 
 def _image(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
@@ -76,6 +78,7 @@ def _image(_: click.Context, __: click.Parameter, path: Path | None) -> Path | N
     type=click.Path(path_type=Path),
     help="Evaluate every row of this CSV file instead.",
 )
+@pool_options
 @optimisation_options
 @output_options("text", "json")
 def command(
@@ -108,16 +111,52 @@ def command(
                 )
         write(write_points(evaluate(read_points(points))), output)
         return
+    stated = {key: options.pop(key) for key in OPTIMISATIONS}
+    options["optimisations"] = optimisations_given(stated, {})
+    disaggregated = options.pop("serving") == "disaggregated"
+    pools = pools_given(options, disaggregated=disaggregated)
+    if disaggregated:
+        if plot is not None:
+            raise ProblemError("--plot has no effect with --serving disaggregated")
+        text = _pair(pools, format_, output, breakdown, options)
+    else:
+        text = _one(format_, output, breakdown, plot, options)
+    write(text, output)
+
+
+def _one(
+    format_: str | None,
+    output: Path | None,
+    breakdown: bool,
+    plot: Path | None,
+    options: dict[str, Any],
+) -> str:
+    """Return the report of replicas that are alike."""
     from sizing.report.estimate import FORMATS, as_long_text
     from sizing.single import predict
 
     formats = {**FORMATS, "text": as_long_text} if breakdown else FORMATS
     report = formats[chosen_format(format_, output, formats)]
-    stated = {key: options.pop(key) for key in OPTIMISATIONS}
-    tables = optimisations_given(stated, {})
-    prediction = predict(**options, optimisations=tables)
+    options.pop("kv_bandwidth")
+    prediction = predict(**options)
     if plot is not None:
         from sizing.report.roofline_plot import save
 
         save(prediction, plot)
-    write(report(prediction), output)
+    return report(prediction)
+
+
+def _pair(
+    pools: dict[str, dict[str, Any]],
+    format_: str | None,
+    output: Path | None,
+    breakdown: bool,
+    options: dict[str, Any],
+) -> str:
+    """Return the report of a prefill pool and a decode pool."""
+    from sizing.pair import predict_pair
+    from sizing.report.pair import FORMATS, as_long_text
+
+    formats = {**FORMATS, "text": as_long_text} if breakdown else FORMATS
+    report = formats[chosen_format(format_, output, formats)]
+    return report(predict_pair(pools, **options))

@@ -12,6 +12,7 @@ from model_ops.estimate import Estimate, Load, LoadMode, bounds, load_steps
 from model_ops.opcost import OpCost
 from model_ops.platform.energy import PowerRange
 from model_ops.platform.kernels import OpTime
+from model_ops.profiler.memory import MemoryFootprint
 from model_ops.profiler.ops import Gemm
 from model_ops.serving.queueing import Latencies
 from model_ops.serving.step import Replica, TimedOperator, timed_operators
@@ -197,7 +198,7 @@ def as_text(prediction: Prediction, *, operators: bool = False) -> str:
     for name, timed in steps(prediction).items() if operators else ():
         rows = breakdown(prediction.replica, timed)
         whole = SECOND.format(sum(row.seconds for row in rows))
-        section(console, f"One {name}: {whole} per NPU", _breakdown_table(rows))
+        section(console, f"One {name}: {whole} per NPU", breakdown_table(rows))
     return text_of(console)
 
 
@@ -228,14 +229,19 @@ def _figures(prediction: Prediction) -> RichTable:
 
 
 def _memory(estimate: Estimate) -> str:
-    memory = estimate.memory
     return (
         f"Batch {float(estimate.batch):.4g} decoding sequences per replica. Memory per "
-        f"NPU: {BYTE.format(float(memory.total))} of "
-        f"{BYTE.format(float(estimate.room.own))} usable (weights "
+        f"NPU: {memory_text(estimate.memory, float(estimate.room.own))}."
+    )
+
+
+def memory_text(memory: MemoryFootprint, usable: float) -> str:
+    """Return what an NPU's memory is used for, as a clause."""
+    return (
+        f"{BYTE.format(float(memory.total))} of {BYTE.format(usable)} usable (weights "
         f"{BYTE.format(float(memory.weights))}, KV cache "
         f"{BYTE.format(float(memory.kv_cache))}, activations "
-        f"{BYTE.format(float(memory.activations))})."
+        f"{BYTE.format(float(memory.activations))})"
     )
 
 
@@ -268,19 +274,21 @@ def _bounds_table(prediction: Prediction) -> RichTable:
     table = plain_table("step", ">time", *kinds, *watts)
     for name, timed in steps(prediction).items():
         overhead = float(replica.supply.step_overhead)
-        whole = _spent(timed, replica)
+        whole = spent(timed, replica)
         step = sum(whole.values())
         _add_part(table, name, whole, step, _watts(timed, overhead, power))
         drafted = [each for each in timed if _is_drafted(each)]
         if drafted:
-            part = _spent(drafted, replica)
+            part = spent(drafted, replica)
             part["launch"] -= overhead
             _add_part(table, "  its drafter", part, step, _watts(drafted, 0.0, power))
     return table
 
 
-def _spent(operators: list[TimedOperator], replica: Replica) -> dict[str, float]:
-    return {kind: float(s) for kind, s in bounds(operators, replica.supply.step_overhead).items()}
+def spent(operators: list[TimedOperator], replica: Replica) -> dict[str, float]:
+    """Return the seconds of a step by what binds them; see `bounds`."""
+    found = bounds(operators, replica.supply.step_overhead)
+    return {kind: float(seconds) for kind, seconds in found.items()}
 
 
 def _watts(
@@ -313,7 +321,8 @@ def _intensity(row: OperatorRow) -> str:
     return f"{row.intensity:,.0f}" if row.intensity >= 100 else f"{row.intensity:.3g}"
 
 
-def _breakdown_table(rows: Sequence[OperatorRow]) -> RichTable:
+def breakdown_table(rows: Sequence[OperatorRow]) -> RichTable:
+    """Return the operators of a step as a table."""
     known = any(row.joules is not None for row in rows)
     energy = [">energy"] if known else []
     table = plain_table(
@@ -344,6 +353,19 @@ def _breakdown_table(rows: Sequence[OperatorRow]) -> RichTable:
     return table
 
 
+def memory_as_dict(memory: MemoryFootprint, replica: Replica) -> dict[str, float]:
+    """Return the bytes of a replica's fullest NPU."""
+    return {
+        "weights": float(memory.weights),
+        "kv_cache": float(memory.kv_cache),
+        "activations": float(memory.activations),
+        "total": float(memory.total),
+        "second_memory": float(memory.outer),
+        "used": float(memory.total + replica.supply.runtime_reserve),
+        "usable": float(replica.room.own),
+    }
+
+
 def as_json(prediction: Prediction) -> str:
     """Return the prediction as one JSON object in SI units."""
     estimate, replica = prediction.estimate, prediction.replica
@@ -355,20 +377,12 @@ def as_json(prediction: Prediction) -> str:
     tokens = float(estimate.output_tokens_per_s)
     result["output_tokens_per_s"] = tokens * prediction.replicas
     result["batch"] = float(estimate.batch)
-    result["memory_bytes"] = {
-        "weights": float(estimate.memory.weights),
-        "kv_cache": float(estimate.memory.kv_cache),
-        "activations": float(estimate.memory.activations),
-        "total": float(estimate.memory.total),
-        "second_memory": float(estimate.memory.outer),
-        "used": float(estimate.memory.total + replica.supply.runtime_reserve),
-        "usable": float(estimate.room.own),
-    }
+    result["memory_bytes"] = memory_as_dict(estimate.memory, replica)
     used = _consumed(prediction)
     result["energy"] = used and {k: float(v) for k, v in asdict(used).items()}
     result["steps"] = {
         name: {
-            "bound_s": _spent(operators, replica),
+            "bound_s": spent(operators, replica),
             "operators": [asdict(row) for row in breakdown(replica, operators)],
         }
         for name, operators in steps(prediction).items()

@@ -14,7 +14,7 @@ from model_ops.serving.engine import Engine, Profile
 from model_ops.serving.highest_rate import Target, highest_rate
 from model_ops.serving.lengths import fixed, lognormal
 from model_ops.serving.load import Load, mixed
-from model_ops.serving.pools import decode_pool, prefill_pool
+from model_ops.serving.pools import DecodeLaws
 from model_ops.serving.prompt_queue import followers
 from model_ops.serving.quantile import gamma_cdf, normal_cdf, quantile
 from model_ops.serving.queueing import latencies, split_variation
@@ -162,9 +162,10 @@ def test_one_slot_blocks_as_long_as_it_is_busy():
 def test_decode_pool_does_not_feel_the_law_of_the_answers():
     free = replace(DENSE, curve=line(per_cached=0), cache_tokens=1e9)
     laws = [fixed(256), lognormal(256, 0.5, 1.0), lognormal(256, 1.5, 1.0)]
-    found = [decode_pool(free, Profile(fixed(64), law), 20.0) for law in laws]
+    found = [DecodeLaws.of(free, Profile(fixed(64), law), 20.0) for law in laws]
     means = [
-        pool.batch_mean / (law.mean - 1) for pool, law in zip(found, laws, strict=True)
+        float(pool.batch.mean[0]) / (law.mean - 1)
+        for pool, law in zip(found, laws, strict=True)
     ]
     np.testing.assert_allclose(means, means[0], rtol=0.01)
 
@@ -458,30 +459,6 @@ def test_prompts_of_other_groups_lengthen_the_steps(groups, rate, ttft, tpot, wi
     assert several.ttft.mean == pytest.approx(ttft, rel=within)
     assert several.tpot.mean > 1.1 * alone.tpot.mean
     assert not alone.weak["groups_collide"]
-
-
-# Pools.
-
-
-def test_a_prefill_pool_reads_and_a_decode_pool_writes():
-    profile = Profile(fixed(1000), fixed(101))
-    read = prefill_pool(DENSE, profile, 1e-9)
-    assert read.times.mean == pytest.approx(
-        1e-3 + 2.941e-5 * 1000 + 1.377e-9 * 1000**2 / 2, rel=1e-3
-    )
-    write = decode_pool(DENSE, profile, 1e-9, transfer=1e-6)
-    step = 1e-3 + 6.007e-3 + 5e-6 + 4.891e-8 * (1000 + 101 / 2)
-    # The cache arrives after 1 ms and, on average, in the middle of a step.
-    expected = step + (1e-6 * 1000 + step / 2) / 100
-    assert write.times.mean == pytest.approx(expected, rel=1e-4)
-
-
-def test_pools_saturate():
-    read = prefill_pool(DENSE, CHAT, np.array([10.0, 100.0]))
-    assert read.stable.tolist() == [True, False]
-    assert np.isinf(read.times.p99[1])
-    write = decode_pool(DENSE, CHAT, np.array([10.0, 1000.0]))
-    assert write.stable.tolist() == [True, False]
 
 
 # Simulated figures of two seeds of 120 000 requests each.

@@ -1,0 +1,203 @@
+"""A disaggregated deployment's prediction as text and JSON."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table as RichTable
+
+from model_ops.accuracy import latency_intervals, untested
+from model_ops.estimate import LoadMode, bounds
+from model_ops.serving.step import TimedOperator, timed_operators
+from model_ops.units import BYTE, BYTE_PER_SECOND, SECOND
+from sizing.pair import PairPrediction, PoolFacts
+from sizing.report.console import new_console, plain_table, section, text_of
+from sizing.report.estimate import (
+    PERCENTILES,
+    breakdown,
+    breakdown_table,
+    memory_as_dict,
+    memory_text,
+    spent,
+)
+
+_METRICS = ("ttft", "tpot", "e2e")
+
+
+def _latencies(prediction: PairPrediction) -> dict[str, dict[str, float]]:
+    """Return each latency's mean, interval and percentiles in seconds.
+
+    TTFT is uncertain as the prefill pool's kernels are, TPOT as the decode pool's.
+    """
+    estimate, pair = prediction.estimate, prediction.pair
+    first, further = (
+        latency_intervals(pool.replica, estimate, LoadMode.OPEN_LOOP)
+        for pool in (pair.prefill, pair.decode)
+    )
+    steps = float(estimate.shape.decode_steps)
+    around = {"ttft": first["ttft"], "tpot": further["tpot"]}
+    low, high = (first["ttft"][i] + steps * further["tpot"][i] for i in (0, 1))
+    around["e2e"] = (low, high)
+    found = {}
+    for metric in _METRICS if steps else ("ttft", "e2e"):
+        figures = getattr(prediction.latencies, metric)
+        low, high = around[metric]
+        found[metric] = {
+            "mean": float(figures.mean),
+            "low": float(low),
+            "high": float(high),
+            **{name: float(getattr(figures, name)) for name in PERCENTILES},
+        }
+    return found
+
+
+def as_text(prediction: PairPrediction, *, operators: bool = False) -> str:
+    """Return the prediction as readable text, on request operator by operator."""
+    console = new_console()
+    console.print(prediction.title)
+    title = "Predicted means; 9 of 10 measurements should lie from low to high"
+    section(console, title, _figures(prediction))
+    title = "What each part takes before its queue grows without end"
+    section(console, title, _parts(prediction))
+    console.print()
+    console.print(f"The {_binding(prediction)} binds. {_transfer_text(prediction)}")
+    for name, facts in prediction.pools.items():
+        usable = float(facts.pool.replica.room.own)
+        console.print(
+            f"Memory per NPU of the {name} pool: {memory_text(facts.memory, usable)}."
+        )
+    console.print(
+        f"A decode replica decodes {prediction.decoding:.4g} sequences on average. "
+        "TPOT holds what follows the first token, transfer and wait for a step too."
+    )
+    console.print(
+        "The intervals were measured on deployments that are not disaggregated."
+    )
+    for line in untested(prediction.pair.decode.replica.arch):
+        console.print(line)
+    title = "What a step's time goes to, per NPU"
+    section(console, title, _bounds_table(prediction))
+    for facts in prediction.pools.values() if operators else ():
+        rows = breakdown(facts.pool.replica, _timed(facts))
+        whole = SECOND.format(sum(row.seconds for row in rows))
+        one = f"{facts.step_name[0].upper()}{facts.step_name[1:]}: {whole} per NPU"
+        section(console, one, breakdown_table(rows))
+    return text_of(console)
+
+
+def as_long_text(prediction: PairPrediction) -> str:
+    """Return the prediction as readable text with every operator."""
+    return as_text(prediction, operators=True)
+
+
+def _figures(prediction: PairPrediction) -> RichTable:
+    columns = (f">{name}" for name in PERCENTILES)
+    table = plain_table("figure", ">predicted", ">low", ">high", *columns)
+    for metric, cells in _latencies(prediction).items():
+        table.add_row(metric.upper(), *(SECOND.format(cell) for cell in cells.values()))
+    tokens = float(prediction.estimate.output_tokens_per_s)
+    table.add_row("requests/s", f"{prediction.rate:,.4g}")
+    table.add_row("output tokens/s", f"{tokens:,.4g}")
+    return table
+
+
+def _parts(prediction: PairPrediction) -> RichTable:
+    table = plain_table("part", "what", ">at most", ">used")
+    what = {name: facts.name for name, facts in prediction.pools.items()}
+    what["transfer"] = prediction.pair.link.technology
+    for name, most in prediction.pair.rates.items():
+        share = prediction.rate / most
+        table.add_row(name, what[name], f"{most:,.4g} req/s", f"{share:.1%}")
+    return table
+
+
+def _bounds_table(prediction: PairPrediction) -> RichTable:
+    kinds = (f">{kind}" for kind in bounds([], prediction.pair.decode.replica))
+    table = plain_table("step", ">time", *kinds)
+    for facts in prediction.pools.values():
+        parts = spent(_timed(facts), facts.pool.replica)
+        whole = sum(parts.values())
+        shares = (f"{seconds / whole:.1%}" for seconds in parts.values())
+        table.add_row(facts.step_name, SECOND.format(whole), *shares)
+    return table
+
+
+def _binding(prediction: PairPrediction) -> str:
+    name = prediction.pair.binding
+    return "transfer" if name == "transfer" else f"{name} pool"
+
+
+def _transfer_text(prediction: PairPrediction) -> str:
+    pair = prediction.pair
+    transfer = pair.transfer(prediction.rate)
+    ends = (
+        f"sends {BYTE_PER_SECOND.format(transfer.sent)} of "
+        f"{BYTE_PER_SECOND.format(pair.link.send)}",
+        f"receives {BYTE_PER_SECOND.format(transfer.received)} of "
+        f"{BYTE_PER_SECOND.format(pair.link.receive)}",
+    )
+    seconds = transfer.seconds(pair.profile.prompt.mean)
+    return (
+        f"The KV cache of a prompt, {BYTE.format(pair.bytes_per_request)}, travels for "
+        f"{SECOND.format(seconds)}; on average a prefill NPU {ends[0]}, and a decode "
+        f"NPU {ends[1]}."
+    )
+
+
+def _timed(facts: PoolFacts) -> list[TimedOperator]:
+    return timed_operators(facts.pool.replica, facts.step)
+
+
+def as_json(prediction: PairPrediction) -> str:
+    """Return the prediction as one JSON object in SI units."""
+    pair, rate = prediction.pair, prediction.rate
+    transfer, rates = pair.transfer(rate), pair.rates
+    result: dict[str, Any] = {
+        f"{metric}_s": cells for metric, cells in _latencies(prediction).items()
+    }
+    result["requests_per_s"] = rate
+    result["output_tokens_per_s"] = float(prediction.estimate.output_tokens_per_s)
+    result["bound_by"] = pair.binding
+    for name, facts in prediction.pools.items():
+        result[name] = _pool(facts, rate)
+    result["decode"]["batch"] = prediction.decoding
+    result["transfer"] = {
+        "technology": pair.link.technology,
+        "most_req_per_s": rates["transfer"],
+        "utilisation": transfer.utilisation,
+        "bytes_per_request": pair.bytes_per_request,
+        "seconds": transfer.seconds(pair.profile.prompt.mean),
+        "sent_bytes_per_s_per_npu": transfer.sent,
+        "received_bytes_per_s_per_npu": transfer.received,
+        "send_bandwidth_bytes_per_s_per_npu": pair.link.send,
+        "receive_bandwidth_bytes_per_s_per_npu": pair.link.receive,
+        "latency_s": pair.link.latency,
+    }
+    return json.dumps(result, indent=2, allow_nan=False) + "\n"
+
+
+def _pool(facts: PoolFacts, rate: float) -> dict[str, Any]:
+    replica, timed = facts.pool.replica, _timed(facts)
+    (npu,) = replica.supply.npus
+    rows = breakdown(replica, timed)
+    return {
+        "npu": npu.name,
+        **replica.parallelism.degrees,
+        "replicas": facts.pool.replicas,
+        "npus": facts.pool.npus,
+        "most_req_per_s": facts.rate,
+        "utilisation": rate / facts.rate,
+        "memory_bytes": memory_as_dict(facts.memory, replica),
+        "step": {
+            "name": facts.step_name,
+            "bound_s": spent(timed, replica),
+            "operators": [asdict(row) for row in rows],
+        },
+    }
+
+
+FORMATS: Mapping[str, Callable[[PairPrediction], str]] = {
+    "text": as_text,
+    "json": as_json,
+}
