@@ -1,14 +1,15 @@
 """A plan: which deployments, how many replicas of each, bought how."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.units import RequestsPerSecond, UsdPerHour, Watts
+from model_ops.units import BytesPerSecond, RequestsPerSecond, UsdPerHour, Watts
 from problems.optimisations import Optimisations
 
 Positive = Annotated[int, Field(gt=0)]
+Mode = Literal["aggregated", "prefill", "decode"]
 
 
 class _Part(BaseModel):
@@ -23,11 +24,13 @@ class PlannedDeployment(_Part):
     traffic
         Class of requests that they serve.
     npu, mode, tp, pp, ep, dp, cp, batch, precision, chunk_tokens
-        What fixes a replica's behaviour; `batch` caps its decoding sequences.
+        What fixes a replica's behaviour; `batch` caps its decoding sequences, or the
+        prompts that a prefill replica reads.
     rate
-        Requests per second that a replica takes at most within the targets.
+        Requests per second that a replica takes at most within the targets; in a
+        disaggregated pair, when the pair takes all it can.
     mean_batch
-        Sequences that decode on average at that rate.
+        Sequences that decode on average at that rate; none on a prefill replica.
     replicas
         How many.
     npus
@@ -42,7 +45,7 @@ class PlannedDeployment(_Part):
 
     traffic: str
     npu: str
-    mode: Literal["aggregated"] = "aggregated"
+    mode: Mode = "aggregated"
     tp: Positive
     pp: Positive
     ep: Positive = 1
@@ -50,7 +53,7 @@ class PlannedDeployment(_Part):
     cp: Positive = 1
     batch: Positive
     rate: Annotated[RequestsPerSecond, Field(gt=0)]
-    mean_batch: Annotated[float, Field(gt=0)]
+    mean_batch: Annotated[float, Field(ge=0)]
     chunk_tokens: Positive
     precision: str
     replicas: Positive
@@ -58,6 +61,12 @@ class PlannedDeployment(_Part):
     nodes: Positive
     usd_per_hour: UsdPerHour
     offer: str
+
+    @model_validator(mode="after")
+    def _decodes_or_reads(self) -> Self:
+        if (self.mode == "prefill") is not (self.mean_batch == 0):
+            raise ValueError("mean_batch: above 0, but 0 for prefill replicas")
+        return self
 
     @property
     def parallelism(self) -> Parallelism:
@@ -102,12 +111,30 @@ class Purchase(_Part):
 
 
 class Plan(_Part):
-    """Deployments and the purchases that they stand on."""
+    """Deployments and the purchases that they stand on.
+
+    A class may have one disaggregated pair: a row of prefill replicas and a row of
+    decode replicas. Its KV caches travel at `kv_bandwidth` per NPU and direction; None:
+    at that of the tier of the fabric between them.
+    """
 
     model: str
     optimisations: Optimisations = Optimisations()
+    kv_bandwidth: Annotated[BytesPerSecond, Field(gt=0)] | None = None
     deployments: Annotated[tuple[PlannedDeployment, ...], Field(min_length=1)]
     purchases: Annotated[tuple[Purchase, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _pools_are_pairs(self) -> Self:
+        for traffic in dict.fromkeys(d.traffic for d in self.deployments):
+            modes = [d.mode for d in self.of_class(traffic)]
+            if modes.count("prefill") != modes.count("decode"):
+                raise ValueError(
+                    f"mode: {traffic} has prefill or decode replicas without the other"
+                )
+            if modes.count("prefill") > 1:
+                raise ValueError(f"mode: {traffic} has more than one prefill row")
+        return self
 
     @property
     def usd_per_hour(self) -> UsdPerHour:
@@ -128,3 +155,14 @@ class Plan(_Part):
     def of_class(self, traffic: str) -> tuple[PlannedDeployment, ...]:
         """Return the deployments that serve a class."""
         return tuple(d for d in self.deployments if d.traffic == traffic)
+
+    def aggregated(self, traffic: str) -> tuple[PlannedDeployment, ...]:
+        """Return the deployments of a class whose replicas read and answer."""
+        return tuple(d for d in self.of_class(traffic) if d.mode == "aggregated")
+
+    def pair(self, traffic: str) -> tuple[PlannedDeployment, PlannedDeployment] | None:
+        """Return a class's prefill replicas and decode replicas, if it has any."""
+        found = {d.mode: d for d in self.of_class(traffic)}
+        if "prefill" not in found:
+            return None
+        return found["prefill"], found["decode"]

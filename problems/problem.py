@@ -15,7 +15,7 @@ from pydantic import (
 
 from model_ops.dtypes import Precision
 from model_ops.errors import CatalogueError, DeploymentError, ProblemError, nearest
-from model_ops.units import UsdPerHour, Watts
+from model_ops.units import BytesPerSecond, UsdPerHour, Watts
 from problems import catalogue
 from problems.catalogue.schema import Confidence, Term
 from problems.fields import Name, Part, is_file, messages, read_text, twice
@@ -115,6 +115,9 @@ class SizingProblem(Part):
         Share of the capacity to keep free for bursts and failures.
     optimisations
         What the deployments use besides: speculation, adapters, offload.
+    kv_bandwidth
+        What KV transfers of disaggregated deployments reach per NPU and direction;
+        None: the tier of the fabric between the pools.
     """
 
     title: str = ""
@@ -129,6 +132,7 @@ class SizingProblem(Part):
     max_num_seqs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     headroom: Annotated[float, Field(ge=0, le=0.95)] = 0.0
     optimisations: Optimisations = Optimisations()
+    kv_bandwidth: Annotated[BytesPerSecond, Field(gt=0, le=1e15)] | None = None
 
     @model_validator(mode="after")
     def _classes_are_distinct(self) -> Self:

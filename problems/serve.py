@@ -1,131 +1,31 @@
-"""A planned deployment in the model's terms: its engine, and what it does under load.
+"""What planned deployments do at their share of the demand.
 
-The verifier and the reports read plans through this file alone; the solver's
-tables are never asked.
+The verifier and the reports read plans through this file and `problems.stations`; the
+solver's tables are never asked.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from model_ops.dtypes import Precision
 from model_ops.estimate import Estimate, Load, LoadMode
-from model_ops.opcost import Number
-from model_ops.platform.supply import Supply
-from model_ops.serving.deployed import engine_of
-from model_ops.serving.engine import Engine
-from model_ops.serving.queueing import Latencies, Laws, latencies, split_variation
+from model_ops.serving.queueing import (
+    Latencies,
+)
 from model_ops.serving.steady_state import batch_cap
-from model_ops.serving.step import Replica
 from model_ops.units import RequestsPerSecond
-from problems import catalogue
 from problems.plan import Plan, PlannedDeployment
 from problems.problem import SizingProblem
-from problems.traffic import LatencyTarget, TrafficClass
+from problems.stations import PairStation, Station, replica_of
+from problems.traffic import TrafficClass
 
 _HALVINGS = 50
 """Of the rate at which so many requests are in flight: to rounding."""
 
 
-def replica_of(plan: Plan, deployment: PlannedDeployment) -> Replica:
-    """Return the replica that a planned deployment describes."""
-    arch, precision = (
-        catalogue.load_model(plan.model),
-        Precision.of(deployment.precision),
-    )
-    return Replica(
-        arch=arch,
-        parallelism=deployment.parallelism,
-        precision=precision,
-        supply=Supply.of(catalogue.load_npu(deployment.npu)),
-        **plan.optimisations.features(arch, precision),
-    )
-
-
-def planned_engine(
-    plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass
-) -> Engine:
-    """Return the engine of each data-parallel group of a planned deployment."""
-    return engine_of(
-        replica_of(plan, deployment),
-        traffic.profile,
-        chunk_tokens=deployment.chunk_tokens,
-        max_sequences=deployment.batch,
-        beams=traffic.beams,
-    )
-
-
-def gap_variation(traffic: TrafficClass, replicas: Number, groups: Number) -> Number:
-    """Return the squared variation of the gaps between a group's requests.
-
-    See `split_variation`. Users of a closed loop ask again where one of them was
-    answered, however many replicas there are: nothing makes their requests even; nor
-    does a router that chooses at random, which soon undoes what was even before it.
-    """
-    if traffic.is_closed:
-        return np.ones(np.broadcast_shapes(np.shape(replicas), np.shape(groups)))
-    variation = traffic.arrival_variation
-    if traffic.router == "random":
-        variation = max(variation, 1.0)
-        return split_variation(replicas * groups, random=True, variation=variation)
-    return split_variation(replicas * groups, variation=variation)
-
-
-@dataclass(frozen=True)
-class Station:
-    """A planned deployment as a queue: one of its groups, and how requests reach it.
-
-    Parameters
-    ----------
-    engine, traffic
-        One data-parallel group, and the requests.
-    groups
-        Data-parallel groups of a replica.
-    variation
-        Squared variation of the gaps between a group's requests.
-    """
-
-    engine: Engine
-    traffic: TrafficClass
-    groups: int
-    variation: float
-
-    @classmethod
-    def of(
-        cls, plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass
-    ) -> "Station":
-        """Return the queue that a deployment's replicas make."""
-        engine = planned_engine(plan, deployment, traffic)
-        variation = gap_variation(traffic, deployment.replicas, deployment.dp)
-        return cls(engine, traffic, deployment.dp, float(variation))
-
-    def laws(self, rate: RequestsPerSecond) -> Laws:
-        """Return the laws of the latencies at a rate of each replica."""
-        profile, each = self.traffic.profile, rate / self.groups
-        return Laws.of(self.engine, profile, each, self.variation)
-
-    def latencies(self, rate: RequestsPerSecond) -> Latencies:
-        """Return the latencies at a rate of each replica."""
-        return latencies(
-            self.engine,
-            self.traffic.profile,
-            rate / self.groups,
-            arrival_variation=self.variation,
-        )
-
-    def excess(self, target: LatencyTarget, rate: RequestsPerSecond) -> float:
-        """Return a number above 0 where a target does not hold at a rate."""
-        limit = np.array([[target.at_most]])
-        found = self.laws(rate).excess(target.metric, target.statistic, limit)
-        return float(np.ravel(found)[0])
-
-    def mean_batch(self, rate: RequestsPerSecond) -> float:
-        """Return the requests of a replica that decode at a rate."""
-        return float(np.ravel(self.laws(rate).mix.batch.mean)[0]) * self.groups
-
-    def in_flight(self, rate: RequestsPerSecond) -> float:
-        """Return the requests in a replica at a rate, by Little's law."""
-        return rate * float(np.ravel(self.laws(rate).figure("e2e", "mean"))[0])
+def pair_rate(rows: tuple[PlannedDeployment, PlannedDeployment]) -> RequestsPerSecond:
+    """Return the requests per second that a planned pair takes: its slower pool's."""
+    return min(row.replicas * row.rate for row in rows)
 
 
 def capacity(plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass) -> float:
@@ -139,6 +39,15 @@ def capacity(plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass) -
     return Station.of(plan, deployment, traffic).in_flight(deployment.rate)
 
 
+def covered(plan: Plan, traffic: TrafficClass) -> float:
+    """Return what all of a class's deployments cover of its demand; see `capacity`."""
+    pair = plan.pair(traffic.name)
+    return (0.0 if pair is None else pair_rate(pair)) + sum(
+        deployment.replicas * capacity(plan, deployment, traffic)
+        for deployment in plan.aggregated(traffic.name)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """A deployment at its share of the demand.
@@ -146,15 +55,17 @@ class Served:
     Parameters
     ----------
     deployment
-        The replicas.
+        The replicas; of a disaggregated pair those that read.
     load
-        What one of them gets.
+        What one of them gets, or all of a pair.
     estimate
         What it then does, in the mean.
     latencies
         The same with percentiles.
     utilisation
         The load as a share of what it could take.
+    decode
+        The replicas that answer, of a disaggregated pair.
     """
 
     deployment: PlannedDeployment
@@ -162,6 +73,18 @@ class Served:
     estimate: Estimate
     latencies: Latencies
     utilisation: float
+    decode: PlannedDeployment | None = None
+
+    def station(self, plan: Plan, traffic: TrafficClass) -> Station | PairStation:
+        """Return the queue that the deployment makes."""
+        if self.decode is None:
+            return Station.of(plan, self.deployment, traffic)
+        return PairStation.of(plan, (self.deployment, self.decode), traffic)
+
+    @property
+    def stations(self) -> int:
+        """Such queues behind one router: the replicas, or one pair."""
+        return self.deployment.replicas if self.decode is None else 1
 
 
 def served(problem: SizingProblem, plan: Plan, traffic: TrafficClass) -> list[Served]:
@@ -169,14 +92,40 @@ def served(problem: SizingProblem, plan: Plan, traffic: TrafficClass) -> list[Se
 
     The router splits the demand in proportion to capacity.
     """
-    deployments = plan.of_class(traffic.name)
+    deployments, pair = plan.aggregated(traffic.name), plan.pair(traffic.name)
     each = [capacity(plan, deployment, traffic) for deployment in deployments]
-    total = sum(d.replicas * c for d, c in zip(deployments, each, strict=True))
-    demand = traffic.demand(headroom=0.0)
-    return [
-        _served(plan, deployment, traffic, demand * most / total, most)
+    load = traffic.demand(headroom=0.0) / covered(plan, traffic)
+    found = [
+        _served(plan, deployment, traffic, load * most, most)
         for deployment, most in zip(deployments, each, strict=True)
     ]
+    if pair is not None:
+        found.append(_served_by_pair(plan, pair, traffic, load))
+    return found
+
+
+def _served_by_pair(
+    plan: Plan,
+    rows: tuple[PlannedDeployment, PlannedDeployment],
+    traffic: TrafficClass,
+    utilisation: float,
+) -> Served:
+    station, rate = PairStation.of(plan, rows, traffic), utilisation * pair_rate(rows)
+    figures, (prefill, decode) = station.latencies(rate), rows
+    replica, batch = replica_of(plan, decode), station.mean_batch(rate)
+    result = Estimate(
+        shape=traffic.shape,
+        ttft=float(figures.ttft.mean),
+        tpot=float(figures.tpot.mean),
+        rate=rate,
+        batch=batch,
+        memory=replica.footprint(
+            traffic.shape, batch_cap(batch, decode.dp), decode.chunk_tokens
+        ),
+        room=replica.room,
+    )
+    load = Load(traffic.shape, LoadMode.OPEN_LOOP, rate=rate)
+    return Served(prefill, load, result, figures, utilisation, decode)
 
 
 def _served(

@@ -10,11 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model_ops.dtypes import Precision
 from problems import catalogue
 from problems.offers import Offer, offers
 from problems.plan import Plan, PlannedDeployment, Purchase
 from problems.problem import SizingProblem
-from problems.serve import Station, capacity, planned_engine
+from problems.serve import covered, pair_rate
+from problems.stations import (
+    PairStation,
+    QueueStation,
+    Station,
+    planned_engine,
+    profile_of,
+)
 from problems.traffic import TrafficClass
 
 _ROUNDING = 1e-9
@@ -36,21 +44,28 @@ def violations(problem: SizingProblem, plan: Plan) -> list[Violation]:
     """Return each requirement of the problem that the plan breaks."""
     available = {offer.key: offer for offer in offers(problem)}
     return [
+        *_foreign(problem, plan),
         *_unknown(problem, plan, available),
         *(v for d in plan.deployments for v in _deployment(problem, plan, d)),
+        *(v for t in problem.traffic for v in _pair(plan, t)),
         *(v for t in problem.traffic for v in _demand(plan, t, problem.headroom)),
         *(v for p in plan.purchases for v in _purchase(plan, p, available)),
         *_limits(problem, plan, available),
     ]
 
 
+def _foreign(problem: SizingProblem, plan: Plan) -> Iterator[Violation]:
+    if plan.model != problem.model:
+        yield Violation("model", f"plan is for {plan.model}, not {problem.model}")
+    if plan.kv_bandwidth != problem.kv_bandwidth:
+        yield Violation("kv_bandwidth", "the plan's is not the problem's")
+    if plan.optimisations != problem.optimisations:
+        yield Violation("optimisations", "the plan uses others than the problem's")
+
+
 def _unknown(
     problem: SizingProblem, plan: Plan, available: dict[str, Offer]
 ) -> Iterator[Violation]:
-    if plan.model != problem.model:
-        yield Violation("model", f"plan is for {plan.model}, not {problem.model}")
-    if plan.optimisations != problem.optimisations:
-        yield Violation("optimisations", "the plan uses others than the problem's")
     bought = {purchase.offer for purchase in plan.purchases}
     classes = {traffic.name for traffic in problem.traffic}
     formats = {precision.name for precision in problem.formats()}
@@ -94,7 +109,36 @@ def _deployment(
     for traffic in problem.traffic:
         if traffic.name == deployment.traffic:
             full = list(_memory(plan, deployment, traffic))
-            yield from full or _latencies(plan, deployment, traffic)
+            yield from full
+            if deployment.mode == "aggregated" and not full:
+                station = Station.of(plan, deployment, traffic)
+                place, rate = _place(deployment), deployment.rate
+                yield from _latencies(place, station, rate, deployment.mean_batch)
+
+
+def _pair(plan: Plan, traffic: TrafficClass) -> Iterator[Violation]:
+    """Compare a disaggregated pair with what its pools and their links take."""
+    rows = plan.pair(traffic.name)
+    if rows is None:
+        return
+    prefill, decode = rows
+    place = f"{_place(prefill)} and {_place(decode)}"
+    if traffic.is_closed or traffic.beams > 1:
+        said = "users who wait for answers, and beams, are not disaggregated"
+        yield Violation("mode", f"{place}: {said}")
+        return
+    formats = {str(Precision.of(row.precision).kv_cache) for row in rows}
+    if len(formats) > 1:
+        said = f"caches in {' and '.join(sorted(formats))} do not fit each other"
+        yield Violation("precision", f"{place}: {said}")
+    reads, answers = (row.replicas * row.rate for row in rows)
+    if abs(reads - answers) > _ROUNDING * answers:
+        said = f"{reads:.6g} req/s are read, {answers:.6g} answered"
+        yield Violation("rate", f"{place}: {said}")
+    if any(list(_memory(plan, row, traffic)) for row in rows):
+        return
+    station = PairStation.of(plan, rows, traffic)
+    yield from _latencies(place, station, pair_rate(rows), decode.mean_batch)
 
 
 def _place(deployment: PlannedDeployment) -> str:
@@ -105,30 +149,28 @@ def _memory(
     plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass
 ) -> Iterator[Violation]:
     kept = float(planned_engine(plan, deployment, traffic).cache_tokens)
-    longest = traffic.profile.longest
+    longest = profile_of(deployment, traffic).longest
     if kept < longest:
         said = f"{kept:,.0f} tokens of cache for requests of {longest:,.0f}"
         yield Violation("memory", f"{_place(deployment)}: {said}")
 
 
 def _latencies(
-    plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass
+    place: str, station: QueueStation, rate: float, mean_batch: float
 ) -> Iterator[Violation]:
-    name, station = _place(deployment), Station.of(plan, deployment, traffic)
-    laws = station.laws(deployment.rate)
-    if not np.all(laws.stable):
-        yield Violation("rate", f"{name}: requests arrive faster than they finish")
+    """Compare what a queue's requests see at its rate with the class's targets."""
+    if not np.all(station.laws(rate).stable):
+        yield Violation("rate", f"{place}: requests arrive faster than they finish")
         return
-    batch = station.mean_batch(deployment.rate)
-    if abs(deployment.mean_batch - batch) > _BATCH_CLOSE * batch:
-        said = f"{deployment.mean_batch:.4g} stated, {batch:.4g} decode"
-        yield Violation("mean_batch", f"{name}: {said}")
-    for target in traffic.sized_targets:
-        if station.excess(target, deployment.rate) > _CLOSE:
+    batch = station.mean_batch(rate)
+    if abs(mean_batch - batch) > _BATCH_CLOSE * batch:
+        said = f"{mean_batch:.4g} stated, {batch:.4g} decode"
+        yield Violation("mean_batch", f"{place}: {said}")
+    for target in station.traffic.sized_targets:
+        if station.excess(target, rate) > _CLOSE:
             yield Violation(
-                f"{traffic.name} {target.label}",
-                f"{name}: {target.at_most:.6g} s is exceeded at "
-                f"{deployment.rate:.6g} req/s",
+                f"{station.traffic.name} {target.label}",
+                f"{place}: {target.at_most:.6g} s is exceeded at {rate:.6g} req/s",
             )
 
 
@@ -143,13 +185,9 @@ _BATCH_CLOSE = 0.02
 
 
 def _demand(plan: Plan, traffic: TrafficClass, headroom: float) -> Iterator[Violation]:
-    covered = sum(
-        deployment.replicas * capacity(plan, deployment, traffic)
-        for deployment in plan.of_class(traffic.name)
-    )
-    demand = traffic.demand(headroom)
-    if covered < demand * (1 - _ROUNDING):
-        yield Violation(f"{traffic.name} demand", f"{covered:.6g} of {demand:.6g}")
+    found, demand = covered(plan, traffic), traffic.demand(headroom)
+    if found < demand * (1 - _ROUNDING):
+        yield Violation(f"{traffic.name} demand", f"{found:.6g} of {demand:.6g}")
 
 
 def _purchase(

@@ -17,7 +17,8 @@ from problems import catalogue
 from problems.accuracy import untested
 from problems.plan import Plan
 from problems.problem import TrafficClass
-from problems.serve import Served, Station, replica_of
+from problems.serve import Served
+from problems.stations import Station, replica_of
 from sizing.api import Answer
 from sizing.intervals import mean_ranges, weak_places
 

@@ -7,7 +7,8 @@ from model_ops.opcost import Number
 from model_ops.serving.queueing import Metric
 from problems.accuracy import latency_intervals
 from problems.plan import Plan
-from problems.serve import Served, replica_of
+from problems.serve import Served
+from problems.stations import replica_of
 
 WIDER: Mapping[str, Mapping[str, float]] = {
     "near_saturation": {"ttft": 1.7, "tpot": 1.2},

@@ -12,17 +12,21 @@ from problems import catalogue
 from problems.fields import messages, read_text
 from problems.plan import Plan
 from problems.problem import SizingProblem, problem_of, read_toml
+from problems.stated import stated_plan
 
 
-def read_problem(path: Path) -> SizingProblem:
-    """Return the checked problem of a TOML file.
+def read_stated(path: Path) -> tuple[SizingProblem, Plan | None]:
+    """Return the problem of a TOML file, and the plan that it states if it does.
 
     Raises
     ------
     GenzSizeError
-        If it cannot be read, or states no problem.
+        If it cannot be read, or states no problem or what cannot be deployed.
     """
-    return problem_of(read_toml(path), source="file")
+    content = read_toml(path)
+    tables = content.pop("plan", None)
+    problem = problem_of(content, source="file")
+    return problem, None if tables is None else stated_plan(problem, tables)
 
 
 def read_plan(path: Path) -> tuple[SizingProblem, Plan]:
@@ -47,6 +51,7 @@ def read_plan(path: Path) -> tuple[SizingProblem, Plan]:
             {
                 "model": problem.model,
                 "optimisations": problem.optimisations,
+                "kv_bandwidth": problem.kv_bandwidth,
                 "deployments": content["plan"],
                 "purchases": content.get("purchases", ()),
             }
@@ -73,6 +78,10 @@ def _check(problem: SizingProblem, plan: Plan) -> None:
     for traffic in problem.traffic:
         if not plan.of_class(traffic.name):
             raise ProblemError(f"plan: no deployment serves {traffic.name}")
+        if traffic.is_closed and plan.pair(traffic.name):
+            raise ProblemError(
+                f"plan: {traffic.name} has a concurrency, which is not disaggregated"
+            )
     for number, deployment in enumerate(plan.deployments):
         try:
             npu = catalogue.load_npu(deployment.npu)

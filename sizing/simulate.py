@@ -279,7 +279,7 @@ def _limits(target: LatencyTarget | Goodput) -> Mapping[str, Seconds]:
 
 def _replicas(place: Place, trace: Trace) -> dict[str, float]:
     counters, requests = trace.counters, trace.arrival.size
-    kept = float(place.station.engine.cache_tokens) * place.queues
+    kept = place.station.cache_tokens * place.queues
     return {
         "running": counters.running / place.queues,
         "cache_used": counters.cached_tokens / kept,

@@ -15,11 +15,18 @@ import numpy.typing as npt
 
 from model_ops.errors import ProblemError
 from model_ops.serving.lengths import Floats
-from model_ops.serving.simulation import Router, arrivals, simulate
+from model_ops.serving.pair import Pair
+from model_ops.serving.simulation import (
+    Router,
+    arrivals,
+    simulate,
+    simulate_disaggregated,
+)
 from model_ops.serving.trace import Tokens, Trace
 from problems.plan import Plan
 from problems.problem import SizingProblem
-from problems.serve import Served, Station, served
+from problems.serve import Served, served
+from problems.stations import PairStation, Station
 from problems.traffic import TrafficClass
 
 MOST_QUEUES = 256
@@ -42,26 +49,27 @@ class Place:
     traffic, served, station
         The class, the deployment at its share of the demand, and one of its queues.
     queues
-        Data-parallel groups of its replicas that are simulated.
+        Data-parallel groups of its replicas that are simulated; of a disaggregated
+        pair the alike parts that it could be split into.
     load
         Of each of them: requests per second, or users in a closed loop.
     """
 
     traffic: TrafficClass
     served: Served
-    station: Station
+    station: Station | PairStation
     queues: int
     load: float
 
     @property
     def all_queues(self) -> int:
-        """Data-parallel groups of all its replicas."""
-        return self.served.deployment.replicas * self.station.groups
+        """Data-parallel groups of all its replicas, or parts of a pair."""
+        return self.served.stations * self.station.groups
 
     @property
     def in_flight(self) -> float:
         """Requests in a queue on average, as predicted, and no more than may run."""
-        most = float(self.station.engine.max_sequences)
+        most = self.station.places
         if self.traffic.is_closed:
             return self.load
         rate = self.load * self.station.groups
@@ -74,7 +82,7 @@ def places_of(
     """Return a class's deployments, with as many queues as so many requests fill."""
     all_of_them = []
     for each in served(problem, plan, traffic):
-        station = Station.of(plan, each.deployment, traffic)
+        station = each.station(plan, traffic)
         stated = each.load.concurrency if traffic.is_closed else each.load.rate
         load = float(stated) / station.groups
         place = Place(traffic, each, station, 0, load)
@@ -162,22 +170,55 @@ def served_by(
 
     One that gains g tokens per step decodes in (output - 1) / g steps, rounded up.
     """
-    engine, gained = place.station.engine, float(place.station.engine.tokens_per_step)
+    station = place.station
+    gained = station.tokens_per_step
     steps = np.ceil((asked.output - 1) / gained - 1e-9)
     cached = np.rint(place.traffic.profile.cached_share * asked.prompt)
+    load = (asked.arrival, asked.prompt, 1 + steps)
+    reused = np.minimum(cached, asked.prompt - 1)
+    seed = int(rng.integers(2**31))
+    if isinstance(station, PairStation):
+        trace = _served_by_pair(place, station.pair, load, reused, router, seed)
+        return replace(trace, output=asked.output)
     users = place.queues * place.load if place.traffic.is_closed else 0.0
     trace = simulate(
-        replace(engine, tokens_per_step=1.0),
-        asked.arrival,
-        asked.prompt,
-        1 + steps,
-        reused=np.minimum(cached, asked.prompt - 1),
+        replace(station.engine, tokens_per_step=1.0),
+        *load,
+        reused=reused,
         replicas=place.queues,
         router=router,
         users=max(1, round(users)) if users else 0,
-        seed=int(rng.integers(2**31)),
+        seed=seed,
     )
     return replace(trace, output=asked.output)
+
+
+def _served_by_pair(
+    place: Place,
+    pair: Pair,
+    load: tuple[Floats, Tokens, Floats],
+    reused: Floats,
+    router: Router,
+    seed: int,
+) -> Trace:
+    """Return what the simulated parts of a pair do, at the transfers of its load."""
+    prefill, decode = (
+        replace(pool.engine, tokens_per_step=1.0)
+        for pool in (pair.prefill, pair.decode)
+    )
+    transfer = pair.transfer(place.load * place.all_queues)
+    return simulate_disaggregated(
+        prefill,
+        decode,
+        *load,
+        reused=reused,
+        prefill_replicas=place.queues * pair.prefill.queues // place.all_queues,
+        decode_replicas=place.queues * pair.decode.queues // place.all_queues,
+        transfer_per_token=transfer.per_token,
+        transfer_latency=transfer.latency,
+        router=router,
+        seed=seed,
+    )
 
 
 def settled(place: Place, trace: Trace) -> Trace:

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 from problems.plan import Plan, PlannedDeployment
 from problems.requirements import requirements
-from problems.serve import Station, served
+from problems.serve import served
+from problems.stations import Station
 from solver.floors import load_text
 from solver.instance import Instance
 from solver.model import SolveOptions

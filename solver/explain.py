@@ -10,7 +10,8 @@ from model_ops.units import USD_PER_HOUR
 from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.requirements import Requirement, requirements
-from problems.serve import Station, served
+from problems.serve import served
+from problems.stations import Station
 from problems.traffic import LatencyTarget
 from solver.floors import MEMORY, Floor, hardly_loaded, latency_floor, memory_floor
 from solver.model import OutOfTimeError, SolveOptions

@@ -12,7 +12,7 @@ from model_ops.serving.step import Replica, timed_operators
 from model_ops.units import BYTE, SECOND
 from problems import catalogue
 from problems.requirements import Requirement
-from problems.serve import Station
+from problems.stations import Station
 from problems.traffic import LatencyTarget
 from solver.solve import Workspace
 from solver.table import Floats, Table

@@ -1,13 +1,13 @@
 """From the solver's counts to a plan."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from problems.offers import Offer
 from problems.plan import Plan, PlannedDeployment, Purchase
 from problems.problem import SizingProblem
-from problems.serve import Station
+from problems.purchasing import purchase_of, share_of
+from problems.stations import Station
 from solver.candidates import Candidate
 from solver.instance import Instance
 from solver.model import Choice
@@ -28,13 +28,14 @@ def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
     for number in sorted({candidate.offer for candidate, _ in chosen}):
         offer = instance.offers[number]
         standing = [(c, count) for c, count in chosen if c.offer == number]
-        purchase = _purchase(offer, standing)
+        purchase = purchase_of(offer, [(c.npus, count) for c, count in standing])
         purchases.append(purchase)
         deployments += _deployments(problem, offer, standing, purchase)
     order = {traffic.name: i for i, traffic in enumerate(problem.traffic)}
     deployments.sort(key=lambda d: (order[d.traffic], -d.npus))
     plan = Plan(
         optimisations=problem.optimisations,
+        kv_bandwidth=problem.kv_bandwidth,
         model=problem.model,
         deployments=tuple(deployments),
         purchases=tuple(purchases),
@@ -71,30 +72,6 @@ def _pooled(
     ]
 
 
-def _purchase(offer: Offer, standing: Sequence[tuple[Candidate, int]]) -> Purchase:
-    slots: Counter[int] = Counter()
-    for candidate, count in standing:
-        slots[candidate.slot] += count
-    hosts = offer.hosts_for(slots)
-    used = sum(c.npus * count for c, count in standing)
-    npus = offer.billed_npus(hosts, used)
-    power = offer.npu.power
-    return Purchase(
-        offer=offer.key,
-        npu=offer.npu.name,
-        provider=offer.provider,
-        instance=offer.price.instance,
-        term=offer.price.term,
-        region=offer.price.region,
-        source=offer.price.source,
-        as_of=offer.price.as_of,
-        hosts=hosts,
-        npus=npus,
-        usd_per_hour=offer.usd_per_hour(hosts, used),
-        power=None if power is None else power * npus,
-    )
-
-
 def _deployments(
     problem: SizingProblem,
     offer: Offer,
@@ -103,7 +80,7 @@ def _deployments(
 ) -> list[PlannedDeployment]:
     """Split a purchase's cost over its deployments by the room they take."""
     room = sum(c.slot * count for c, count in standing)
-    return [
+    rows = [
         PlannedDeployment(
             traffic=problem.traffic[candidate.traffic].name,
             npu=offer.npu.name,
@@ -115,9 +92,10 @@ def _deployments(
             precision=candidate.precision.name,
             replicas=count,
             npus=candidate.npus * count,
-            nodes=offer.hosts_for({candidate.slot: count}) * offer.nodes_per_host,
-            usd_per_hour=purchase.usd_per_hour * candidate.slot * count / room,
+            nodes=1,
+            usd_per_hour=0.0,
             offer=offer.key,
         )
         for candidate, count in standing
     ]
+    return [share_of(row, offer, purchase, room) for row in rows]

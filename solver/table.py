@@ -29,7 +29,7 @@ from problems import catalogue
 from problems.offers import Offer
 from problems.optimisations import Optimisations
 from problems.problem import SizingProblem
-from problems.serve import gap_variation
+from problems.stations import gap_variation
 from problems.traffic import LatencyTarget, TrafficClass
 from solver.settings import Setting, settings_of
 

@@ -85,6 +85,8 @@ class Pair:
         What the caches travel over.
     arrival_variation
         Squared variation of the gaps between requests.
+    random
+        Whether the routers choose at random; else they take turns.
     """
 
     prefill: Pool
@@ -92,6 +94,7 @@ class Pair:
     profile: Profile
     link: Link
     arrival_variation: float = 1.0
+    random: bool = False
 
     @cached_property
     def bytes_per_token(self) -> Bytes:
@@ -167,17 +170,22 @@ class Pair:
             self.prefill.engine,
             first_token_only(self.profile),
             rate / queues,
-            split_variation(queues, variation=self.arrival_variation),
+            self._variation(queues, self.arrival_variation),
         )
         decode = DecodeLaws.of(
             self.decode.engine,
             self.profile,
             rate / self.decode.queues,
-            split_variation(self.decode.queues),
+            self._variation(self.decode.queues, 1.0),
             per_token=transfer.per_token,
             latency=transfer.latency,
         )
         return PairLaws(prefill, decode, np.asarray(transfer.utilisation < 1.0))
+
+    def _variation(self, queues: int, before: float) -> float:
+        """Return the squared variation of the gaps behind a router; `gap_variation`."""
+        variation = max(before, 1.0) if self.random else before
+        return float(split_variation(queues, random=self.random, variation=variation))
 
     def latencies(self, rate: RequestsPerSecond) -> Latencies:
         """Return the latencies at a rate of the pair; the batch is a decode group's."""

@@ -61,7 +61,8 @@ def command(
     """Simulate every request of a plan, and say which targets hold.
 
     The plan is what `genz-size size --format json -o PLAN.json` has written; a problem
-    is sized first. Continuous batching is followed step by step, as vLLM schedules.
+    is sized first, unless it states a plan itself ([[plan]] tables). Continuous
+    batching is followed step by step, as vLLM schedules.
 
     Exit code 3: a target fails for sure, or there is no plan to simulate.
     """
@@ -73,7 +74,7 @@ def command(
     from model_ops.serving.simulation import Router
     from sizing.api import size
     from sizing.files import write
-    from sizing.plan_file import read_plan, read_problem
+    from sizing.plan_file import read_plan, read_stated
     from sizing.report.answer import FORMATS as ANSWERS
     from sizing.report.simulation import FORMATS
     from sizing.simulate import Settings, simulated
@@ -83,11 +84,14 @@ def command(
     if file.suffix == ".json":
         problem, plan = read_plan(file)
     else:
-        answer = size(read_problem(file))
-        if not isinstance(answer.outcome, Optimal | Feasible):
-            write(ANSWERS[chosen](answer), output)
-            return INFEASIBLE if answer.status == "infeasible" else TIMED_OUT
-        problem, plan = answer.problem, answer.outcome.plan
+        problem, stated = read_stated(file)
+        if stated is None:
+            answer = size(problem)
+            if not isinstance(answer.outcome, Optimal | Feasible):
+                write(ANSWERS[chosen](answer), output)
+                return INFEASIBLE if answer.status == "infeasible" else TIMED_OUT
+            problem, stated = answer.problem, answer.outcome.plan
+        plan = stated
     router = options["router"] and Router(options["router"])
     settings = Settings(**options | {"router": router})
     with progress_bar() as progress:

@@ -11,6 +11,8 @@ from rich.table import Table as RichTable
 from model_ops.serving.confidence import Interval, Verdict
 from model_ops.units import SECOND
 from problems.plan import PlannedDeployment
+from problems.serve import Served
+from problems.stations import PairStation, Station
 from problems.traffic import LatencyTarget, Metric, Statistic
 from sizing.check import MOST_ROUNDS, Checked, Correction
 from sizing.report.console import new_console, plain_table, section, text_of
@@ -85,14 +87,21 @@ def _router(simulation: Simulation) -> str:
 
 def _title(each: SimulatedDeployment) -> str:
     served = each.place.served
+    each_of = "each" if served.decode is None else "together"
     unit = "requests in flight" if each.place.traffic.is_closed else "req/s"
     stated = (
         served.load.concurrency if each.place.traffic.is_closed else served.load.rate
     )
     return (
-        f"{each.place.traffic.name} on {_name(served.deployment)}: {float(stated):.3g} "
-        f"{unit} each, {served.utilisation:.0%} of what targets and memory allow"
+        f"{each.place.traffic.name} on {_names(served)}: {float(stated):.3g} "
+        f"{unit} {each_of}, {served.utilisation:.0%} of what targets and memory allow"
     )
+
+
+def _names(served: Served) -> str:
+    if served.decode is None:
+        return _name(served.deployment)
+    return f"{_name(served.deployment)} for prefill, {_name(served.decode)} for decode"
 
 
 def _name(deployment: PlannedDeployment) -> str:
@@ -163,8 +172,13 @@ def _seconds(value: float | None) -> str:
 def _replicas(each: SimulatedDeployment) -> str:
     simulated, of = each.place.queues, each.place.all_queues
     what = "all" if simulated == of else f"{simulated:,} of {of:,}"
+    one = "queue"
+    if isinstance(each.place.station, PairStation):
+        pair = each.place.station.pair
+        reads, answers = (pool.queues // of for pool in (pair.prefill, pair.decode))
+        one = f"part (prefill queues {reads}, decode queues {answers})"
     return (
-        f"Each queue ({what} simulated) runs {each.running.mean:.3g} requests on "
+        f"Each {one} ({what} simulated) runs {each.running.mean:.3g} requests on "
         f"average, its cache {each.cache_used.mean:.0%} full; of 1,000 requests "
         f"{1000 * each.preempted.mean:.3g} are preempted, "
         f"{1000 * each.rejected.mean:.3g} rejected."
@@ -178,12 +192,17 @@ def _notes(simulation: Simulation) -> list[str]:
         "fails where all of it lies on one side.",
     ]
     stations = [each.place.station for each in simulation.deployments]
-    if any(station.groups > 1 for station in stations):
+    if any(isinstance(station, PairStation) for station in stations):
+        notes.append(
+            "A KV cache travels as long as one does on average at this load; TPOT has "
+            "the transfer in it."
+        )
+    if any(s.groups > 1 for s in stations if isinstance(s, Station)):
         notes.append(
             "The data-parallel groups of a replica are queues that step independently; "
             "in truth they wait for each other."
         )
-    if any(float(station.engine.tokens_per_step) != 1.0 for station in stations):
+    if any(station.tokens_per_step != 1.0 for station in stations):
         notes.append("Every step of a request gains as many tokens as the average one.")
     if any(each.place.traffic.is_replayed for each in simulation.deployments):
         notes.append(
@@ -234,12 +253,13 @@ def _class(found: SimulatedClass) -> dict[str, Any]:
 
 
 def _deployment(each: SimulatedDeployment) -> dict[str, Any]:
-    place, deployment = each.place, each.place.served.deployment
+    place, served = each.place, each.place.served
+    what = _replicas_of(served.deployment)
+    if served.decode is not None:
+        pools = {"prefill": what, "decode": _replicas_of(served.decode)}
+        what = {"mode": "disaggregated", **pools}
     return {
-        "npu": deployment.npu,
-        **deployment.parallelism.degrees,
-        "precision": deployment.precision,
-        "replicas": deployment.replicas,
+        **what,
         "queues": place.all_queues,
         "queues_simulated": place.queues,
         "req_per_s_per_replica": _finite(place.served.load.rate),
@@ -251,6 +271,15 @@ def _deployment(each: SimulatedDeployment) -> dict[str, Any]:
         "cache_used": _interval(each.cache_used),
         "preemptions_per_request": _interval(each.preempted),
         "rejected_share": _interval(each.rejected),
+    }
+
+
+def _replicas_of(deployment: PlannedDeployment) -> dict[str, Any]:
+    return {
+        "npu": deployment.npu,
+        **deployment.parallelism.degrees,
+        "precision": deployment.precision,
+        "replicas": deployment.replicas,
     }
 
 

@@ -127,13 +127,14 @@ def _proof(answer: Answer) -> str:
 def _deployments(plan: Plan) -> RichTable:
     used = {name for d in plan.deployments for name in d.parallelism.degrees}
     degrees = [name for name in ("tp", "pp", "ep", "dp", "cp") if name in used]
+    pools = ["mode"] if any(d.mode != "aggregated" for d in plan.deployments) else []
     table = plain_table(
-        "traffic", ">replicas", "NPU", *(f">{name}" for name in degrees),
+        "traffic", *pools, ">replicas", "NPU", *(f">{name}" for name in degrees),
         ">max seqs", ">chunk", "precision", ">NPUs", ">nodes", ">USD/h",
     )  # fmt: skip
     for d in plan.deployments:
         table.add_row(
-            d.traffic, f"{d.replicas:,}", d.npu,
+            d.traffic, *(getattr(d, name) for name in pools), f"{d.replicas:,}", d.npu,
             *(str(getattr(d, name)) for name in (*degrees, "batch", "chunk_tokens")),
             d.precision, f"{d.npus:,}", f"{d.nodes:,}", f"{d.usd_per_hour:,.2f}",
         )  # fmt: skip

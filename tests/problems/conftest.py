@@ -6,6 +6,7 @@ import pytest
 
 from problems.plan import Plan
 from problems.problem import SizingProblem, problem_of
+from problems.stated import stated_plan
 
 # NPU, provider, instance, term and region, of which a given price has none.
 H100 = "h100-sxm|given|8 NPUs|on_demand|"
@@ -143,4 +144,42 @@ def good_plan() -> Plan:
                 },
             ],
         }
+    )
+
+
+PAIR_PROBLEM: dict[str, Any] = {
+    "model": "llama-3.1-8b",
+    "traffic": [
+        {
+            "name": "chat",
+            "input_tokens": 1000,
+            "output_tokens": 200,
+            "rate": "20 req/s",
+            "targets": [
+                {"metric": "ttft", "statistic": "p95", "at_most": "200 ms"},
+                {"metric": "tpot", "at_most": "12 ms"},
+                {"metric": "e2e", "at_most": "3 s"},
+            ],
+        }
+    ],
+    "hardware": {"npus": ["h100-sxm"]},
+    "prices": {"given": [{"npu": "h100-sxm", "usd_per_hour": "2 USD/h"}]},
+}
+
+
+@pytest.fixture(scope="session")
+def pair_problem() -> SizingProblem:
+    """One class, on NPUs that are paid one by one."""
+    return problem_of(PAIR_PROBLEM, "file")
+
+
+@pytest.fixture(scope="session")
+def pair_plan(pair_problem: SizingProblem) -> Plan:
+    """Two prefill and three decode replicas for it."""
+    return stated_plan(
+        pair_problem,
+        [
+            {"mode": "prefill", "npu": "h100", "replicas": 2, "chunk_tokens": 1024},
+            {"mode": "decode", "npu": "h100", "replicas": 3},
+        ],
     )

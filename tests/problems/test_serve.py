@@ -10,14 +10,8 @@ from model_ops.serving.deployed import engine_of
 from model_ops.serving.queueing import latencies
 from problems.plan import Plan
 from problems.problem import SizingProblem
-from problems.serve import (
-    Station,
-    capacity,
-    gap_variation,
-    planned_engine,
-    replica_of,
-    served,
-)
+from problems.serve import capacity, served
+from problems.stations import Station, gap_variation, planned_engine, replica_of
 from problems.traffic import TrafficClass
 
 

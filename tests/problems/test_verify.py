@@ -8,7 +8,7 @@ import pytest
 from problems.optimisations import LoraTable, Optimisations, SpeculationTable
 from problems.plan import Plan
 from problems.problem import Limits, SizingProblem
-from problems.serve import Station
+from problems.stations import Station
 from problems.traffic import LatencyTarget
 from problems.verify import Violation, violations
 

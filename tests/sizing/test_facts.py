@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from problems.problem import problem_of
-from problems.serve import Station
+from problems.stations import Station
 from sizing.api import Answer, size
 from sizing.facts import ClassFacts, class_facts
 from sizing.intervals import WHY, WIDER, mean_ranges, widening

@@ -9,7 +9,7 @@ import pytest
 from problems.plan import PlannedDeployment
 from problems.problem import SizingProblem
 from problems.requirements import requirements
-from problems.serve import Station
+from problems.stations import Station
 from problems.verify import violations
 from solver import solve
 from solver.alternatives import (

@@ -18,7 +18,8 @@ from problems.offers import offers
 from problems.optimisations import Optimisations
 from problems.plan import Plan
 from problems.problem import SizingProblem
-from problems.serve import Station, capacity
+from problems.serve import capacity
+from problems.stations import Station
 from problems.verify import violations
 from solver.model import SolveOptions
 from solver.settings import LARGEST_BATCH

@@ -1,0 +1,241 @@
+"""Plans that people state: how many replicas of what, and the rest follows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from model_ops.dtypes import Precision
+from model_ops.errors import GenzSizeError, ProblemError, nearest
+from model_ops.profiler.parallelism import Parallelism
+from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
+from problems import catalogue
+from problems.fields import Name, Part, messages
+from problems.offers import Offer, offers
+from problems.plan import Mode, Plan, PlannedDeployment, Positive
+from problems.problem import PrecisionName, SizingProblem
+from problems.purchasing import purchase_of, share_of
+from problems.stations import (
+    PairStation,
+    QueueStation,
+    Station,
+    planned_engine,
+    profile_of,
+)
+from problems.traffic import TrafficClass
+
+MAX_SEQUENCES = 1024
+"""Requests that a replica runs at once, unless stated (vLLM ``max_num_seqs``)."""
+
+_HALVINGS = 40
+"""Of the rate at which all targets hold: to rounding."""
+
+_MOST_LOAD, _LEAST_LOAD = 0.99, 1e-6
+"""Shares of the saturation between which a rate is looked for."""
+
+_UNKNOWN = 1.0
+"""Stands for a rate or a batch until all replicas are counted."""
+
+
+class StatedDeployment(Part):
+    """Replicas that are alike, as a ``[[plan]]`` table of a problem states them.
+
+    Parameters
+    ----------
+    traffic
+        The class that they serve; None: the only one.
+    mode
+        Whether they read and answer, only read, or only answer.
+    npu, tp, pp, ep, dp, cp, batch, precision, chunk_tokens
+        What fixes a replica's behaviour; None: the problem's.
+    replicas
+        How many.
+    """
+
+    traffic: Name | None = None
+    mode: Mode = "aggregated"
+    npu: Name
+    tp: Positive = 1
+    pp: Positive = 1
+    ep: Positive = 1
+    dp: Positive = 1
+    cp: Positive = 1
+    replicas: Positive = 1
+    batch: Positive | None = None
+    precision: PrecisionName | None = None
+    chunk_tokens: Annotated[int, Field(ge=16, le=1_000_000)] | None = None
+
+
+class _StatedPlan(Part):
+    plan: Annotated[tuple[StatedDeployment, ...], Field(min_length=1)]
+
+
+def stated_plan(problem: SizingProblem, tables: Sequence[Any]) -> Plan:
+    """Return the plan that a problem's ``[[plan]]`` tables state.
+
+    Each deployment stands on the cheapest offer that admits it; its rate is the highest
+    at which the class's targets hold, or where they never do that of saturation.
+
+    Raises
+    ------
+    GenzSizeError
+        If a table is wrong, names what does not exist, or what cannot be deployed.
+    """
+    try:
+        stated = _StatedPlan.model_validate({"plan": tables})
+    except ValidationError as error:
+        raise ProblemError(messages(error, _StatedPlan)) from None
+    for traffic in problem.traffic:
+        if all(_class_of(problem, row).name != traffic.name for row in stated.plan):
+            raise ProblemError(f"plan: no deployment serves {traffic.name}")
+    available = offers(problem)
+    rows, standing = [], {}
+    for number, row in enumerate(stated.plan):
+        try:
+            offer, planned = _placed(problem, row, available)
+        except GenzSizeError as error:
+            raise ProblemError(f"plan.{number}: {error}") from None
+        standing[offer.key] = offer
+        rows.append(planned)
+    plan = _bought(problem, rows, standing)
+    return _with_rates(problem, plan)
+
+
+def _class_of(problem: SizingProblem, row: StatedDeployment) -> TrafficClass:
+    """Return the class that a row serves."""
+    classes = {traffic.name: traffic for traffic in problem.traffic}
+    if row.traffic is None and len(classes) == 1:
+        return problem.traffic[0]
+    if row.traffic not in classes:
+        given = (
+            "required, as there are several classes"
+            if row.traffic is None
+            else (f"there is no class '{row.traffic}'{nearest(row.traffic, classes)}")
+        )
+        raise ProblemError(f"plan.traffic: {given}")
+    return classes[row.traffic]
+
+
+def _placed(
+    problem: SizingProblem, row: StatedDeployment, available: Sequence[Offer]
+) -> tuple[Offer, PlannedDeployment]:
+    """Return a row on the cheapest offer that admits it; its rate is not known yet."""
+    arch, npu = catalogue.load_model(problem.model), catalogue.load_npu(row.npu)
+    split = Parallelism(row.tp, row.pp, row.ep, row.dp, row.cp)
+    problem.optimisations.check(arch, split)
+    own = problem.formats()[0].name
+    precision = Precision.of(row.precision or own)
+    if not npu.computes(precision):
+        raise ProblemError(f"precision: {npu.name} computes no {precision.name}")
+    fitting = [o for o in available if o.npu.name == npu.name and o.admits(split)]
+    if not fitting:
+        raise ProblemError(
+            f"npu: no price of {npu.name} admits {split.text}; give one "
+            "(prices.given), or widen hardware.npus"
+        )
+    npus = int(split.npus)
+    planned = PlannedDeployment(
+        traffic=_class_of(problem, row).name,
+        npu=npu.name,
+        mode=row.mode,
+        **split.degrees,
+        batch=row.batch or problem.max_num_seqs or MAX_SEQUENCES,
+        rate=_UNKNOWN,
+        mean_batch=0.0 if row.mode == "prefill" else _UNKNOWN,
+        chunk_tokens=row.chunk_tokens or problem.chunk_tokens or DEFAULT_CHUNK_TOKENS,
+        precision=precision.name,
+        replicas=row.replicas,
+        npus=npus * row.replicas,
+        nodes=1,
+        usd_per_hour=0.0,
+        offer=fitting[0].key,
+    )
+    return fitting[0], planned
+
+
+def _bought(
+    problem: SizingProblem,
+    rows: Sequence[PlannedDeployment],
+    standing: Mapping[str, Offer],
+) -> Plan:
+    """Return the plan of some rows, with what they stand on."""
+    purchases, shared = [], {}
+    for key, offer in standing.items():
+        own = [row for row in rows if row.offer == key]
+        purchase = purchase_of(offer, [(r.npus_per_replica, r.replicas) for r in own])
+        room = sum(offer.slot(r.npus_per_replica) * r.replicas for r in own)
+        purchases.append(purchase)
+        shared[key] = (offer, purchase, room)
+    try:
+        return Plan(
+            model=problem.model,
+            optimisations=problem.optimisations,
+            kv_bandwidth=problem.kv_bandwidth,
+            deployments=tuple(share_of(row, *shared[row.offer]) for row in rows),
+            purchases=tuple(purchases),
+        )
+    except ValidationError as error:
+        raise ProblemError(f"plan: {messages(error, Plan)}") from None
+
+
+def _with_rates(problem: SizingProblem, plan: Plan) -> Plan:
+    """Return a plan with the rates that the targets of its classes allow."""
+    rows: list[PlannedDeployment] = []
+    for traffic in problem.traffic:
+        for row in plan.of_class(traffic.name):
+            _check_room(plan, row, traffic)
+        for row in plan.aggregated(traffic.name):
+            station = Station.of(plan, row, traffic)
+            rows.append(_loaded(row, station, _highest_rate(station)))
+        pair = plan.pair(traffic.name)
+        if pair is not None:
+            if traffic.is_closed or traffic.beams > 1:
+                raise ProblemError(
+                    f"plan: {traffic.name} has a concurrency or beams, which are not "
+                    "disaggregated"
+                )
+            both = PairStation.of(plan, pair, traffic)
+            rate = _highest_rate(both)
+            rows += [_loaded(row, both, rate / row.replicas) for row in pair]
+    return plan.model_copy(update={"deployments": tuple(rows)})
+
+
+def _check_room(plan: Plan, row: PlannedDeployment, traffic: TrafficClass) -> None:
+    """Raise `ProblemError` if a replica's cache does not hold a long request."""
+    kept = float(planned_engine(plan, row, traffic).cache_tokens)
+    longest = profile_of(row, traffic).longest
+    if kept < longest:
+        raise ProblemError(
+            f"plan: {row.npu} {row.parallelism.text} has room for {kept:,.0f} tokens "
+            f"of cache, and requests of {traffic.name} have up to {longest:,.0f}"
+        )
+
+
+def _loaded(
+    row: PlannedDeployment, station: QueueStation, rate: float
+) -> PlannedDeployment:
+    """Return a row with its rate and the batch that it leads to."""
+    whole = rate * row.replicas if row.mode == "decode" else rate
+    batch = 0.0 if row.mode == "prefill" else station.mean_batch(whole)
+    return row.model_copy(update={"rate": rate, "mean_batch": batch})
+
+
+def _highest_rate(station: QueueStation) -> float:
+    """Return the highest rate at which all targets hold; saturation if none does."""
+    most = _MOST_LOAD * station.saturation
+
+    def holds(rate: float) -> bool:
+        laws = station.laws(rate)
+        return bool(np.all(laws.stable)) and all(
+            station.excess(target, rate) <= 0.0
+            for target in station.traffic.sized_targets
+        )
+
+    low, high = 0.0, most
+    if holds(high):
+        return high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low if low > _LEAST_LOAD * most else most
