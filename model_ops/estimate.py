@@ -267,21 +267,22 @@ def _closed_loop(replica: Replica, load: Load) -> Estimate:
     if np.ndim(load.requests_per_user) == 0 and np.isinf(load.requests_per_user):
         return steady
     first = 1.0 / load.requests_per_user
-    start = _start_of_users(replica, load, most, steady)
+    start = start_of_users(replica, load, steady)
     return replace(steady, ttft=first * start + (1.0 - first) * steady.ttft)
 
 
-def _start_of_users(
-    replica: Replica, load: Load, slots: Number, steady: Estimate
+def start_of_users(
+    replica: Replica, load: Load, steady: Estimate, level: float = 0.5
 ) -> Seconds | Number:
-    """Return the mean TTFT of users who all ask at once.
+    """Return the TTFT that a share of users keeps who all ask at once.
 
-    Their prompts fill one step after another, while those read before decode: of n
-    prompts that k steps read, the mean one ends with step (k + 1) / 2. Users beyond the
-    slots wait for whole requests first.
+    Half of them keep the mean. Their prompts fill one step after another, while those
+    read before decode: of n prompts that k steps read, the mean one ends with step
+    (k + 1) / 2. Users beyond the slots wait for whole requests first.
     """
     shape, split = load.shape, replica.parallelism
     lanes = replica.schedule.lanes
+    slots = np.minimum(_most_decoding(replica, load), load.concurrency)
     users = np.maximum(np.minimum(load.concurrency, slots) / lanes, 1.0)
     room = np.maximum(load.chunk_tokens - users / 2.0, 1.0)
     carried = np.minimum(users * shape.new_tokens, room)
@@ -293,8 +294,8 @@ def _start_of_users(
     many = users * shape.new_tokens / room
     writing = decode(np.where(many > 1.0, users / 2.0, 0.0), shape.input_tokens)
     full = step_time(replica, Step((reading, writing)))
-    passed = np.maximum(many - 1.0, 0.0) / 2.0 * split.pp
-    beyond = np.maximum(load.concurrency / np.maximum(slots, 1.0) - 1.0, 0.0) / 2.0
+    passed = level * np.maximum(many - 1.0, 0.0) * split.pp
+    beyond = level * np.maximum(load.concurrency / np.maximum(slots, 1.0) - 1.0, 0.0)
     whole = shape.decode_steps * steady.tpot
     return full.latency + passed * full.bottleneck + beyond * whole
 

@@ -13,7 +13,8 @@ from model_ops.errors import CatalogueError, DeploymentError
 from problems import catalogue
 
 _VENDORS = frozenset(
-    ["nvidia", "amd", "intel", "google", "aws", "amazon", "apple", "huawei", "tenstorrent", "geforce", "instinct", "tesla", "radeon", "gpu", "cpu", "hgx", "dgx", "meta", "hf"]
+    "nvidia amd intel google aws amazon apple huawei tenstorrent geforce instinct "
+    "tesla radeon gpu cpu hgx dgx meta hf".split()
 )
 _SAYS_NOTHING = re.compile(
     r"""instruct|chat|it|hf|base|thinking|reasoning|preview|original|dynamic|static

@@ -350,10 +350,43 @@ def test_points_keep_rows_order_and_columns(genz: Genz, path: Path) -> None:
     for row in rows:
         assert row["error"] == ""
         assert row["bound_by"]
-        assert row["ttft_p99_ms"] == row["tpot_p99_ms"] == "", "predicts means alone"
+        for metric in ("ttft", "tpot"):
+            assert float(row[f"{metric}_p99_ms"]) >= float(row[f"{metric}_ms"])
         for metric in ("ttft_ms", "tpot_ms", "e2e_ms", "output_tok_s"):
             assert float(row[f"{metric}_low"]) < float(row[metric])
             assert float(row[metric]) < float(row[f"{metric}_high"])
+
+
+def test_points_of_closed_loops_have_percentiles_row_by_row(
+    genz: Genz, path: Path
+) -> None:
+    # Of one array or of another: a row's figures are its own.
+    lines = [
+        f"{PLACE},4,,\n",
+        f"{PLACE.replace('200', '500')},4,,\n",
+        f"{PLACE},300,,closed_loop\n",
+        f"{PLACE.replace('200', '1')},4,,\n",
+        f"{PLACE},4000,,\n",
+    ]
+    rows = evaluated(genz, path, HEADER + "".join(lines))
+    for line, row in zip(lines, rows, strict=True):
+        (alone,) = evaluated(genz, path, HEADER + line)
+        for metric in ("ttft_p99_ms", "tpot_p99_ms"):
+            assert float(alone[metric]) == pytest.approx(float(row[metric]), rel=1e-5)
+    few, _, many, one_token, crowd = rows
+    assert float(one_token["tpot_p99_ms"]) == 0
+    assert float(few["tpot_p99_ms"]) < float(many["tpot_p99_ms"])
+    # Of a crowd that starts at once the slowest are late already.
+    assert float(crowd["ttft_p99_ms"]) > float(many["ttft_p99_ms"])
+
+
+def test_points_that_start_together_have_no_percentiles(genz: Genz, path: Path) -> None:
+    rows = evaluated(
+        genz, path, HEADER + f"{PLACE},4,,static_batch\n" + f"{PLACE},,,offline\n"
+    )
+    for row in rows:
+        assert row["error"] == ""
+        assert row["ttft_p99_ms"] == row["tpot_p99_ms"] == "", "predicts means alone"
 
 
 def test_an_error_in_one_row_leaves_the_others(genz: Genz, path: Path) -> None:
