@@ -1,16 +1,16 @@
 """A disaggregated deployment's prediction as text and JSON."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table as RichTable
 
-from model_ops.accuracy import latency_intervals, untested
 from model_ops.estimate import LoadMode, bounds
 from model_ops.serving.step import TimedOperator, timed_operators
 from model_ops.units import BYTE, BYTE_PER_SECOND, SECOND
+from problems.accuracy import latency_intervals, untested
 from sizing.pair import PairPrediction, PoolFacts
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.estimate import (
@@ -74,7 +74,7 @@ def as_text(prediction: PairPrediction, *, operators: bool = False) -> str:
     console.print(
         "The intervals were measured on deployments that are not disaggregated."
     )
-    for line in untested(prediction.pair.decode.replica.arch):
+    for line in _unmeasured(prediction):
         console.print(line)
     title = "What a step's time goes to, per NPU"
     section(console, title, _bounds_table(prediction))
@@ -89,6 +89,15 @@ def as_text(prediction: PairPrediction, *, operators: bool = False) -> str:
 def as_long_text(prediction: PairPrediction) -> str:
     """Return the prediction as readable text with every operator."""
     return as_text(prediction, operators=True)
+
+
+def _unmeasured(prediction: PairPrediction) -> Iterable[str]:
+    """Return which kernels nobody measured on the pools' NPUs, each line once."""
+    lines: list[str] = []
+    for facts in prediction.pools.values():
+        replica = facts.pool.replica
+        lines += untested(replica.arch, replica.supply.npus[0])
+    return dict.fromkeys(lines)
 
 
 def _figures(prediction: PairPrediction) -> RichTable:
@@ -113,7 +122,7 @@ def _parts(prediction: PairPrediction) -> RichTable:
 
 
 def _bounds_table(prediction: PairPrediction) -> RichTable:
-    kinds = (f">{kind}" for kind in bounds([], prediction.pair.decode.replica))
+    kinds = (f">{kind}" for kind in bounds([], 0.0))
     table = plain_table("step", ">time", *kinds)
     for facts in prediction.pools.values():
         parts = spent(_timed(facts), facts.pool.replica)
