@@ -331,9 +331,9 @@ class Race:
 
         Requests per second, or by Little's law the requests in flight.
         """
-        if not self.traffic.is_closed:
-            return rates
         capacity, some = np.zeros_like(rates), np.nonzero(rates[0] > 0)[0]
+        if not self.traffic.is_closed or not len(some):
+            return rates
         each = rates[0, some] / self.table.groups[option[some]]
         laws = self.table.laws_at(option[some], each, setting[some])
         capacity[0, some] = rates[0, some] * laws.figure("e2e", "mean")[..., 0]

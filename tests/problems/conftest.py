@@ -52,7 +52,6 @@ def good_problem() -> SizingProblem:
                 },
             ],
             "chunk_tokens": 2048,
-            "max_num_seqs": 256,
             "hardware": {"npus": ["h100-sxm", "l40s"]},
             "prices": {
                 "given": [

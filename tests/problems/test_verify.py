@@ -146,7 +146,6 @@ CAUGHT_ALONE = {
     "power-understated": (bought(0, power=1000.0), "power"),
     "hosts-too-few": (deployed(0, replicas=5, npus=10, nodes=2), "hosts"),
     "chunk-too-large": (deployed(0, chunk_tokens=4096), "chunk_tokens"),
-    "batch-too-large": (deployed(0, batch=257), "max_num_seqs"),
     "hosts-too-many": (bought(1, hosts=2), "hosts"),
     "provider-misnamed": (bought(0, provider="nobody"), "provider"),
     "instance-misnamed": (bought(0, instance="none"), "instance"),
@@ -346,6 +345,14 @@ def test_chunks_no_longer_than_allowed_pass(
     for allowed in (4096, None):
         more = good_problem.model_copy(update={"chunk_tokens": allowed})
         assert "chunk_tokens" not in broken(more, longer)
+
+
+def test_a_batch_no_larger_than_stated_passes(
+    good_problem: SizingProblem, good_plan: Plan
+) -> None:
+    for stated, wrong in ((256, set()), (255, {"max_num_seqs"}), (None, set())):
+        problem = good_problem.model_copy(update={"max_num_seqs": stated})
+        assert broken(problem, good_plan) == wrong
 
 
 def test_violation_reads_as_a_sentence() -> None:

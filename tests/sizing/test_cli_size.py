@@ -360,7 +360,7 @@ def problem(tmp_path: Path) -> Path:
             ("--budget", "500 USD/h"),
             lambda a: a["requirements"].get("budget") == "500.00 USD/h",
         ),
-        (("--chunk-tokens", "512"), lambda a: a["plan"][0]["chunk_tokens"] == 512),
+        (("--chunk-tokens", "700"), lambda a: a["plan"][0]["chunk_tokens"] == 700),
         (
             ("--price", "l40s=0.10 USD/h"),
             lambda a: a["cost"]["usd_per_hour"] < 0.5,
