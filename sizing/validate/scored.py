@@ -8,7 +8,7 @@ from pathlib import Path
 from model_ops.errors import ProblemError
 from problems.measured import cells
 from problems.measured.tables import Row, Table, read_table
-from sizing.validate import served
+from sizing.validate import mlperf, served
 from sizing.validate.answers import Answer
 
 UNTRUSTED = "C"
@@ -85,6 +85,9 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "e2e": Kind(served.answers, served.labels, served.metric, "value"),
+    "mlperf_slo": Kind(
+        mlperf.answers, mlperf.labels, lambda _: "achieved_req_s", "achieved_req_s"
+    ),
 }
 """How each kind of table is scored."""
 
