@@ -115,9 +115,13 @@ def sustained_of(served: Served) -> Sustained:
     """
     result = mlperf_result(served.notes)
     if result is None:
-        raise ProblemError("notes: no MLPerf result is named, so that no limit is known")
+        raise ProblemError(
+            "notes: no MLPerf result is named, so that no limit is known"
+        )
     benchmark, scenario = result
-    names = [name for name, _ in _LIMITS if benchmark.replace("_", ".").startswith(name)]
+    names = [
+        name for name, _ in _LIMITS if benchmark.replace("_", ".").startswith(name)
+    ]
     if not names or (key := (max(names, key=len), scenario)) not in _LIMITS:
         raise ProblemError(f"notes: no limits are known of {benchmark} {scenario}")
     return Sustained(

@@ -12,9 +12,8 @@ from model_ops.dtypes import Dtype
 from model_ops.errors import CatalogueError, DeploymentError
 from problems import catalogue
 
-_VENDORS = frozenset(
-    "nvidia amd intel google aws amazon apple huawei tenstorrent geforce instinct "
-    "tesla radeon gpu cpu hgx dgx meta hf".split()
+_VENDORS = re.compile(
+    "nvidia|amd|intel|google|aws|amazon|huawei|geforce|instinct|tesla|radeon|gpu|hgx"
 )
 _SAYS_NOTHING = re.compile(
     r"""instruct|chat|it|hf|base|thinking|reasoning|preview|original|dynamic|static
@@ -104,7 +103,7 @@ def _name(kind: str, given: str) -> str:
     except CatalogueError as error:
         unknown = error
     words = [word for word in _WORDS.split(given.lower().split("/")[-1]) if word]
-    while words and words[0] in _VENDORS:
+    while words and _VENDORS.fullmatch(words[0]):
         words = words[1:]
     known = _squeezed(kind)
     while words:

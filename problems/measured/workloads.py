@@ -1,7 +1,7 @@
 """Lengths of public data sets, for results that name the set and not its tokens.
 
-Means are published where a source says so. Spreads are assumed: of prompts, instructions
-with and without a text to work on; of answers, what chat models write.
+Means are published where a source says so. Spreads are assumed: of prompts, that of
+instructions with and without a text to work on; of answers, what chat models write.
 """
 
 import re

@@ -3,6 +3,11 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
+from model_ops.accuracy import interval
+from model_ops.estimate import LoadMode
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -45,3 +50,19 @@ def figure(predicted: float, low: float = math.nan, high: float = math.nan) -> A
     if not 0 < predicted < math.inf:
         return refused(f"the model gives {predicted:g}")
     return Answer(predicted, low, high)
+
+
+def with_interval(metric: str, value: float, mode: LoadMode) -> Answer:
+    """Return a prediction with what nine measurements of ten lie between.
+
+    Parameters
+    ----------
+    metric, mode
+        As for `model_ops.accuracy.interval`; an ``e2e`` takes that of its first token,
+        the wider one, where it has none of its own.
+    """
+    try:
+        ends = interval(metric, value, mode)
+    except KeyError:
+        ends = interval("ttft", value, mode)
+    return figure(value, *(float(np.max(end)) for end in ends))

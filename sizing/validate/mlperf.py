@@ -10,7 +10,6 @@ from functools import cache
 
 import numpy as np
 
-from model_ops.accuracy import interval
 from model_ops.errors import GenzSizeError, ProblemError
 from model_ops.estimate import LoadMode
 from model_ops.platform.supply import Supply
@@ -26,7 +25,7 @@ from problems import catalogue
 from problems.measured.mlperf import Sustained, sustained, sustained_of
 from problems.measured.served import Layout, Served
 from problems.measured.tables import Row
-from sizing.validate.answers import Answer, figure, refused
+from sizing.validate.answers import Answer, refused, with_interval
 from sizing.validate.layouts import degrees, legal, stored
 
 _CHUNKS = (1024, 8192)
@@ -76,7 +75,7 @@ def _highest(row: Row) -> Answer:
         found = tuned(sustained(row)).total
     except GenzSizeError as error:
         return refused(error)
-    return figure(found, *interval("rate", found, LoadMode.OPEN_LOOP))
+    return with_interval("rate", found, LoadMode.OPEN_LOOP)
 
 
 def answer(row: Served) -> Answer:
@@ -89,13 +88,17 @@ def answer(row: Served) -> Answer:
     tokens = {"req_s": 1.0, "output_tok_s": result.requests.output_tokens}
     if row.metric in tokens:
         rate = found.total * tokens[row.metric]
-        return figure(rate, *interval("rate", rate, LoadMode.OPEN_LOOP))
+        return with_interval("rate", rate, LoadMode.OPEN_LOOP)
     if row.metric not in ("ttft", "tpot", "e2e"):
         return refused(f"metric: {row.metric} of arriving requests is not predicted")
-    figures = getattr(found.latencies_at(row.rate or found.total), row.metric)
+    figures = getattr(_latencies(result, row.rate or found.total), row.metric)
     value = 1e3 * float(np.ravel(getattr(figures, row.statistic, figures.mean))[0])
-    metric = "ttft" if row.metric == "e2e" else row.metric
-    return figure(value, *interval(metric, value, LoadMode.OPEN_LOOP))
+    return with_interval(row.metric, value, LoadMode.OPEN_LOOP)
+
+
+@cache
+def _latencies(result: Sustained, rate: float) -> Latencies:
+    return tuned(result).latencies_at(rate)
 
 
 @cache

@@ -117,7 +117,9 @@ def _scores(kind: str, rows: Sequence[Scored]) -> Scores:
         metrics=_by_metric(trusted),
         by={name: _by_value(trusted, name) for name in dimensions},
         reasons=dict(
-            Counter(row.answer.reason for row in rows if row.answer.reason).most_common()
+            Counter(
+                row.answer.reason for row in rows if row.answer.reason
+            ).most_common()
         ),
     )
 

@@ -1,0 +1,147 @@
+"""Results of loads that come to rest, as points of a table: alike ones go as arrays."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from model_ops.accuracy import interval, latency_intervals
+from model_ops.estimate import Load, LoadMode, estimate
+from model_ops.profiler.work import RequestShape
+from problems.measured.served import Arrival, Served
+from sizing.points import evaluate
+from sizing.validate import finite
+from sizing.validate.answers import Answer, figure, refused
+from sizing.validate.deployed import Deployed
+
+_MODES = {
+    Arrival.STATIC_BATCH: "static_batch",
+    Arrival.CLOSED_LOOP: "closed_loop",
+    Arrival.OFFLINE: "offline",
+    Arrival.OPEN_LOOP: "open_loop",
+}
+"""Loads whose steady state answers; the others have a file of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A row as a point of a points table, and how long its requests are."""
+
+    row: Served
+    point: Mapping[str, str]
+    input_tokens: float
+    output_tokens: float
+
+    def in_mode(self, mode: str) -> "Question":
+        """Return the question of another kind of load."""
+        return replace(self, point={**self.point, "mode": mode})
+
+
+def answers(questions: Mapping[int, Question]) -> dict[int, Answer]:
+    """Return the answers of steady states, and of what stands in where there is none.
+
+    A static batch that does not fit is served in turn, as many at once as fit; arrivals
+    that outrun the deployment are simulated until the last is served. What ran although
+    it does not fit by prediction ran alone.
+    """
+    found: dict[int, Answer] = {}
+    in_turn: dict[int, Question] = {}
+    for number, (question, cells) in _evaluated(questions).items():
+        refusal = cells.get("error", "")
+        if refusal.startswith("request_rate: "):
+            found[number] = finite.answer(question.row)
+        elif (
+            refusal.startswith("memory: ") and question.point["mode"] == "static_batch"
+        ):
+            in_turn[number] = question.in_mode("closed_loop")
+        else:
+            found[number] = _figure(question, cells)
+    for number, (question, cells) in _evaluated(in_turn).items():
+        unfit = cells.get("error", "").startswith("memory: ")
+        found[number] = _figure(question, _alone(question) if unfit else cells)
+    return found
+
+
+def _evaluated(
+    questions: Mapping[int, Question],
+) -> dict[int, tuple[Question, Mapping[str, str]]]:
+    """Return each question with its point's predictions, computed once per point."""
+    keys = {number: tuple(q.point.items()) for number, q in questions.items()}
+    distinct = list(dict.fromkeys(keys.values()))
+    known = dict(zip(distinct, evaluate([dict(key) for key in distinct]), strict=True))
+    return {n: (question, known[keys[n]]) for n, question in questions.items()}
+
+
+def question_of(row: Served) -> Question:
+    """Return the point that a row describes.
+
+    Raises
+    ------
+    GenzSizeError
+        If the catalogue lacks something, or the model cannot be split so.
+    """
+    deployed = Deployed.of(row)
+    layout, lengths = deployed.layout, deployed.requests
+    degrees = {"tp": layout.tp, "pp": layout.pp, "ep": layout.ep, "dp": layout.dp}
+    point = {
+        "model": row.model,
+        "npu": row.npu,
+        "num_npus": str(layout.npus),
+        **{name: "" if n is None else str(n) for name, n in degrees.items()},
+        "weight_dtype": row.weights or "",
+        "kv_dtype": row.kv_cache or "",
+        "framework": row.framework,
+        "input_tokens": repr(lengths.input_tokens),
+        "output_tokens": repr(lengths.output_tokens),
+        "concurrency": repr(row.concurrency) if row.concurrency else "",
+        "request_rate": repr(row.rate) if row.rate else "",
+        "mode": _MODES[row.arrival],
+    }
+    if row.arrival is Arrival.STATIC_BATCH and not row.concurrency:
+        point["concurrency"] = "1"
+    return Question(row, point, lengths.input_tokens, lengths.output_tokens)
+
+
+def _figure(question: Question, cells: Mapping[str, str]) -> Answer:
+    """Return the row's figure out of a point's predictions."""
+    if cells.get("error"):
+        return refused(cells["error"])
+    row, prompt, answer = question.row, question.input_tokens, question.output_tokens
+    per_token = {
+        "output_tok_s": 1.0,
+        "total_tok_s": (prompt + answer) / answer,
+        "input_tok_s": prompt / answer,
+        "req_s": 1.0 / answer,
+    }
+    if row.metric in per_token:
+        return _of(cells, "output_tok_s", "").times(per_token[row.metric])
+    mean = _of(cells, row.metric, "_ms")
+    own = cells.get(f"{row.metric}_{row.statistic}_ms", "")
+    if not own or not mean.given:
+        return mean
+    return mean.times(float(own) / mean.predicted)
+
+
+def _of(cells: Mapping[str, str], name: str, unit: str) -> Answer:
+    return figure(
+        *(float(cells[f"{name}{unit}{end}"]) for end in ("", "_low", "_high"))
+    )
+
+
+def _alone(question: Question) -> dict[str, str]:
+    """Return the predictions of one request at a time, memory left out of account."""
+    deployed = Deployed.of(question.row)
+    layout = deployed.layout
+    replica = deployed.replica(layout.tp or 1, pp=layout.pp or 1)
+    shape = RequestShape(question.input_tokens, question.output_tokens)
+    found = estimate(replica, Load(shape, LoadMode.STATIC_BATCH, 1.0))
+    ranges = latency_intervals(replica, found, LoadMode.STATIC_BATCH)
+    cells: dict[str, str] = {}
+    for name, sides in ranges.items():
+        each = zip(("", "_low", "_high"), (getattr(found, name), *sides), strict=True)
+        cells |= {f"{name}_ms{end}": repr(1e3 * float(np.max(v))) for end, v in each}
+    tokens = float(np.max(found.output_tokens_per_s)) * (layout.dp or 1)
+    ends = interval("rate", tokens, LoadMode.STATIC_BATCH)
+    for end, value in zip(("", "_low", "_high"), (tokens, *ends), strict=True):
+        cells[f"output_tok_s{end}"] = repr(float(value))
+    return cells
