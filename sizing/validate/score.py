@@ -25,7 +25,8 @@ class Score:
         Medians of the absolute and of the signed error and the absolute one's 90th
         percentile within a group, each averaged over the groups; None without any.
     coverage
-        Share of the measurements within the predicted interval, averaged alike.
+        Share of the measurements within the predicted interval, averaged alike; of
+        answers that are yes or no, the share that is right; None without intervals.
     """
 
     n: int
@@ -84,6 +85,7 @@ def score(rows: Iterable[Scored]) -> Score:
         return Score(len(asked), 0, 0)
     errors = [np.array([row.error for row in group]) for group in groups.values()]
     covered = [np.mean([row.covered for row in group]) for group in groups.values()]
+    covered = [share for share in covered if not np.isnan(share)]
     return Score(
         n=len(asked),
         answered=answered,
@@ -91,7 +93,7 @@ def score(rows: Iterable[Scored]) -> Score:
         median_abs_ln_error=_mean(np.median(np.abs(each)) for each in errors),
         bias=_mean(np.median(each) for each in errors),
         p90=_mean(np.quantile(np.abs(each), 0.9) for each in errors),
-        coverage=_mean(covered),
+        coverage=_mean(covered) if covered else None,
     )
 
 
@@ -103,7 +105,7 @@ def scores(compared: Sequence[Comparison]) -> list[Scores]:
     """Return the scores of each kind of table that was compared."""
     kinds: dict[str, list[Scored]] = defaultdict(list)
     for comparison in compared:
-        kinds[comparison.table.kind].extend(comparison.rows)
+        kinds[comparison.table.kind] += (*comparison.rows, *comparison.more)
     return [_scores(kind, rows) for kind, rows in kinds.items()]
 
 
