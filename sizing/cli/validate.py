@@ -31,12 +31,17 @@ def command(data: tuple[Path, ...], output: Path | None, format_: str) -> None:
     Tables are told apart by their columns. Errors are ln(predicted / measured), medians
     within a group of measurements, averaged over the groups.
     """
+    from problems.measured.shipped import shipped
     from sizing.files import write
     from sizing.report.validation import FORMATS, as_rows
     from sizing.validate.score import scores
     from sizing.validate.scored import compare
 
-    compared = compare(data)
+    compared = []
+    for path in data or shipped():
+        compared.append(compare(path))
+        rows = len(compared[-1].rows)
+        click.echo(f"{path.name}: {rows:,} rows compared", err=True)
     if output is not None:
         write(as_rows(compared), output)
     write(FORMATS[format_](scores(compared)), None)

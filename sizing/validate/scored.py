@@ -1,7 +1,7 @@
 """Measured rows beside their answers, whatever kind of table they come from."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -150,19 +150,15 @@ class Comparison:
     more: tuple[Scored, ...] = ()
 
 
-def compare(paths: Iterable[Path]) -> list[Comparison]:
-    """Return measured tables beside what is predicted for their rows.
+def compare(path: Path) -> Comparison:
+    """Return a measured table beside what is predicted for its rows.
 
     Raises
     ------
     ProblemError
-        If a file cannot be read, or is no table of measurements.
+        If the file cannot be read, or is no table of measurements.
     """
-    tables = [read_table(path) for path in paths]
-    return [_compared(table) for table in tables]
-
-
-def _compared(table: Table) -> Comparison:
+    table = read_table(path)
     kind = KINDS[table.kind]
     found = [
         tuple(
