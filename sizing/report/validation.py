@@ -91,14 +91,38 @@ def _title(scores: Scores) -> str:
 
 _Lines = Iterator[Sequence[str]]
 
+_MOST_COLUMNS = 5
+
 
 def _tables(scores: Scores) -> Iterator[tuple[str, Sequence[str], _Lines]]:
     """Yield title, columns and lines of every table."""
     yield "by metric", ("metric", *_HEADER), _by_metric(scores.metrics)
     for dimension, values in scores.by.items():
-        if len(values) > 1:
-            columns = (dimension, "metric", *_HEADER)
-            yield f"by {dimension}", columns, _by_value(values)
+        families = sorted({name for metrics in values.values() for name in metrics})
+        if len(values) < 2:
+            continue
+        if len(families) > _MOST_COLUMNS:
+            long = (dimension, "metric", *_HEADER)
+            yield f"by {dimension}", long, _by_value(values)
+        else:
+            wide = (dimension, "n", "answered", *families)
+            title = f"by {dimension}: median |ln| (bias)"
+            yield title, wide, _across(values, families)
+
+
+def _across(values: Mapping[str, Metrics], families: Sequence[str]) -> _Lines:
+    """Yield a line per value, with a column per family of metrics."""
+    for value, metrics in values.items():
+        asked = sum(score.n for score in metrics.values())
+        answered = sum(score.answered for score in metrics.values())
+        errors = (_error(metrics.get(family)) for family in families)
+        yield value or "not stated", f"{asked:,}", f"{answered / asked:.0%}", *errors
+
+
+def _error(score: Score | None) -> str:
+    if score is None or score.median_abs_ln_error is None:
+        return ""
+    return f"{score.median_abs_ln_error:.2f} ({score.bias:+.2f})"
 
 
 def _by_metric(metrics: Metrics) -> _Lines:

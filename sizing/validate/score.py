@@ -4,8 +4,9 @@ A group is one source, model, device and tensor parallel degree, or what a table
 so. The error of a row is ln(predicted / measured).
 """
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +61,7 @@ class Scores:
     metrics
         Scores by metric.
     by
-        Scores by dimension, by value of it, by metric.
+        Scores by dimension, by value of it, by family of metrics; tails left out.
     reasons
         How often a row has no prediction, by the reason.
     """
@@ -127,14 +128,35 @@ def _scores(kind: str, rows: Sequence[Scored]) -> Scores:
 
 
 def _by_metric(rows: Iterable[Scored]) -> Metrics:
-    metrics: dict[str, list[Scored]] = defaultdict(list)
-    for row in rows:
-        metrics[row.metric].append(row)
-    return {name: score(some) for name, some in sorted(metrics.items())}
+    return _split(rows, lambda row: row.metric)
 
 
 def _by_value(rows: Iterable[Scored], dimension: str) -> dict[str, Metrics]:
     values: dict[str, list[Scored]] = defaultdict(list)
     for row in rows:
-        values[row.labels.get(dimension, "")].append(row)
-    return {value: _by_metric(some) for value, some in sorted(values.items())}
+        if not _TAIL.search(row.metric):
+            values[row.labels.get(dimension, "")].append(row)
+    families = ((value, _split(some, family)) for value, some in values.items())
+    return dict(sorted(families))
+
+
+def _split(rows: Iterable[Scored], name: Callable[[Scored], str]) -> Metrics:
+    metrics: dict[str, list[Scored]] = defaultdict(list)
+    for row in rows:
+        metrics[name(row)].append(row)
+    return {each: score(some) for each, some in sorted(metrics.items())}
+
+
+_TAIL = re.compile(r"_p\d+$")
+_FAMILIES = (
+    ("ttft", re.compile("ttft")),
+    ("tpot", re.compile("tpot|itl")),
+    ("e2e", re.compile("e2e|latency_ms")),
+    ("throughput", re.compile("_tok_s|req_s")),
+)
+
+
+def family(row: Scored) -> str:
+    """Return what kind of figure a row measures: a latency, throughput, or its own."""
+    found = (name for name, pattern in _FAMILIES if pattern.search(row.metric))
+    return next(found, row.metric)
