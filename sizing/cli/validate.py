@@ -33,7 +33,8 @@ def command(data: tuple[Path, ...], output: Path | None, format_: str) -> None:
     """
     from problems.measured.shipped import shipped
     from sizing.files import write
-    from sizing.report.validation import FORMATS, as_rows
+    from sizing.report.validation import as_json, as_rows, as_text
+    from sizing.report.validation_markdown import as_markdown
     from sizing.validate.score import scores
     from sizing.validate.scored import compare
 
@@ -44,4 +45,5 @@ def command(data: tuple[Path, ...], output: Path | None, format_: str) -> None:
         click.echo(f"{path.name}: {rows:,} rows compared", err=True)
     if output is not None:
         write(as_rows(compared), output)
-    write(FORMATS[format_](scores(compared)), None)
+    formats = {"text": as_text, "json": as_json, "markdown": as_markdown}
+    write(formats[format_](scores(compared)), None)

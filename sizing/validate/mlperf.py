@@ -1,7 +1,9 @@
-"""Highest rates within MLPerf's limits, and latencies at the rates that were run.
+"""Highest rates within MLPerf's limits, and the latencies there.
 
-Submitters tune the tokens of a step, and the tensor parallel degree where the table
-does not tell it; so does the prediction.
+The result of a Server run is by the rules the highest rate whose 99th percentiles keep
+the limits. Submitters tune the tokens of a step, and the tensor parallel degree where
+the table does not tell it; so does the prediction. Latencies are those at the highest
+rate that is predicted: that a limit binds is what the run is for.
 """
 
 from collections.abc import Sequence
@@ -58,11 +60,14 @@ class Tuned:
         """Requests per second of all replicas."""
         return self.replicas * self.rate
 
-    def latencies_at(self, rate: float) -> Latencies:
-        """Return the latencies at a rate of all; at the highest where it is above."""
-        own = min(rate / self.replicas, _INSIDE * self.rate)
-        variation = split_variation(self.replicas)
-        return latencies(self.engine, self.profile, own, arrival_variation=variation)
+    def latencies(self) -> Latencies:
+        """Return the latencies at the highest rate."""
+        return latencies(
+            self.engine,
+            self.profile,
+            _INSIDE * self.rate,
+            arrival_variation=split_variation(self.replicas),
+        )
 
 
 def answers(rows: Sequence[Row]) -> list[Answer]:
@@ -91,14 +96,14 @@ def answer(row: Served) -> Answer:
         return with_interval("rate", rate, LoadMode.OPEN_LOOP)
     if row.metric not in ("ttft", "tpot", "e2e"):
         return refused(f"metric: {row.metric} of arriving requests is not predicted")
-    figures = getattr(_latencies(result, row.rate or found.total), row.metric)
+    figures = getattr(_latencies(result), row.metric)
     value = 1e3 * float(np.ravel(getattr(figures, row.statistic, figures.mean))[0])
     return with_interval(row.metric, value, LoadMode.OPEN_LOOP)
 
 
 @cache
-def _latencies(result: Sustained, rate: float) -> Latencies:
-    return tuned(result).latencies_at(rate)
+def _latencies(result: Sustained) -> Latencies:
+    return tuned(result).latencies()
 
 
 @cache

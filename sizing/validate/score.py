@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from sizing.validate.scored import UNTRUSTED, Comparison, Scored
 
@@ -25,6 +26,9 @@ class Score:
     median_abs_ln_error, bias, p90
         Medians of the absolute and of the signed error and the absolute one's 90th
         percentile within a group, each averaged over the groups; None without any.
+    ratio_p5, ratio_p95
+        What nine of ten measurements lie between, as multiples of the predictions; a
+        group's rows weigh as much as another's.
     coverage
         Share of the measurements within the predicted interval, averaged alike; of
         answers that are yes or no, the share that is right; None without intervals.
@@ -36,6 +40,8 @@ class Score:
     median_abs_ln_error: float | None = None
     bias: float | None = None
     p90: float | None = None
+    ratio_p5: float | None = None
+    ratio_p95: float | None = None
     coverage: float | None = None
 
     @property
@@ -87,6 +93,7 @@ def score(rows: Iterable[Scored]) -> Score:
     errors = [np.array([row.error for row in group]) for group in groups.values()]
     covered = [np.mean([row.covered for row in group]) for group in groups.values()]
     covered = [share for share in covered if not np.isnan(share)]
+    low, high = _ratios(errors)
     return Score(
         n=len(asked),
         answered=answered,
@@ -94,8 +101,20 @@ def score(rows: Iterable[Scored]) -> Score:
         median_abs_ln_error=_mean(np.median(np.abs(each)) for each in errors),
         bias=_mean(np.median(each) for each in errors),
         p90=_mean(np.quantile(np.abs(each), 0.9) for each in errors),
+        ratio_p5=low,
+        ratio_p95=high,
         coverage=_mean(covered) if covered else None,
     )
+
+
+def _ratios(errors: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float]:
+    """Return the 5 % and 95 % quantiles of measured over predicted."""
+    every = -np.concatenate(errors)
+    weights = np.concatenate([np.full(each.size, 1 / each.size) for each in errors])
+    order = np.argsort(every)
+    share = np.cumsum(weights[order]) / weights.sum()
+    low, high = np.exp(np.interp([0.05, 0.95], share, every[order]))
+    return float(low), float(high)
 
 
 def _mean(values: Iterable[float | np.floating]) -> float:
