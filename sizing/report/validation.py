@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -67,6 +67,7 @@ def _reasons(reasons: Mapping[str, int]) -> Any:
 
 
 def title_of(scores: Scores) -> str:
+    """Return the heading of a kind of table."""
     left_out = f", {scores.untrusted} of them not scored" if scores.untrusted else ""
     return f"{scores.kind}: {scores.rows} measurements{left_out}"
 
@@ -122,6 +123,7 @@ def _by_value(values: Mapping[str, Metrics]) -> _Lines:
 
 
 def cells_of(score: Score) -> Iterator[str]:
+    """Yield a score as the cells under `HEADER`."""
     yield f"{score.n:,}"
     yield f"{score.groups:,}"
     yield f"{score.answered_share:.0%}"

@@ -13,10 +13,10 @@ project (`problems/measured/data/`, its README names sources and licences). Erro
 ln(predicted / measured): medians within a group of measurements (one source, model,
 device and tensor parallel degree), averaged over groups.
 
-n: measurements. answered: share with a prediction. median |ln|, bias, p90: median of the
-absolute error, of the signed one, 90th percentile of the absolute one. 5 %, 95 %: the
-multiples of a prediction that nine of ten measurements lie between. in: share of the
-measurements in the predicted interval.
+n: measurements. answered: share with a prediction. median |ln|, bias, p90: median of
+the absolute error, of the signed one, 90th percentile of the absolute one. 5 %, 95 %:
+the multiples of a prediction that nine of ten measurements lie between. in: share of
+the measurements in the predicted interval.
 """
 
 _MOST_MISSES = 12
