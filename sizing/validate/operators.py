@@ -16,7 +16,6 @@ from sizing.validate.answers import Answer, figure, refused
 _UNREAD = "no reader of such a table of operators"
 _TIMES = ("latency_ms", "latency_us", "time_us", "median_ms")
 _DEVICES = ("system", "hardware")
-_NAMES = ("op_name", "op", "collective", "comm_backend")
 _STACKS = ("framework", "library", "source")
 
 
@@ -62,9 +61,7 @@ def value(row: Row) -> str:
 def name(row: Row) -> str:
     """Return which operator a row is about."""
     reader = _reader(tuple(row))
-    if reader is not None:
-        return reader.table_of(row)
-    return next((row[column] for column in _NAMES if row.get(column)), "other")
+    return reader.table_of(row) if reader is not None else "not read"
 
 
 def labels(row: Row) -> dict[str, str]:

@@ -42,7 +42,7 @@ def answers(questions: Mapping[int, Question]) -> dict[int, Answer]:
 
     A static batch that does not fit is served in turn, as many at once as fit; arrivals
     that outrun the deployment are simulated until the last is served. What ran although
-    it does not fit by prediction ran alone.
+    by prediction it does not fit is predicted all the same.
     """
     found: dict[int, Answer] = {}
     in_turn: dict[int, Question] = {}
@@ -50,15 +50,14 @@ def answers(questions: Mapping[int, Question]) -> dict[int, Answer]:
         refusal = cells.get("error", "")
         if refusal.startswith("request_rate: "):
             found[number] = finite.answer(question.row)
-        elif (
-            refusal.startswith("memory: ") and question.point["mode"] == "static_batch"
-        ):
-            in_turn[number] = question.in_mode("closed_loop")
+        elif refusal.startswith("memory: "):
+            static = question.point["mode"] == "static_batch"
+            in_turn[number] = question.in_mode("closed_loop") if static else question
         else:
             found[number] = _figure(question, cells)
     for number, (question, cells) in _evaluated(in_turn).items():
         unfit = cells.get("error", "").startswith("memory: ")
-        found[number] = _figure(question, _alone(question) if unfit else cells)
+        found[number] = _figure(question, _regardless(question) if unfit else cells)
     return found
 
 
@@ -123,25 +122,28 @@ def _figure(question: Question, cells: Mapping[str, str]) -> Answer:
 
 
 def _of(cells: Mapping[str, str], name: str, unit: str) -> Answer:
-    return figure(
-        *(float(cells[f"{name}{unit}{end}"]) for end in ("", "_low", "_high"))
-    )
+    return figure(*(float(cells[f"{name}{unit}{end}"]) for end in _ENDS))
 
 
-def _alone(question: Question) -> dict[str, str]:
-    """Return the predictions of one request at a time, memory left out of account."""
-    deployed = Deployed.of(question.row)
-    layout = deployed.layout
+def _regardless(question: Question) -> dict[str, str]:
+    """Return the predictions of a point whose memory does not suffice."""
+    deployed, point = Deployed.of(question.row), question.point
+    layout, mode = deployed.layout, LoadMode(point["mode"])
     replica = deployed.replica(layout.tp or 1, pp=layout.pp or 1)
+    replicas = layout.dp or 1
     shape = RequestShape(question.input_tokens, question.output_tokens)
-    found = estimate(replica, Load(shape, LoadMode.STATIC_BATCH, 1.0))
-    ranges = latency_intervals(replica, found, LoadMode.STATIC_BATCH)
+    users = float(point["concurrency"] or "inf") / replicas
+    rate = float(point["request_rate"] or "0") / replicas
+    found = estimate(replica, Load(shape, mode, users, rate))
+    ranges = latency_intervals(replica, found, mode)
     cells: dict[str, str] = {}
     for name, sides in ranges.items():
-        each = zip(("", "_low", "_high"), (getattr(found, name), *sides), strict=True)
+        each = zip(_ENDS, (getattr(found, name), *sides), strict=True)
         cells |= {f"{name}_ms{end}": repr(1e3 * float(np.max(v))) for end, v in each}
-    tokens = float(np.max(found.output_tokens_per_s)) * (layout.dp or 1)
-    ends = interval("rate", tokens, LoadMode.STATIC_BATCH)
-    for end, value in zip(("", "_low", "_high"), (tokens, *ends), strict=True):
-        cells[f"output_tok_s{end}"] = repr(float(value))
+    tokens = float(np.max(found.output_tokens_per_s)) * replicas
+    values = zip(_ENDS, (tokens, *interval("rate", tokens, mode)), strict=True)
+    cells |= {f"output_tok_s{end}": repr(float(np.max(v))) for end, v in values}
     return cells
+
+
+_ENDS = ("", "_low", "_high")
