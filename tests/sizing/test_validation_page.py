@@ -1,4 +1,4 @@
-"""The page of docs/ that `genz-size validate --format markdown` writes keeps its shape."""
+"""The page that `genz-size validate --format markdown` writes keeps its shape."""
 
 import re
 from pathlib import Path
