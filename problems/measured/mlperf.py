@@ -91,10 +91,10 @@ def sustained(row: Row) -> Sustained:
         npu=npu,
         layout=Layout(
             npus=cells.count(row, "num_accelerators") or 1,
-            tp=cells.count(row, "tp"),
-            pp=cells.count(row, "pp"),
-            ep=cells.count(row, "ep"),
-            dp=cells.count(row, "replicas_dp"),
+            tp=cells.degree(row, "tp"),
+            pp=cells.degree(row, "pp"),
+            ep=cells.degree(row, "ep"),
+            dp=cells.degree(row, "replicas_dp"),
         ),
         weights=dtype(
             cells.text(row, "weight_dtype"), vendor=catalogue.npu_file(npu).vendor

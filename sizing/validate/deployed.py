@@ -1,6 +1,6 @@
 """The deployment that a serving result describes, as the model takes it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model_ops.dtypes import Precision
 from model_ops.platform.npu import Npu
@@ -43,13 +43,24 @@ class Deployed:
         precision = stored(arch, row.weights, row.kv_cache, npu)
         whole = row.arrival in _WHOLE
         tp = tensor_ranks(row.layout, arch, precision, npu, whole=whole)
-        return cls(arch, npu, precision, _filled(row.layout, tp), _requests(row))
+        layout = _filled(row.layout, tp)
+        if not _shares_experts(arch, layout):
+            layout = replace(layout, ep=None)
+        return cls(arch, npu, precision, layout, _requests(row))
 
     def replica(self, tp: int, dp: int = 1, ep: int = 1, pp: int = 1) -> Replica:
         """Return one replica of the deployment with such degrees."""
         split = Parallelism(tp, pp, ep, dp)
         self.arch.check(split)
         return Replica(self.arch, split, self.precision, Supply.of(self.npu))
+
+
+def _shares_experts(arch: ModelArch, layout: Layout) -> bool:
+    """Return whether the experts can be dealt to as many groups as are stated."""
+    tp, pp, ep = layout.tp or 1, layout.pp or 1, layout.ep or 1
+    groups = max(1, ep // tp) if ep > tp else 1
+    possible = (layout.dp or 1) % groups == 0
+    return possible and arch.rule_broken_by(Parallelism(tp, pp, ep, groups)) is None
 
 
 def _filled(layout: Layout, tp: int) -> Layout:

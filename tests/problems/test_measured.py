@@ -122,6 +122,9 @@ def test_blank_cells_are_not_zero() -> None:
     assert cells.finite(row, "b") is None
     assert cells.count(row, "c") == 2
     assert cells.number(row, "f") is None
+    assert cells.degree(row, "d") is None
+    with pytest.raises(ProblemError, match="g: -1 is below zero"):
+        cells.finite({"g": "-1"}, "g")
     with pytest.raises(ProblemError, match=r"d: 2\.5 must be a whole number"):
         cells.count(row, "d")
     with pytest.raises(ProblemError, match="e: 'x' is not a number"):
