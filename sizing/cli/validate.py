@@ -25,7 +25,15 @@ import click
     default="text",
     help="How to write the tables [text].",
 )
-def command(data: tuple[Path, ...], output: Path | None, format_: str) -> None:
+@click.option(
+    "--laws",
+    "as_laws",
+    is_flag=True,
+    help="Write the laws of the errors, where intervals come from, instead of tables.",
+)
+def command(
+    data: tuple[Path, ...], output: Path | None, format_: str, as_laws: bool
+) -> None:
     """Compare predictions with measured results, row by row and in tables.
 
     Tables are told apart by their columns. Errors are ln(predicted / measured), medians
@@ -35,6 +43,7 @@ def command(data: tuple[Path, ...], output: Path | None, format_: str) -> None:
     from sizing.files import write
     from sizing.report.validation import as_json, as_rows, as_text
     from sizing.report.validation_markdown import as_markdown
+    from sizing.validate.laws import errors_of, laws, laws_toml
     from sizing.validate.score import scores
     from sizing.validate.scored import compare
 
@@ -45,5 +54,8 @@ def command(data: tuple[Path, ...], output: Path | None, format_: str) -> None:
         click.echo(f"{path.name}: {rows:,} rows compared", err=True)
     if output is not None:
         write(as_rows(compared), output)
+    if as_laws:
+        write(laws_toml(list(laws(list(errors_of(compared))))), None)
+        return
     formats = {"text": as_text, "json": as_json, "markdown": as_markdown}
     write(formats[format_](scores(compared)), None)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_ops.accuracy import interval
 from model_ops.estimate import LoadMode
+from problems import catalogue
+from problems.accuracy import interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +53,15 @@ def figure(predicted: float, low: float = math.nan, high: float = math.nan) -> A
     return Answer(predicted, low, high)
 
 
-def with_interval(metric: str, value: float, mode: LoadMode) -> Answer:
+def with_interval(metric: str, value: float, mode: LoadMode, npu: str) -> Answer:
     """Return a prediction with what nine measurements of ten lie between.
 
     Parameters
     ----------
     metric, mode
-        As for `model_ops.accuracy.interval`; an ``e2e`` takes that of its first token,
-        the wider one, where it has none of its own.
+        As for `problems.accuracy.interval`.
+    npu
+        Catalogue name; its kernels may have been measured or not.
     """
-    try:
-        ends = interval(metric, value, mode)
-    except KeyError:
-        ends = interval("ttft", value, mode)
+    ends = interval(metric, value, mode, catalogue.load_npu(npu).evidence)
     return figure(value, *(float(np.max(end)) for end in ends))

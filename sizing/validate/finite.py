@@ -40,10 +40,10 @@ def answer(row: Served) -> Answer:
     except GenzSizeError as error:
         return refused(error)
     if row.metric in figures:
-        return with_interval("rate", figures[row.metric], LoadMode.OPEN_LOOP)
+        return with_interval("rate", figures[row.metric], LoadMode.OPEN_LOOP, row.npu)
     statistic = row.statistic if row.statistic in _STATISTICS else "mean"
     value = 1e3 * figures[f"{row.metric}_{statistic}"]
-    return with_interval(row.metric, value, LoadMode.OPEN_LOOP)
+    return with_interval(row.metric, value, LoadMode.OPEN_LOOP, row.npu)
 
 
 def requests_of(row: Served) -> int:

@@ -77,10 +77,11 @@ def answers(rows: Sequence[Row]) -> list[Answer]:
 
 def _highest(row: Row) -> Answer:
     try:
-        found = tuned(sustained(row)).total
+        result = sustained(row)
+        found = tuned(result).total
     except GenzSizeError as error:
         return refused(error)
-    return with_interval("rate", found, LoadMode.OPEN_LOOP)
+    return with_interval("rate", found, LoadMode.OPEN_LOOP, result.npu)
 
 
 def answer(row: Served) -> Answer:
@@ -93,12 +94,12 @@ def answer(row: Served) -> Answer:
     tokens = {"req_s": 1.0, "output_tok_s": result.requests.output_tokens}
     if row.metric in tokens:
         rate = found.total * tokens[row.metric]
-        return with_interval("rate", rate, LoadMode.OPEN_LOOP)
+        return with_interval("rate", rate, LoadMode.OPEN_LOOP, row.npu)
     if row.metric not in ("ttft", "tpot", "e2e"):
         return refused(f"metric: {row.metric} of arriving requests is not predicted")
     figures = getattr(_latencies(result), row.metric)
     value = 1e3 * float(np.ravel(getattr(figures, row.statistic, figures.mean))[0])
-    return with_interval(row.metric, value, LoadMode.OPEN_LOOP)
+    return with_interval(row.metric, value, LoadMode.OPEN_LOOP, row.npu)
 
 
 @cache

@@ -49,7 +49,7 @@ def answer(row: Served) -> Answer:
         return refused(error)
     if row.metric in figures:
         metric = row.metric if row.metric in ("ttft", "tpot", "e2e") else "rate"
-        return with_interval(metric, figures[row.metric], LoadMode.CLOSED_LOOP)
+        return with_interval(metric, figures[row.metric], LoadMode.CLOSED_LOOP, row.npu)
     return refused(f"metric: {row.metric} of separate pools is not predicted")
 
 

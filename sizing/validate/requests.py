@@ -31,7 +31,8 @@ def answers(rows: Sequence[Row]) -> dict[str, list[Answer]]:
     found: dict[str, dict[int, Answer]] = {name: {} for name in LATENCIES}
     for name, lines in runs(rows).items():
         try:
-            trace = replayed(run(name, rows, lines))
+            read = run(name, rows, lines)
+            trace = replayed(read)
         except GenzSizeError as error:
             for answered in found.values():
                 answered.update(dict.fromkeys(lines, refused(error)))
@@ -39,7 +40,9 @@ def answers(rows: Sequence[Row]) -> dict[str, list[Answer]]:
         for latency, answered in found.items():
             for line, value in zip(lines, getattr(trace, latency), strict=True):
                 seconds = float(np.nan_to_num(value))
-                answered[line] = with_interval(latency, seconds, LoadMode.OPEN_LOOP)
+                answered[line] = with_interval(
+                    latency, seconds, LoadMode.OPEN_LOOP, read.npu
+                )
     return {name: [each[n] for n in range(len(rows))] for name, each in found.items()}
 
 

@@ -153,7 +153,7 @@ def _by_metric(rows: Iterable[Scored]) -> Metrics:
 def _by_value(rows: Iterable[Scored], dimension: str) -> dict[str, Metrics]:
     values: dict[str, list[Scored]] = defaultdict(list)
     for row in rows:
-        if not _TAIL.search(row.metric):
+        if not is_tail(row):
             values[row.labels.get(dimension, "")].append(row)
     families = ((value, _split(some, family)) for value, some in values.items())
     return dict(sorted(families))
@@ -173,6 +173,11 @@ _FAMILIES = (
     ("e2e", re.compile("e2e|latency_ms")),
     ("throughput", re.compile("_tok_s|req_s")),
 )
+
+
+def is_tail(row: Scored) -> bool:
+    """Return whether a row's figure is a high percentile."""
+    return _TAIL.search(row.metric) is not None
 
 
 def family(row: Scored) -> str:

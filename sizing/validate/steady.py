@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model_ops.accuracy import interval, latency_intervals
 from model_ops.estimate import Load, LoadMode, estimate
 from model_ops.profiler.work import RequestShape
+from problems.accuracy import evidence_of, interval, latency_intervals
 from problems.measured.served import Arrival, Served
 from sizing.points import evaluate
 from sizing.validate import finite
@@ -141,7 +141,11 @@ def _regardless(question: Question) -> dict[str, str]:
         each = zip(_ENDS, (getattr(found, name), *sides), strict=True)
         cells |= {f"{name}_ms{end}": repr(1e3 * float(np.max(v))) for end, v in each}
     tokens = float(np.max(found.output_tokens_per_s)) * replicas
-    values = zip(_ENDS, (tokens, *interval("rate", tokens, mode)), strict=True)
+    values = zip(
+        _ENDS,
+        (tokens, *interval("rate", tokens, mode, evidence_of(replica))),
+        strict=True,
+    )
     cells |= {f"output_tok_s{end}": repr(float(np.max(v))) for end, v in values}
     return cells
 

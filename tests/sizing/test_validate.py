@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,31 @@ def test_text_and_markdown_show_the_same_scores(genz: Genz, tmp_path: Path) -> N
         assert "by device" in written
         assert "H200-SXM-141GB" in written
     assert page.startswith("# Predicted against measured")
+
+
+def test_laws_of_the_errors(genz: Genz, tmp_path: Path) -> None:
+    rows = [
+        SERVED | {"value": str(value), "group_id": f"g{value}", "source_id": source}
+        for value in (5, 10, 20)
+        for source in ("a", "b")
+    ]
+    rows += [
+        SERVED | {"trust": "C"},
+        SERVED | {"stat": "p99"},
+        SERVED | {"load_mode": "closed_loop_disagg"},
+    ]
+    data = _table(tmp_path / "data.csv", rows)
+    found = tomllib.loads(genz("validate", "--data", data, "--laws").out)["laws"]
+    (law,) = (
+        law
+        for law in found
+        if (law["mode"], law["metric"], law["evidence"])
+        == ("closed_loop", "tpot", "measured")
+    )
+    assert (law["rows"], law["groups"]) == (6, 3)
+    # The middle one of three values over the prediction.
+    middle = 10.0 / _answer().predicted
+    assert law["quantiles"][4] == pytest.approx(middle, rel=1e-3)
 
 
 @pytest.mark.parametrize(
