@@ -8,17 +8,11 @@ import click
 from sizing.cli.options import (
     OPTIMISATIONS,
     chosen_format,
+    image,
     optimisation_options,
     optimisations_given,
     output_options,
 )
-
-
-def _image(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a file that is no image before anything is computed."""
-    if path is not None and path.suffix not in (".png", ".svg"):
-        raise click.BadParameter(f"'{path.name}' must end in .png or .svg")
-    return path
 
 
 @click.command("estimate")
@@ -68,7 +62,7 @@ def _image(_: click.Context, __: click.Parameter, path: Path | None) -> Path | N
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
-    callback=_image,
+    callback=image,
     help="Also draw the operators under the NPU's roofline: a .png or .svg file.",
 )
 @click.option(

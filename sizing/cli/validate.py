@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from sizing.cli.options import image
+
 
 @click.command("validate")
 @click.option(
@@ -31,8 +33,18 @@ import click
     is_flag=True,
     help="Write the laws of the errors, where intervals come from, instead of tables.",
 )
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=image,
+    help="Also draw predicted against measured: a .png or .svg file.",
+)
 def command(
-    data: tuple[Path, ...], output: Path | None, format_: str, as_laws: bool
+    data: tuple[Path, ...],
+    output: Path | None,
+    format_: str,
+    as_laws: bool,
+    plot: Path | None,
 ) -> None:
     """Compare predictions with measured results, row by row and in tables.
 
@@ -54,6 +66,10 @@ def command(
         click.echo(f"{path.name}: {rows:,} rows compared", err=True)
     if output is not None:
         write(as_rows(compared), output)
+    if plot is not None:
+        from sizing.report.scatter_plot import save
+
+        save(compared, plot)
     if as_laws:
         write(laws_toml(list(laws(list(errors_of(compared))))), None)
         return

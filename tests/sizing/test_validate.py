@@ -22,6 +22,7 @@ from sizing.validate.layouts import legal
 from sizing.validate.pools import Workers
 from sizing.validate.score import score
 from sizing.validate.scored import Scored
+from sizing.validate.steady import _tail
 
 Genz = Callable[..., Any]
 
@@ -368,6 +369,31 @@ def test_laws_of_the_errors(genz: Genz, tmp_path: Path) -> None:
     # The middle one of three values over the prediction.
     middle = 10.0 / _answer().predicted
     assert law["quantiles"][4] == pytest.approx(middle, rel=1e-3)
+
+
+def test_a_plot_of_predicted_against_measured(genz: Genz, tmp_path: Path) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    data, image = tmp_path / "data.csv", tmp_path / "plot.svg"
+    _table(data, [SERVED, SERVED | {"metric": "ttft_ms"}, SERVED | {"trust": "C"}])
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        assert genz("validate", "--data", data, "--plot", image).code == 0
+    drawn = image.read_text(encoding="utf-8")
+    assert "e2e: tpot (1)" in drawn
+    assert "e2e: ttft (1)" in drawn
+    _table(data, [SERVED | {"model": "Nobody-9B"}])
+    assert (
+        "no row has a prediction"
+        in genz("validate", "--data", data, "--plot", image).err
+    )
+
+
+def test_a_percentile_of_e2e_is_the_mean_and_the_longer_tail() -> None:
+    cells = {"ttft_ms": "100", "ttft_p99_ms": "400", "tpot_ms": "10"}
+    assert _tail(cells, "ttft", "p99", 10.0) == 300.0
+    assert _tail(cells, "tpot", "p99", 10.0) == 0.0
+    assert _tail(cells, "e2e", "p99", 10.0) == 300.0
+    longer = cells | {"tpot_p99_ms": "50"}
+    assert _tail(longer, "e2e", "p99", 10.0) == 10 * (50 - 10)
 
 
 @pytest.mark.parametrize(
