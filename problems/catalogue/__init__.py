@@ -94,6 +94,7 @@ def _aliases(kind: str) -> Mapping[str, str]:
     }
 
 
+@cache
 def canonical(kind: str, given: str) -> str:
     """Return the catalogue name for a name or alias.
 

@@ -32,9 +32,17 @@ def number(row: Row, column: str) -> float | None:
 
 
 def finite(row: Row, column: str) -> float | None:
-    """Return a cell's number; None where it is blank, infinite or below zero."""
+    """Return a cell's number; None where it is blank or infinite.
+
+    Raises
+    ------
+    ProblemError
+        If it is below zero, or no number.
+    """
     value = number(row, column)
-    return value if value is not None and 0 <= value < math.inf else None
+    if value is not None and value < 0:
+        raise ProblemError(f"{column}: {value:g} is below zero")
+    return None if value == math.inf else value
 
 
 def count(row: Row, column: str) -> int | None:
@@ -51,6 +59,12 @@ def count(row: Row, column: str) -> int | None:
     if value != int(value):
         raise ProblemError(f"{column}: {value:g} must be a whole number")
     return int(value)
+
+
+def degree(row: Row, column: str) -> int | None:
+    """Return a whole degree of parallelism; None where it is blank, zero or a part."""
+    value = finite(row, column)
+    return int(value) if value and value == int(value) else None
 
 
 def measured(row: Row, column: str) -> float:

@@ -12,9 +12,8 @@ from model_ops.dtypes import Dtype
 from model_ops.errors import CatalogueError, DeploymentError
 from problems import catalogue
 
-_VENDORS = frozenset(
-    "nvidia amd intel google aws amazon apple huawei tenstorrent geforce instinct "
-    "tesla radeon gpu cpu hgx dgx meta hf".split()
+_VENDORS = re.compile(
+    "nvidia|amd|intel|google|aws|amazon|huawei|geforce|instinct|tesla|radeon|gpu|hgx"
 )
 _SAYS_NOTHING = re.compile(
     r"""instruct|chat|it|hf|base|thinking|reasoning|preview|original|dynamic|static
@@ -22,7 +21,7 @@ _SAYS_NOTHING = re.compile(
     |quantized|quant|\dbit|bnb|v0|bfloat16|float16|modelopt
     |\d{4}|\d{6}
     |sxm\d?|pcie|oam|hbm\d?e?|gddr\d|ddr\d|\d+gb|\d+g|nvl|nvl\d+|bse|server
-    |workstation|edition|unspecified|linked|card|module""",
+    |workstation|edition|unspecified|linked|card|module|maxq|cts""",
     re.VERBOSE,
 )
 _WORDS = re.compile(r"[^a-z0-9+.]+")
@@ -59,7 +58,7 @@ def framework_name(given: str) -> str:
 
     Versions, and what else stands behind the name, are left out.
     """
-    words = given.lower().replace(",", " ").replace("(", " ").split()
+    words = re.split(r"[\s,(/]+", given.lower())
     for text in (" ".join(words[:2]), *words[:3]):
         for spelt in (text, re.sub(r"[-_].*", "", text)):
             try:
@@ -81,20 +80,41 @@ def dtype(given: str, *, vendor: str = "") -> Dtype | None:
         If no part of the text names a format.
     """
     text = given.strip().lower()
-    if not text:
+    if text in _UNSTATED:
         return None
-    for part in (text, *re.split(r"[^a-z0-9]+", text), *_FORMAT.findall(text)):
-        try:
-            found = Dtype.of(part)
-        except DeploymentError:
-            continue
-        if found is Dtype.FP4:
-            return Dtype.NVFP4 if vendor.lower() == "nvidia" else Dtype.MXFP4
-        return found
-    return Dtype.of(text)
+    named = (form for pattern, form in _FORMATS if pattern.search(text))
+    found = _exact(text) or next(named, None) or Dtype.of(text)
+    if found is Dtype.FP4:
+        return Dtype.NVFP4 if vendor.lower() == "nvidia" else Dtype.MXFP4
+    return found
 
 
-_FORMAT = re.compile(r"nvfp4|mxfp4|fp4|fp8|int8|int4|q4|bf16|fp16|f16")
+_UNSTATED = ("", "auto", "unknown", "mixed")
+
+_FORMATS = tuple(
+    (re.compile(pattern), form)
+    for pattern, form in (
+        ("nvfp4", Dtype.NVFP4),
+        ("mxfp4", Dtype.MXFP4),
+        ("fp8_?block", Dtype.FP8_BLOCK),
+        ("fp8|e4m3", Dtype.FP8),
+        ("fp4", Dtype.FP4),
+        ("w4a16|int4|awq|gptq|4-?bit|q4f16", Dtype.INT4),
+        ("q[45]_", Dtype.Q4_K_M),
+        ("w8a16|w8a8|int8|8-?bit|q[68]_|^sq$", Dtype.INT8),
+        ("bf16|bfloat16", Dtype.BF16),
+        ("f16|float16|half", Dtype.FP16),
+        ("f32|float32", Dtype.FP32),
+    )
+)
+"""Formats by what a name holds of them, the most telling first."""
+
+
+def _exact(text: str) -> Dtype | None:
+    try:
+        return Dtype.of(text)
+    except DeploymentError:
+        return None
 
 
 @cache
@@ -104,7 +124,7 @@ def _name(kind: str, given: str) -> str:
     except CatalogueError as error:
         unknown = error
     words = [word for word in _WORDS.split(given.lower().split("/")[-1]) if word]
-    while words and words[0] in _VENDORS:
+    while words and _VENDORS.fullmatch(words[0]):
         words = words[1:]
     known = _squeezed(kind)
     while words:

@@ -125,6 +125,9 @@ def served(row: Row) -> Served:
     npu = npu_name(row["hardware"])
     vendor = catalogue.npu_file(npu).vendor
     arrival, burst, disaggregated = _arrival(cells.text(row, "load_mode"))
+    users = cells.finite(row, "batch_or_concurrency") or None
+    if arrival is Arrival.CLOSED_LOOP and users is None:
+        arrival = Arrival.OFFLINE  # as many users as it takes
     drawn = _mean_share(row)
     tokens = (cells.finite(row, name) for name in ("isl", "osl"))
     prompt, answer = (None if each is None else each * drawn for each in tokens)
@@ -140,7 +143,7 @@ def served(row: Row) -> Served:
         burst=burst,
         input_tokens=prompt,
         output_tokens=answer,
-        concurrency=cells.finite(row, "batch_or_concurrency") or None,
+        concurrency=users,
         rate=cells.finite(row, "request_rate") or None,
         metric=_metric(cells.text(row, "metric")),
         statistic=_statistic(cells.text(row, "stat")),
@@ -167,7 +170,7 @@ def _layout(row: Row) -> Layout:
     several: it then exceeds the accelerators by a whole factor.
     """
     degrees: Mapping[str, int | None] = {
-        name: cells.count(row, name) for name in ("tp", "pp", "ep", "dp")
+        name: cells.degree(row, name) for name in ("tp", "pp", "ep", "dp")
     }
     npus = cells.count(row, "num_accelerators")
     tp, pp, dp = (degrees[name] or 1 for name in ("tp", "pp", "dp"))

@@ -34,6 +34,12 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 }
 """The columns by which each kind of table is told."""
 
+OPERATORS = "operators"
+"""The kind of every table of operators: `problems.measured.operators` reads them."""
+
+_TIMES = {"latency_ms", "latency_us", "time_us", "median_ms"}
+_DEVICES = {"system", "hardware"}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -44,7 +50,7 @@ class Table:
     name
         The file's, without its folder.
     kind
-        One of `KINDS`.
+        One of `KINDS`, or `OPERATORS`.
     columns
         In the file's order.
     rows
@@ -101,6 +107,8 @@ def kind_of(columns: tuple[str, ...], path: Path) -> str:
     for kind, needed in KINDS.items():
         if set(needed) <= set(columns):
             return kind
+    if _TIMES & set(columns) and _DEVICES & set(columns):
+        return OPERATORS
     lacking = {kind: sorted(set(KINDS[kind]) - set(columns)) for kind in KINDS}
     closest = min(lacking, key=lambda kind: len(lacking[kind]) / len(KINDS[kind]))
     raise ProblemError(

@@ -1,6 +1,12 @@
-"""Mean lengths of public data sets, for results that name the set and not its tokens."""
+"""Lengths of public data sets, for results that name the set and not its tokens.
 
-from dataclasses import dataclass
+Means are published where a source says so. Spreads are assumed: of prompts, that of
+instructions with and without a text to work on; of answers, what chat models write.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,32 @@ class Workload:
     output_variation: float
     source: str
 
+    def answering(self, tokens: float) -> "Workload":
+        """Return the same with another mean of the answers."""
+        return replace(self, output_tokens=tokens)
+
+
+_SMALL = "mlcommons.org/2025/09/small-llm-inference-5-1: CNN/DailyMail, 778 tokens"
+_LARGE = "mlcommons.org/2025/04/llm-inference-v5: 9,400 tokens in, 680 out"
+
+MLPERF: Mapping[str, Workload] = {
+    "llama2-70b": Workload(280, 294, 0.9, 0.7, "OpenOrca; prompts assumed"),
+    "llama3.1-70b": Workload(280, 294, 0.9, 0.7, "OpenOrca; prompts assumed"),
+    "llama2-7b": Workload(280, 294, 0.9, 0.7, "OpenOrca; prompts assumed"),
+    "mixtral-8x7b": Workload(
+        300, 145, 0.9, 0.7, "OpenOrca, GSM8K and MBXP; prompts assumed"
+    ),
+    "llama3.1-8b": Workload(778, 128, 0.5, 0.0, _SMALL),
+    "gptj": Workload(778, 80, 0.5, 0.3, f"{_SMALL}; answers of at most 128 assumed"),
+    "llama3.1-405b": Workload(9400, 680, 0.6, 0.7, _LARGE),
+    "deepseek-r1": Workload(
+        800, 3880, 0.9, 0.7, "mlcommons.org/2025/09/deepseek-inference-5-1"
+    ),
+    "gpt-oss-120b": Workload(
+        1000, 1278, 0.9, 0.7, "mlcommons/inference README; prompts assumed"
+    ),
+}
+"""MLPerf Inference data sets by benchmark, without the accuracy behind its name."""
 
 SHARE_GPT = Workload(
     215.0, 180.0, 1.0, 1.0, "dstackai/benchmarks @06c957ab: 1,000 of vLLM's sample"
@@ -32,6 +64,24 @@ UNKNOWN = Workload(
 )
 
 
+def mlperf_workload(benchmark: str) -> Workload | None:
+    """Return the data set of an MLPerf benchmark; None if there is no such one."""
+    name = benchmark.lower().replace("_", ".")
+    return next((each for key, each in MLPERF.items() if name.startswith(key)), None)
+
+
+_RESULT = re.compile(r"^(?:closed|open|network)/[^/]+/[^/]+/([^/]+)/(\w+)")
+
+
+def mlperf_result(notes: str) -> tuple[str, str] | None:
+    """Return benchmark and scenario where notes start with an MLPerf result's path."""
+    found = _RESULT.match(notes)
+    return (found[1].lower(), found[2].lower()) if found else None
+
+
 def workload(notes: str) -> Workload:
     """Return the data set that a source names; `UNKNOWN` if it names none."""
+    result = mlperf_result(notes)
+    if result is not None and (known := mlperf_workload(result[0])) is not None:
+        return known
     return SHARE_GPT if "sharegpt" in notes.lower() else UNKNOWN

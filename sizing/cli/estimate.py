@@ -9,18 +9,12 @@ from model_ops.errors import ProblemError
 from sizing.cli.options import (
     OPTIMISATIONS,
     chosen_format,
+    image,
     optimisation_options,
     optimisations_given,
     output_options,
 )
 from sizing.cli.pools import pool_options, pools_given
-
-
-def _image(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a file that is no image before anything is computed."""
-    if path is not None and path.suffix not in (".png", ".svg"):
-        raise click.BadParameter(f"'{path.name}' must end in .png or .svg")
-    return path
 
 
 @click.command("estimate")
@@ -70,7 +64,7 @@ def _image(_: click.Context, __: click.Parameter, path: Path | None) -> Path | N
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
-    callback=_image,
+    callback=image,
     help="Also draw the operators under the NPU's roofline: a .png or .svg file.",
 )
 @click.option(

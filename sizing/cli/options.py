@@ -66,6 +66,13 @@ def _decorate(function: F, decorators: list[Callable[[F], F]]) -> F:
     return function
 
 
+def image(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file that is no image before anything is computed."""
+    if path is not None and path.suffix not in (".png", ".svg"):
+        raise click.BadParameter(f"'{path.name}' must end in .png or .svg")
+    return path
+
+
 def output_only(function: F) -> F:
     """Add ``--output``."""
     return click.option(

@@ -10,20 +10,11 @@ from typing import Any
 import numpy as np
 
 from model_ops.dtypes import Dtype
-from model_ops.errors import ProblemError
 from model_ops.platform.npu import Npu
 from model_ops.serving.step import TimedOperator
 from model_ops.units import BYTE_PER_SECOND, FLOP_PER_SECOND, SECOND
 from sizing.report.estimate import OperatorRow, Prediction, breakdown, steps
-
-try:
-    from matplotlib import rc_context
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-except ImportError:
-    raise ProblemError(
-        "--plot: needs matplotlib: pip install matplotlib, or genz-size[plot]"
-    ) from None
+from sizing.report.image import Axes, Figure, write
 
 _COLOURS = {
     "compute": "tab:red",
@@ -41,14 +32,7 @@ def save(prediction: Prediction, path: Path) -> None:
     ProblemError
         If the file cannot be written.
     """
-    figure = draw(prediction)
-    # Neither a date nor random names: the same prediction gives the same file.
-    metadata = {"Date": None} if path.suffix == ".svg" else {}
-    try:
-        with rc_context({"svg.hashsalt": "genz-size"}):
-            figure.savefig(path, dpi=150, bbox_inches="tight", metadata=metadata)
-    except OSError as error:
-        raise ProblemError(f"--plot: cannot write {path}: {error.strerror}") from None
+    write(draw(prediction), path)
 
 
 def draw(prediction: Prediction) -> Figure:

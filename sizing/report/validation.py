@@ -1,9 +1,9 @@
-"""Scores of predictions against measurements, as text, JSON and Markdown."""
+"""Scores of predictions against measurements, as text, JSON and rows."""
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +11,7 @@ from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.validate.score import Metrics, Score, Scores
 from sizing.validate.scored import Comparison, Scored
 
-_HEADER = ("n", "groups", "answered", "median |ln|", "bias", "p90", "in interval")
+HEADER = ("n", "groups", "answered", "median |ln|", "bias", "p90", "5 %", "95 %", "in")
 _MOST_REASONS = 8
 
 
@@ -45,8 +45,8 @@ def as_text(found: Sequence[Scores]) -> str:
     """Return the scores as tables of plain text."""
     console = new_console()
     for scores in found:
-        console.print(_title(scores))
-        for title, columns, lines in _tables(scores):
+        console.print(title_of(scores))
+        for title, columns, lines in tables_of(scores):
             table = plain_table(columns[0], *(f">{name}" for name in columns[1:]))
             for line in lines:
                 table.add_row(*line)
@@ -66,72 +66,77 @@ def _reasons(reasons: Mapping[str, int]) -> Any:
     return table
 
 
-def as_markdown(found: Sequence[Scores]) -> str:
-    """Return the scores as Markdown tables."""
-    text = []
-    for scores in found:
-        text.append(f"## {_title(scores)}\n")
-        for title, columns, lines in _tables(scores):
-            text.append(f"### {title}\n")
-            text.append(_line(columns))
-            text.append(_line(["---", *["---:"] * (len(columns) - 1)]))
-            text.extend(_line(line) for line in lines)
-            text.append("")
-    return "\n".join(text)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _title(scores: Scores) -> str:
+def title_of(scores: Scores) -> str:
+    """Return the heading of a kind of table."""
     left_out = f", {scores.untrusted} of them not scored" if scores.untrusted else ""
     return f"{scores.kind}: {scores.rows} measurements{left_out}"
 
 
 _Lines = Iterator[Sequence[str]]
 
+_MOST_COLUMNS = 5
 
-def _tables(scores: Scores) -> Iterator[tuple[str, Sequence[str], _Lines]]:
+
+def tables_of(scores: Scores) -> Iterator[tuple[str, Sequence[str], _Lines]]:
     """Yield title, columns and lines of every table."""
-    yield "by metric", ("metric", *_HEADER), _by_metric(scores.metrics)
+    yield "by metric", ("metric", *HEADER), _by_metric(scores.metrics)
     for dimension, values in scores.by.items():
-        if len(values) > 1:
-            columns = (dimension, "metric", *_HEADER)
-            yield f"by {dimension}", columns, _by_value(values)
+        families = sorted({name for metrics in values.values() for name in metrics})
+        if len(values) < 2:
+            continue
+        if len(families) > _MOST_COLUMNS:
+            long = (dimension, "metric", *HEADER)
+            yield f"by {dimension}", long, _by_value(values)
+        else:
+            wide = (dimension, "n", "answered", *families)
+            title = f"by {dimension}: median |ln| (bias)"
+            yield title, wide, _across(values, families)
+
+
+def _across(values: Mapping[str, Metrics], families: Sequence[str]) -> _Lines:
+    """Yield a line per value, with a column per family of metrics."""
+    for value, metrics in values.items():
+        asked = sum(score.n for score in metrics.values())
+        answered = sum(score.answered for score in metrics.values())
+        if not answered:
+            continue
+        errors = (_error(metrics.get(family)) for family in families)
+        yield value or "not stated", f"{asked:,}", f"{answered / asked:.0%}", *errors
+
+
+def _error(score: Score | None) -> str:
+    if score is None or score.median_abs_ln_error is None:
+        return ""
+    return f"{score.median_abs_ln_error:.2f} ({score.bias:+.2f})"
 
 
 def _by_metric(metrics: Metrics) -> _Lines:
     for name, score in metrics.items():
-        yield name, *_cells(score)
+        yield name, *cells_of(score)
 
 
 def _by_value(values: Mapping[str, Metrics]) -> _Lines:
     for value, metrics in values.items():
         for name, score in metrics.items():
-            yield value or "not stated", name, *_cells(score)
+            if score.answered:
+                yield value or "not stated", name, *cells_of(score)
 
 
-def _cells(score: Score) -> Iterator[str]:
+def cells_of(score: Score) -> Iterator[str]:
+    """Yield a score as the cells under `HEADER`."""
     yield f"{score.n:,}"
     yield f"{score.groups:,}"
     yield f"{score.answered_share:.0%}"
     yield _number(score.median_abs_ln_error, ".2f")
     yield _number(score.bias, "+.2f")
     yield _number(score.p90, ".2f")
+    yield _number(score.ratio_p5, ".2f")
+    yield _number(score.ratio_p95, ".2f")
     yield _number(score.coverage, ".0%")
 
 
 def _number(value: float | None, style: str) -> str:
     return "" if value is None else format(value, style)
-
-
-FORMATS: Mapping[str, Callable[[Sequence[Scores]], str]] = {
-    "text": as_text,
-    "json": as_json,
-    "markdown": as_markdown,
-}
-"""How scores can be written."""
 
 
 ADDED = ("predicted", "low", "high", "error", "reason")

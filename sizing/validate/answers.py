@@ -3,6 +3,12 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
+from model_ops.estimate import LoadMode
+from problems import catalogue
+from problems.accuracy import interval
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -45,3 +51,17 @@ def figure(predicted: float, low: float = math.nan, high: float = math.nan) -> A
     if not 0 < predicted < math.inf:
         return refused(f"the model gives {predicted:g}")
     return Answer(predicted, low, high)
+
+
+def with_interval(metric: str, value: float, mode: LoadMode, npu: str) -> Answer:
+    """Return a prediction with what nine measurements of ten lie between.
+
+    Parameters
+    ----------
+    metric, mode
+        As for `problems.accuracy.interval`.
+    npu
+        Catalogue name; its kernels may have been measured or not.
+    """
+    ends = interval(metric, value, mode, catalogue.load_npu(npu).evidence)
+    return figure(value, *(float(np.max(end)) for end in ends))

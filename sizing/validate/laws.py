@@ -14,7 +14,11 @@ import numpy.typing as npt
 
 from model_ops.estimate import LoadMode
 from model_ops.platform.efficiency import Evidence
+from problems import catalogue
 from problems.accuracy import HIGH, LEVELS, LOW
+from problems.measured.served import Arrival, served
+from sizing.validate.score import family, is_tail
+from sizing.validate.scored import UNTRUSTED, Comparison
 
 Floats = npt.NDArray[np.float64]
 
@@ -65,6 +69,37 @@ class Law:
     rows: int
     groups: int
     quantiles: tuple[float, ...]
+
+
+_MODES: Mapping[Arrival, LoadMode] = {
+    Arrival.STATIC_BATCH: LoadMode.STATIC_BATCH,
+    Arrival.CLOSED_LOOP: LoadMode.CLOSED_LOOP,
+    Arrival.OFFLINE: LoadMode.OFFLINE,
+    Arrival.OPEN_LOOP: LoadMode.OPEN_LOOP,
+    Arrival.BURST: LoadMode.OPEN_LOOP,
+    Arrival.MLPERF_SERVER: LoadMode.OPEN_LOOP,
+}
+
+
+def errors_of(compared: Sequence[Comparison]) -> Iterator[Error]:
+    """Yield the errors of serving results that are trusted and answered.
+
+    Disaggregated deployments and high percentiles have no law.
+    """
+    for row in (row for each in compared for row in each.rows if "load" in row.labels):
+        if row.trust == UNTRUSTED or not row.answered or is_tail(row):
+            continue
+        read = served(row.row)
+        metric = family(row)
+        if not read.disaggregated:
+            yield Error(
+                mode=_MODES[read.arrival],
+                metric="rate" if metric == "throughput" else metric,
+                evidence=catalogue.load_npu(read.npu).evidence,
+                group=row.group,
+                source=row.labels["source"],
+                log=-row.error,
+            )
 
 
 def laws(errors: Sequence[Error]) -> Iterator[Law]:

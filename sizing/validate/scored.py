@@ -1,15 +1,17 @@
 """Measured rows beside their answers, whatever kind of table they come from."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from model_ops.errors import ProblemError
 from problems.measured import cells
-from problems.measured.tables import Row, Table, read_table
-from sizing.validate import served
-from sizing.validate.answers import Answer
+from problems.measured.requests import measured as measured_requests
+from problems.measured.tables import OPERATORS, Row, Table, read_table
+from sizing.validate import memory, mlperf, operators, requests, served
+from sizing.validate.answers import Answer, refused
 
 UNTRUSTED = "C"
 """Rows that their collector calls a loose check: answered, but not scored."""
@@ -47,8 +49,11 @@ class Scored:
 
     @property
     def error(self) -> float:
-        """Log of predicted over measured; NaN where there is no prediction."""
-        return math.log(self.answer.predicted / self.measured)
+        """Log of predicted over measured; of yes or no, 1 and 0, the difference."""
+        predicted, measured = self.answer.predicted, self.measured
+        if not predicted or not measured:
+            return predicted - measured
+        return math.log(predicted / measured)
 
     @property
     def answered(self) -> bool:
@@ -56,9 +61,12 @@ class Scored:
         return self.answer.given and math.isfinite(self.measured)
 
     @property
-    def covered(self) -> bool:
-        """Whether the measurement lies in the interval that was predicted."""
-        return self.answer.low <= self.measured <= self.answer.high
+    def covered(self) -> float:
+        """1 if the measurement lies in the predicted interval, 0 if not; NaN: none."""
+        answer = self.answer
+        if math.isnan(answer.low):
+            return math.nan
+        return float(answer.low <= self.measured <= answer.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,63 +76,112 @@ class Kind:
     Parameters
     ----------
     answers
-        The answers to all its rows.
+        The answers to all its rows, by what is asked of a row: what a file of rows
+        shows comes first.
     labels
         What a row can be grouped by.
     metric
-        What a row measures.
-    value
-        The column of the measured figure.
+        The name of a row's figure, given what is asked.
+    measured
+        The figure itself, in the unit of the answer.
     """
 
-    answers: Callable[[Sequence[Row]], list[Answer]]
+    answers: Callable[[Sequence[Row]], Mapping[str, list[Answer]]]
     labels: Callable[[Row], Mapping[str, str]]
-    metric: Callable[[Row], str]
-    value: str
+    metric: Callable[[Row, str], str]
+    measured: Callable[[Row, str], float]
+
+
+def _column(name: str) -> Callable[[Row, str], float]:
+    return lambda row, _: cells.measured(row, name)
 
 
 KINDS: Mapping[str, Kind] = {
-    "e2e": Kind(served.answers, served.labels, served.metric, "value"),
+    "e2e": Kind(
+        lambda rows: {"": served.answers(rows)},
+        served.labels,
+        lambda row, _: served.metric(row),
+        _column("value"),
+    ),
+    "mlperf_slo": Kind(
+        lambda rows: {"achieved_req_s": mlperf.answers(rows)},
+        mlperf.labels,
+        lambda _, asked: asked,
+        _column("achieved_req_s"),
+    ),
+    "memory_truths": Kind(
+        lambda rows: {"": memory.answers(rows)},
+        memory.labels,
+        lambda row, _: row["kind"],
+        lambda row, _: memory.measured(row),
+    ),
+    "vllm_requests": Kind(
+        requests.answers,
+        requests.labels,
+        lambda _, asked: f"{asked}_s",
+        measured_requests,
+    ),
+    OPERATORS: Kind(
+        lambda rows: {"": operators.answers(rows)},
+        operators.labels,
+        lambda row, _: operators.name(row),
+        lambda row, _: cells.measured(row, operators.value(row)),
+    ),
 }
 """How each kind of table is scored."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table, scored row by row."""
+    """A table, scored row by row.
+
+    Parameters
+    ----------
+    table
+        As it was read.
+    rows
+        All its rows.
+    more
+        Further figures of the same rows.
+    """
 
     table: Table
     rows: tuple[Scored, ...]
+    more: tuple[Scored, ...] = ()
 
 
-def compare(paths: Iterable[Path]) -> list[Comparison]:
-    """Return measured tables beside what is predicted for their rows.
+def compare(path: Path) -> Comparison:
+    """Return a measured table beside what is predicted for its rows.
 
     Raises
     ------
     ProblemError
-        If a file cannot be read, or is no table of measurements.
+        If the file cannot be read, or is no table of measurements.
     """
-    tables = [read_table(path) for path in paths]
-    if not tables:
-        raise ProblemError("--data: no file is given")
-    return [Comparison(table, tuple(_scored(table))) for table in tables]
-
-
-def _scored(table: Table) -> Iterable[Scored]:
+    table = read_table(path)
     kind = KINDS[table.kind]
-    for row, answer in zip(table.rows, kind.answers(table.rows), strict=True):
-        labels = kind.labels(row)
-        try:
-            measured = cells.measured(row, kind.value)
-        except ProblemError as error:
-            measured, answer = math.nan, Answer(reason=str(error))
-        yield Scored(
-            row=row,
-            metric=kind.metric(row),
-            measured=measured,
-            trust=cells.text(row, "trust").upper() or "A",
-            group=cells.text(row, "group_id") or "/".join(labels.values()),
-            labels=labels,
-            answer=answer,
+    found = [
+        tuple(
+            _scored(kind, row, asked, answer)
+            for row, answer in zip(table.rows, answers, strict=True)
         )
+        for asked, answers in kind.answers(table.rows).items()
+    ]
+    return Comparison(table, found[0], tuple(chain.from_iterable(found[1:])))
+
+
+def _scored(kind: Kind, row: Row, asked: str, answer: Answer) -> Scored:
+    labels = kind.labels(row)
+    try:
+        measured = kind.measured(row, asked)
+    except ProblemError as error:
+        measured, answer = math.nan, refused(error)
+    return Scored(
+        row=row,
+        metric=kind.metric(row, asked),
+        measured=measured,
+        trust=cells.text(row, "trust").upper() or "A",
+        group=cells.text(row, "group_id") or "/".join(labels.values()),
+        labels=labels,
+        answer=answer,
+    )

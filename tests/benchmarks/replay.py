@@ -16,7 +16,6 @@ import csv
 import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -25,8 +24,9 @@ from model_ops.serving.lengths import Floats
 from model_ops.serving.simulation import simulate
 from model_ops.serving.step_curve import StepCurve
 from model_ops.serving.trace import FIGURES, Counters, Trace
+from problems.measured.shipped import FOLDER
 
-DATA = Path(__file__).parents[1] / "reference" / "vllm_requests.csv.gz"
+DATA = FOLDER / "vllm_requests.csv.gz"
 
 WEIGHT_BYTES = 16.06e9
 """Llama-3.1-8B in bf16; its cache takes 131,072 bytes per token."""

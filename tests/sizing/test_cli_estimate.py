@@ -264,7 +264,8 @@ def test_without_matplotlib(
 ) -> None:
     for module in ("matplotlib", "matplotlib.axes", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, "sizing.report.roofline_plot", raising=False)
+    for module in ("sizing.report.roofline_plot", "sizing.report.image"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     path = tmp_path / "plot.png"
     ran = genz("estimate", *DEPLOYMENT, *TOKENS, "--concurrency", 4, "--plot", path)
     assert (ran.code, ran.out) == (2, "")

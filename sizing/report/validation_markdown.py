@@ -1,0 +1,65 @@
+"""Scores of predictions against measurements as a Markdown page."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from sizing.report.validation import HEADER, cells_of, tables_of, title_of
+from sizing.validate.score import Scores
+
+_PREFACE = """\
+# Predicted against measured
+
+Written by `genz-size validate --format markdown`, of the data that comes with the
+project (`problems/measured/data/`, its README names sources and licences). Errors are
+ln(predicted / measured): medians within a group of measurements (one source, model,
+device and tensor parallel degree), averaged over groups.
+
+n: measurements. answered: share with a prediction. median |ln|, bias, p90: median of
+the absolute error, of the signed one, 90th percentile of the absolute one. 5 %, 95 %:
+the multiples of a prediction that nine of ten measurements lie between. in: share of
+the measurements in the predicted interval.
+"""
+
+_MOST_MISSES = 12
+_LEAST_ROWS = 20
+
+
+def as_markdown(found: Sequence[Scores]) -> str:
+    """Return the scores as a Markdown page."""
+    text = [_PREFACE]
+    for scores in found:
+        text.append(f"## {title_of(scores)}\n")
+        for title, columns, lines in tables_of(scores):
+            text += [f"### {title}\n", *_table(columns, lines), ""]
+        if misses := _misses(scores):
+            columns = ("where", "metric", *HEADER)
+            text += ["### largest misses\n", *_table(columns, misses), ""]
+        if scores.reasons:
+            lines = ((why, str(rows)) for why, rows in scores.reasons.items())
+            text += ["### without a prediction\n", *_table(("why", "rows"), lines), ""]
+    return "\n".join(text)
+
+
+def _misses(scores: Scores) -> list[tuple[str, ...]]:
+    """Return where predictions are worst, of all that was measured often enough."""
+    every = [
+        (f"{dimension} {value}", name, score)
+        for dimension, values in scores.by.items()
+        for value, metrics in values.items()
+        for name, score in metrics.items()
+        if score.n >= _LEAST_ROWS and score.median_abs_ln_error is not None
+    ]
+    every.sort(key=lambda miss: -(miss[2].median_abs_ln_error or 0.0))
+    return [
+        (where, name, *cells_of(score)) for where, name, score in every[:_MOST_MISSES]
+    ]
+
+
+def _table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield _line(columns)
+    yield _line(["---", *["---:"] * (len(columns) - 1)])
+    yield from map(_line, lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    safe = (cell.replace("|", "\\|") for cell in cells)
+    return "| " + " | ".join(safe) + " |"
