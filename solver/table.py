@@ -1,8 +1,7 @@
 """Deployments of one class and precision, and the rates at which they meet targets.
 
-A `Table` holds the engines of every [NPU, split] that the model fits on, under every
-setting of the scheduler; figures at tabulated loads, and for a set of targets the
-highest rate of each.
+A `Table` holds the engine of every [NPU, split] that the model fits on, at each setting
+of the scheduler: figures at tabulated loads, and highest rates within targets.
 """
 
 import math
@@ -103,9 +102,7 @@ def _layouts(arch: ModelArch, ranks: int, pp: int) -> Iterator[Parallelism]:
 
 @dataclass(frozen=True)
 class Table:
-    """The deployments of one class and precision that the model fits on.
-
-    What is said of no setting is at the default one.
+    """The deployments of a class and precision; at the default setting if none is said.
 
     Parameters
     ----------
