@@ -21,6 +21,7 @@ from model_ops.platform.efficiency import Evidence
 from model_ops.platform.npu import Npu
 from model_ops.profiler.arch import ModelArch
 from model_ops.serving.step import Replica
+from problems import catalogue
 from problems.catalogue.schema import FOLDER
 
 LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
@@ -113,6 +114,26 @@ def interval(
     law = error_law(metric, mode, evidence)
     low, high = law.quantile(LOW), law.quantile(HIGH)
     return value * min(low, 1.0), value * max(high, 1.0)
+
+
+@cache
+def assumed_npu(name: str, confidence: float | None) -> Npu:
+    """Return an NPU as slow as a share `confidence` of measurements at most is.
+
+    Everything that it does takes longer by that quantile of the error of time per
+    token, the one figure that is a step's and no queue's; never less than predicted.
+    None: as the model predicts.
+
+    Raises
+    ------
+    CatalogueError
+        If the catalogue lacks it.
+    """
+    npu = catalogue.load_npu(name)
+    if confidence is None:
+        return npu
+    law = error_law("tpot", LoadMode.CLOSED_LOOP, npu.evidence)
+    return npu.slower(max(law.quantile(confidence), 1.0))
 
 
 def evidence_of(replica: Replica) -> Evidence:

@@ -9,6 +9,7 @@ from model_ops.errors import ProblemError, nearest
 from model_ops.platform.npu import Npu
 from model_ops.profiler.parallelism import Parallelism
 from problems import catalogue
+from problems.accuracy import assumed_npu
 from problems.catalogue import Quote
 from problems.catalogue.schema import CONFIDENCES, Price
 from problems.problem import GivenPrice, SizingProblem
@@ -160,7 +161,7 @@ def offers(problem: SizingProblem) -> list[Offer]:
     }
     found: list[Offer] = []
     for name in wanted:
-        npu = catalogue.load_npu(name)
+        npu = assumed_npu(name, problem.confidence)
         if name in given:
             found.append(Offer(npu, GIVEN, _given_price(npu, given[name])))
         else:

@@ -113,12 +113,15 @@ class Purchase(_Part):
 class Plan(_Part):
     """Deployments and the purchases that they stand on.
 
+    Its rates are those at which targets hold with `confidence`; None: as predicted.
+
     A class may have one disaggregated pair: a row of prefill replicas and a row of
     decode replicas. Its KV caches travel at `kv_bandwidth` per NPU and direction; None:
     at that of the tier of the fabric between them.
     """
 
     model: str
+    confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
     optimisations: Optimisations = Optimisations()
     kv_bandwidth: Annotated[BytesPerSecond, Field(gt=0)] | None = None
     deployments: Annotated[tuple[PlannedDeployment, ...], Field(min_length=1)]
@@ -135,6 +138,10 @@ class Plan(_Part):
             if modes.count("prefill") > 1:
                 raise ValueError(f"mode: {traffic} has more than one prefill row")
         return self
+
+    def at(self, confidence: float | None) -> "Plan":
+        """Return the plan with NPUs as slow as they are with another confidence."""
+        return self.model_copy(update={"confidence": confidence})
 
     @property
     def usd_per_hour(self) -> UsdPerHour:

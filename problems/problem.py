@@ -113,6 +113,10 @@ class SizingProblem(Part):
         data-parallel group may run at once; None: whatever suits each deployment.
     headroom
         Share of the capacity to keep free for bursts and failures.
+    confidence
+        Chance with which the targets hold, given how far predictions have been from
+        measurements; None: as the model predicts, about an even chance for a target
+        that is just met.
     optimisations
         What the deployments use besides: speculation, adapters, offload.
     kv_bandwidth
@@ -131,6 +135,7 @@ class SizingProblem(Part):
     chunk_tokens: Annotated[int, Field(ge=16, le=1_000_000)] | None = None
     max_num_seqs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     headroom: Annotated[float, Field(ge=0, le=0.95)] = 0.0
+    confidence: Annotated[float, Field(ge=0.5, le=0.99)] | None = None
     optimisations: Optimisations = Optimisations()
     kv_bandwidth: Annotated[BytesPerSecond, Field(gt=0, le=1e15)] | None = None
 

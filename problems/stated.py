@@ -172,6 +172,7 @@ def _bought(
             model=problem.model,
             optimisations=problem.optimisations,
             kv_bandwidth=problem.kv_bandwidth,
+            confidence=problem.confidence,
             deployments=tuple(share_of(row, *shared[row.offer]) for row in rows),
             purchases=tuple(purchases),
         )

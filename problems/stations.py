@@ -30,6 +30,7 @@ from model_ops.serving.step import Replica
 from model_ops.serving.transfer import Link
 from model_ops.units import RequestsPerSecond
 from problems import catalogue
+from problems.accuracy import assumed_npu
 from problems.plan import Plan, PlannedDeployment
 from problems.traffic import LatencyTarget, TrafficClass
 
@@ -44,7 +45,7 @@ def replica_of(plan: Plan, deployment: PlannedDeployment) -> Replica:
         arch=arch,
         parallelism=deployment.parallelism,
         precision=precision,
-        supply=Supply.of(catalogue.load_npu(deployment.npu)),
+        supply=Supply.of(assumed_npu(deployment.npu, plan.confidence)),
         **plan.optimisations.features(arch, precision),
     )
 

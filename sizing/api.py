@@ -106,7 +106,7 @@ def size(
         answer = Answer(
             problem,
             outcome,
-            served={t.name: served(problem, plan, t) for t in problem.traffic},
+            served={t.name: served(problem, plan.at(None), t) for t in problem.traffic},
             bindings=(*batch_bindings(workspace, plan), *limits),
             runners_up=tuple(runners),
             seconds=seconds,

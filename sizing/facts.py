@@ -15,10 +15,12 @@ from model_ops.serving.queueing import LEVELS, Laws, Metric, Statistic
 from model_ops.units import HOURS_PER_MONTH
 from problems import catalogue
 from problems.accuracy import untested
+from problems.chances import chances
 from problems.plan import Plan
 from problems.problem import TrafficClass
 from problems.serve import Served
 from problems.stations import Station, replica_of
+from problems.traffic import LatencyTarget
 from sizing.api import Answer
 from sizing.intervals import mean_ranges, weak_places
 
@@ -39,6 +41,8 @@ class Prediction:
         Seconds that a share of the requests does not exceed, by its name.
     targets
         What was asked for, by statistic.
+    chances
+        Chance that each target holds, given how far predictions have been off.
     bound_by
         What most of it is spent on.
     """
@@ -49,6 +53,7 @@ class Prediction:
     high: float
     percentiles: Mapping[Statistic, float]
     targets: Mapping[Statistic, float]
+    chances: Mapping[Statistic, float]
     bound_by: str
 
     def value(self, statistic: Statistic) -> float:
@@ -184,6 +189,11 @@ class _Mixture:
         """The intervals of each deployment's means."""
         return [mean_ranges(self.plan, each) for each in self.each]
 
+    @cached_property
+    def chances(self) -> Mapping[LatencyTarget, float]:
+        """The chance of each target of the class."""
+        return chances(self.plan, self.traffic, self.each)
+
     def prediction(self, metric: Metric, bound: str) -> Prediction:
         """Return one latency over all requests."""
         ranges = [around[metric] for around in self.ranges]
@@ -202,6 +212,11 @@ class _Mixture:
             targets={
                 target.statistic: target.at_most
                 for target in self.traffic.sized_targets
+                if target.metric == metric
+            },
+            chances={
+                target.statistic: chance
+                for target, chance in self.chances.items()
                 if target.metric == metric
             },
             bound_by=bound,

@@ -36,6 +36,7 @@ def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
     plan = Plan(
         optimisations=problem.optimisations,
         kv_bandwidth=problem.kv_bandwidth,
+        confidence=problem.confidence,
         model=problem.model,
         deployments=tuple(deployments),
         purchases=tuple(purchases),

@@ -38,7 +38,7 @@ _FIELDS = {
     "term": ("prices", "terms"),
     "provider": ("prices", "providers"),
     "region": ("prices", "regions"),
-    "confidence": ("prices", "confidence"),
+    "price_confidence": ("prices", "confidence"),
     "max_npus": ("limits", "npus"),
     "max_nodes": ("limits", "nodes"),
     "budget": ("limits", "usd_per_hour"),
@@ -240,7 +240,7 @@ def problem_options(function: F) -> F:
             option("--provider", multiple=True, help="Price providers; repeatable."),
             option("--region", multiple=True, help="Price regions; repeatable."),
             option(
-                "--confidence",
+                "--price-confidence",
                 type=click.Choice(["high", "medium", "low"]),
                 help="Least confidence of prices.",
             ),
@@ -280,6 +280,11 @@ def problem_options(function: F) -> F:
             ),
             option("--headroom", type=float, help="Share of capacity to keep free."),
             option(
+                "--confidence",
+                type=float,
+                help="Chance with which targets hold, e.g. 0.9 [as predicted].",
+            ),
+            option(
                 "--minimize",
                 type=click.Choice(["cost", "npus", "power"]),
                 help="What to minimise.",
@@ -305,6 +310,7 @@ def overridden(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
         ("chunk_tokens", "chunk_tokens"),
         ("max_num_seqs", "max_num_seqs"),
         ("headroom", "headroom"),
+        ("confidence", "confidence"),
     ):
         if key in given:
             problem[field] = given[key]

@@ -89,6 +89,7 @@ def _planned(answer: Answer, plan: Plan) -> dict[str, Any]:
         "purchases": [p.model_dump() for p in plan.purchases],
         "total_npus": plan.total_npus,
         "power_w": plan.power,
+        "confidence": plan.confidence,
         "predictions": [_class(fact) for fact in facts],
         "memory": [
             _memory(deployment) for fact in facts for deployment in fact.deployments
@@ -140,6 +141,7 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
         "low": prediction.low,
         "high": prediction.high,
         "targets": dict(prediction.targets),
+        "chances": dict(prediction.chances),
         "target_mean": prediction.targets.get("mean"),
         "bound_by": prediction.bound_by,
     }

@@ -65,7 +65,7 @@ def _plan(console: Console, answer: Answer, plan: Plan) -> None:
         _predictions(facts),
     )
     console.print()
-    for line in _risks(facts):
+    for line in _risks(answer, facts):
         console.print(f"- {line}")
     for line in (
         *_notes(answer, plan, facts),
@@ -196,21 +196,28 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
     return lines
 
 
-def _risks(facts: list[ClassFacts]) -> Iterator[str]:
-    """Yield what the interval says of each target that its high end misses."""
-    for fact in facts:
-        for p in fact.predictions:
-            for statistic, limit in p.targets.items():
-                over = p.high / p.mean
-                if p.value(statistic) * over <= limit:
-                    continue
-                alike = "" if statistic == "mean" else ", if it is off as means are"
-                yield (
-                    f"The proof is about the model: the measured {statistic} "
-                    f"{p.metric.upper()} of {fact.traffic.name} may exceed the target "
-                    f"and reach {SECOND.format(p.value(statistic) * over)}{alike}. To "
-                    f"hold the target there too, ask for {SECOND.format(limit / over)}."
-                )
+def _risks(answer: Answer, facts: list[ClassFacts]) -> Iterator[str]:
+    """Yield how likely the targets hold, given how far predictions have been off."""
+    parts = [
+        f"{statistic} {p.metric.upper()} of {fact.traffic.name} {chance:.0%}"
+        for fact in facts
+        for p in fact.predictions
+        for statistic, chance in p.chances.items()
+    ]
+    if not parts:
+        return
+    asked = answer.problem.confidence
+    sized = (
+        "It is sized on predictions as they are; to be surer, ask for it "
+        "(--confidence 0.9)."
+        if asked is None
+        else f"It is sized for {asked:.0%} (--confidence); the figures above are the "
+        "predictions as they are."
+    )
+    yield (
+        "The proof is about the model. Chance that measured figures meet the targets, "
+        f"given how far predictions have been off: {', '.join(parts)}. {sized}"
+    )
 
 
 def _headroom(problem: SizingProblem) -> str:

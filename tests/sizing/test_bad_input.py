@@ -477,7 +477,7 @@ OPTION = _table(
     ("precision", ["--precision", "bf15"], ["precision", "'bf16'"]),
     ("term", ["--term", "on-demand"], ["term", "'on_demand'"]),
     ("provider", ["--provider", "lamda"], ["provider", "'Lambda'"]),
-    ("confidence", ["--confidence", "mid"], ["--confidence", "'medium'"]),
+    ("confidence", ["--price-confidence", "mid"], ["--price-confidence", "'medium'"]),
     ("objective", ["--minimize", "price"], ["--minimize", "'cost'"]),
     ("price of nothing", ["--price", "2 USD/h"], ["--price", "="]),
     ("price of no name", ["--price", "=2 USD/h"], ["--price", "="]),
