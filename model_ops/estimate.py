@@ -33,6 +33,9 @@ from model_ops.units import RequestsPerSecond, Seconds
 _BISECTIONS = 30
 """Halvings of the batch interval: finer than any prediction by far."""
 
+REQUESTS_PER_USER = 10
+"""Of a closed loop whose users start together (InferenceX: prompts = 10 x users)."""
+
 _BELOW_SATURATION = 1e-6
 """A batch short of saturation by this share has a finite queue of prompts."""
 

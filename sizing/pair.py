@@ -25,8 +25,16 @@ from model_ops.serving.step import Replica
 from model_ops.serving.transfer import Link
 from model_ops.units import BYTE_PER_SECOND, BytesPerSecond, RequestsPerSecond
 from problems import catalogue
+from problems.catalogue import DEFAULT_FRAMEWORK
 from problems.optimisations import optimisations_of
-from sizing.single import besides, rate_of, replica_on, required, shape_of
+from sizing.single import (
+    besides,
+    npu_under,
+    rate_of,
+    replica_on,
+    required,
+    shape_of,
+)
 
 _DEGREES = ("tp", "pp", "ep", "dp", "cp")
 
@@ -139,6 +147,7 @@ def predict_pair(  # noqa: PLR0913 - one parameter per option of the command
     mode: str | None,
     kv_bandwidth: str | None,
     ideal: bool,
+    framework: str | None,
     prefix_hit: float | None,
     beams: int | None,
     optimisations: Mapping[str, Any],
@@ -168,7 +177,7 @@ def predict_pair(  # noqa: PLR0913 - one parameter per option of the command
         raise ProblemError("--beams: beam search is not disaggregated")
 
     def replica(name: str, stated: Mapping[str, Any]) -> Replica:
-        chip = catalogue.load_npu(required(f"--{name}-npu", stated["npu"]))
+        chip = npu_under(required(f"--{name}-npu", stated["npu"]), framework)
         tp, pp, ep, dp, cp = (stated[degree] or 1 for degree in _DEGREES)
         split = Parallelism(tp, pp, ep, dp, cp)
         npu = chip.ideal() if ideal else chip
@@ -176,7 +185,8 @@ def predict_pair(  # noqa: PLR0913 - one parameter per option of the command
 
     reach = None if kv_bandwidth is None else BYTE_PER_SECOND.parse(kv_bandwidth)
     replicas = {name: replica(name, stated) for name, stated in pools.items()}
-    pair = _pair(shape, replicas, pools, reach)
+    chunk = catalogue.chunk_tokens_under(framework or DEFAULT_FRAMEWORK)
+    pair = _pair(shape, replicas, pools, reach, chunk)
     _check_fit(pair, arch.name)
     title = (
         f"{arch.name} in {formats.name}, disaggregated, open loop, "
@@ -193,6 +203,7 @@ def _pair(
     replicas: Mapping[str, Replica],
     pools: Mapping[str, Mapping[str, Any]],
     bandwidth: BytesPerSecond | None,
+    chunk: int,
 ) -> Pair:
     profile = Profile(
         fixed(float(shape.input_tokens)),
@@ -205,7 +216,7 @@ def _pair(
             replicas[name],
             profile,
             pools[name]["replicas"],
-            chunk_tokens=pools[name]["chunk_tokens"],
+            chunk_tokens=pools[name]["chunk_tokens"] or chunk,
             max_sequences=MAX_SEQUENCES,
         )
         for name, profile in seen.items()

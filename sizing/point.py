@@ -14,8 +14,8 @@ from model_ops.platform.npu import Npu
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.memory import weight_bytes
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from problems import catalogue
+from problems.catalogue import DEFAULT_FRAMEWORK
 
 INPUTS = (
     "model",
@@ -64,8 +64,7 @@ class Point:
     @property
     def chunk_tokens(self) -> int:
         """Tokens that a step may process by the framework's default."""
-        name = self.framework or catalogue.DEFAULT_FRAMEWORK
-        return catalogue.framework_file(name).chunk_tokens or DEFAULT_CHUNK_TOKENS
+        return catalogue.chunk_tokens_under(self.framework or DEFAULT_FRAMEWORK)
 
     def load_npu(self) -> Npu:
         """Return the NPU as the row's framework uses it, if that is known."""

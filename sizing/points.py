@@ -17,6 +17,7 @@ from model_ops.errors import (
     nearest,
 )
 from model_ops.estimate import (
+    REQUESTS_PER_USER,
     Estimate,
     Load,
     LoadMode,
@@ -45,9 +46,6 @@ OUTPUTS = (
     "bound_by",
     "error",
 )
-REQUESTS_PER_USER = 10
-"""Of a closed loop whose users start together (InferenceX: prompts = 10 x users)."""
-
 LARGEST_TABLE = 200_000_000
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from model_ops.arrivals import under_arrivals
 from model_ops.dtypes import Precision
 from model_ops.errors import DeploymentError, ProblemError, UnitError
-from model_ops.estimate import Estimate, Load, LoadMode, estimate
+from model_ops.estimate import REQUESTS_PER_USER, Estimate, Load, LoadMode, estimate
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
@@ -16,6 +16,7 @@ from model_ops.profiler.work import RequestShape
 from model_ops.serving.step import Replica
 from model_ops.units import BYTE, REQUEST_PER_SECOND
 from problems import catalogue
+from problems.catalogue import DEFAULT_FRAMEWORK
 from problems.lengths import check_length
 from problems.optimisations import Optimisations, optimisations_of
 from sizing.report.estimate import Prediction
@@ -40,8 +41,9 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command
     concurrency: int | None,
     rate: str | None,
     mode: str | None,
-    chunk_tokens: int,
+    chunk_tokens: int | None,
     ideal: bool,
+    framework: str | None,
     prefix_hit: float | None,
     beams: int | None,
     optimisations: Mapping[str, Any],
@@ -55,7 +57,8 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command
         or more requests arrive than the replicas can finish.
     """
     arch = catalogue.load_model(required("--model", model))
-    chip = catalogue.load_npu(required("--npu", npu))
+    chip = npu_under(required("--npu", npu), framework)
+    chunk = chunk_tokens or catalogue.chunk_tokens_under(framework or DEFAULT_FRAMEWORK)
     split = Parallelism(tp or 1, pp, ep, dp, cp)
     used = optimisations_of(optimisations)
     formats = Precision.of(precision) if precision else arch.precision
@@ -63,7 +66,7 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command
     shape = shape_of(arch, input_tokens, output_tokens, prefix_hit or 0.0, beams)
     if shape.beams != 1 and used.speculation:
         raise ProblemError("--beams: beam search cannot be speculated on")
-    load = _load(shape, mode, concurrency, rate, replicas, chunk_tokens)
+    load = _load(shape, mode, concurrency, rate, replicas, chunk)
     result, tails = estimate(replica, load), None
     if load.mode is LoadMode.OPEN_LOOP:
         arriving = under_arrivals(replica, load, result, replicas=replicas)
@@ -77,6 +80,13 @@ def predict(  # noqa: PLR0913 - one parameter per option of the command
         + besides(shape, used)
     )
     return Prediction(title, replica, load, replicas, result, tails)
+
+
+def npu_under(npu: str, framework: str | None) -> Npu:
+    """Return an NPU as a framework uses it, or as the model takes it by itself."""
+    if framework is None:
+        return catalogue.load_npu(npu)
+    return catalogue.load_npu_under(npu, framework)
 
 
 def replica_on(
@@ -210,6 +220,7 @@ def _load(
         concurrency=math.inf if concurrency is None else concurrency / replicas,
         rate=0.0 if rate is None else rate_of(rate) / replicas,
         chunk_tokens=chunk_tokens,
+        requests_per_user=REQUESTS_PER_USER,
     )
 
 

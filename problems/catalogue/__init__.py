@@ -24,6 +24,7 @@ from model_ops.platform.fabric import Fabric, Tier
 from model_ops.platform.npu import Npu
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.hf_config import read_config
+from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from problems.catalogue.measured_collectives import collective_kernels
 from problems.catalogue.measured_kernels import fits_for, measured_npus
 from problems.catalogue.schema import (
@@ -202,6 +203,11 @@ def _efficiency(npu: str, framework: str) -> MeasuredEfficiency:
 def framework_file(name: str) -> FrameworkFile:
     """Return a serving framework's file; `name` may be an alias."""
     return _load("frameworks", canonical("frameworks", name), FrameworkFile)
+
+
+def chunk_tokens_under(framework: str) -> int:
+    """Return the tokens that a step of a framework may process by default."""
+    return framework_file(framework).chunk_tokens or DEFAULT_CHUNK_TOKENS
 
 
 @cache

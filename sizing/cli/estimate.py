@@ -20,6 +20,7 @@ from sizing.cli.pools import pool_options, pools_given
 @click.command("estimate")
 @click.option("--model", help="Catalogue name, or path of a config.json.")
 @click.option("--npu", help="NPU name or alias.")
+@click.option("--framework", help="Serving framework [vllm].")
 @click.option("--tp", type=click.IntRange(1, 4096), help="Tensor parallel ranks.")
 @click.option("--pp", type=click.IntRange(1, 4096), default=1, help="Pipeline stages.")
 @click.option(
@@ -56,8 +57,7 @@ from sizing.cli.pools import pool_options, pools_given
 @click.option(
     "--chunk-tokens",
     type=click.IntRange(16, 1_000_000),
-    default=2048,
-    help="Tokens of one engine step.",
+    help="Tokens of one engine step [the framework's default].",
 )
 @click.option("--ideal", is_flag=True, help="Every kernel at the peak rates.")
 @click.option("--breakdown", is_flag=True, help="Also print every operator.")

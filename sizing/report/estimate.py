@@ -14,6 +14,7 @@ from model_ops.platform.energy import PowerRange
 from model_ops.platform.kernels import OpTime
 from model_ops.profiler.memory import MemoryFootprint
 from model_ops.profiler.ops import Gemm
+from model_ops.profiler.work import Step
 from model_ops.serving.queueing import Latencies
 from model_ops.serving.step import Replica, TimedOperator, timed_operators
 from model_ops.units import BYTE, FLOP, JOULE, SECOND, WATT
@@ -80,19 +81,18 @@ class OperatorRow:
     joules: float | None
 
 
-def breakdown(
-    replica: Replica, operators: Sequence[TimedOperator]
-) -> list[OperatorRow]:
+def breakdown(replica: Replica, step: Step) -> list[OperatorRow]:
     """Return a step's operators by name, in the order in which they run.
 
     Matrix products of one name but of two or three sizes, as of a dense and of a
-    shared feed-forward, are apart. The scheduler's time between steps is a row of
-    its own.
+    shared feed-forward, are apart. What the engine adds to the step is a row of its
+    own.
     """
     power = PowerRange.of(replica.supply)
+    operators = timed_operators(replica, step)
     named = _by_name([timed for timed in operators if float(timed.count)])
     rows = [_row(name, group, power) for name, group in named.items()]
-    overhead = float(replica.supply.step_overhead)
+    overhead = float(replica.overhead(step))
     if overhead:
         rows.append(_scheduler(overhead, power))
     whole = sum(row.seconds for row in rows)
@@ -159,14 +159,11 @@ def _scheduler(seconds: float, power: PowerRange | None) -> OperatorRow:
     )
 
 
-def steps(prediction: Prediction) -> dict[str, list[TimedOperator]]:
-    """Return the timed operators of the steps that set TTFT and TPOT."""
+def steps(prediction: Prediction) -> dict[str, Step]:
+    """Return the steps that set TTFT and TPOT."""
     replica, load = prediction.replica, prediction.load
     first, further = load_steps(replica, load, prediction.estimate.batch)
-    return {
-        "prompt step": timed_operators(replica, first),
-        "decode step": timed_operators(replica, further),
-    }
+    return {"prompt step": first, "decode step": further}
 
 
 def latencies(prediction: Prediction) -> dict[str, tuple[float, float, float]]:
@@ -195,8 +192,8 @@ def as_text(prediction: Prediction, *, operators: bool = False) -> str:
         console.print(line)
     title = "What a step's time goes to, per NPU"
     section(console, title, _bounds_table(prediction))
-    for name, timed in steps(prediction).items() if operators else ():
-        rows = breakdown(prediction.replica, timed)
+    for name, step in steps(prediction).items() if operators else ():
+        rows = breakdown(prediction.replica, step)
         whole = SECOND.format(sum(row.seconds for row in rows))
         section(console, f"One {name}: {whole} per NPU", breakdown_table(rows))
     return text_of(console)
@@ -272,22 +269,21 @@ def _bounds_table(prediction: Prediction) -> RichTable:
     watts = [] if power is None else [">power"]
     kinds = [f">{kind}" for kind in bounds([], 0.0)]
     table = plain_table("step", ">time", *kinds, *watts)
-    for name, timed in steps(prediction).items():
-        overhead = float(replica.supply.step_overhead)
-        whole = spent(timed, replica)
-        step = sum(whole.values())
-        _add_part(table, name, whole, step, _watts(timed, overhead, power))
+    for name, step in steps(prediction).items():
+        timed, overhead = timed_operators(replica, step), float(replica.overhead(step))
+        parts = spent(replica, step)
+        whole = sum(parts.values())
+        _add_part(table, name, parts, whole, _watts(timed, overhead, power))
         drafted = [each for each in timed if _is_drafted(each)]
         if drafted:
-            part = spent(drafted, replica)
-            part["launch"] -= overhead
-            _add_part(table, "  its drafter", part, step, _watts(drafted, 0.0, power))
+            part = {kind: float(s) for kind, s in bounds(drafted, 0.0).items()}
+            _add_part(table, "  its drafter", part, whole, _watts(drafted, 0.0, power))
     return table
 
 
-def spent(operators: list[TimedOperator], replica: Replica) -> dict[str, float]:
+def spent(replica: Replica, step: Step) -> dict[str, float]:
     """Return the seconds of a step by what binds them; see `bounds`."""
-    found = bounds(operators, replica.supply.step_overhead)
+    found = bounds(timed_operators(replica, step), replica.overhead(step))
     return {kind: float(seconds) for kind, seconds in found.items()}
 
 
@@ -382,10 +378,10 @@ def as_json(prediction: Prediction) -> str:
     result["energy"] = used and {k: float(v) for k, v in asdict(used).items()}
     result["steps"] = {
         name: {
-            "bound_s": spent(operators, replica),
-            "operators": [asdict(row) for row in breakdown(replica, operators)],
+            "bound_s": spent(replica, step),
+            "operators": [asdict(row) for row in breakdown(replica, step)],
         }
-        for name, operators in steps(prediction).items()
+        for name, step in steps(prediction).items()
     }
     return json.dumps(result, indent=2, allow_nan=False) + "\n"
 

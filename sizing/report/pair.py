@@ -8,7 +8,6 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from model_ops.estimate import LoadMode, bounds
-from model_ops.serving.step import TimedOperator, timed_operators
 from model_ops.units import BYTE, BYTE_PER_SECOND, SECOND
 from problems.accuracy import latency_intervals, untested
 from sizing.pair import PairPrediction, PoolFacts
@@ -79,7 +78,7 @@ def as_text(prediction: PairPrediction, *, operators: bool = False) -> str:
     title = "What a step's time goes to, per NPU"
     section(console, title, _bounds_table(prediction))
     for facts in prediction.pools.values() if operators else ():
-        rows = breakdown(facts.pool.replica, _timed(facts))
+        rows = breakdown(facts.pool.replica, facts.step)
         whole = SECOND.format(sum(row.seconds for row in rows))
         one = f"{facts.step_name[0].upper()}{facts.step_name[1:]}: {whole} per NPU"
         section(console, one, breakdown_table(rows))
@@ -125,7 +124,7 @@ def _bounds_table(prediction: PairPrediction) -> RichTable:
     kinds = (f">{kind}" for kind in bounds([], 0.0))
     table = plain_table("step", ">time", *kinds)
     for facts in prediction.pools.values():
-        parts = spent(_timed(facts), facts.pool.replica)
+        parts = spent(facts.pool.replica, facts.step)
         whole = sum(parts.values())
         shares = (f"{seconds / whole:.1%}" for seconds in parts.values())
         table.add_row(facts.step_name, SECOND.format(whole), *shares)
@@ -152,10 +151,6 @@ def _transfer_text(prediction: PairPrediction) -> str:
         f"{SECOND.format(seconds)}; on average a prefill NPU {ends[0]}, and a decode "
         f"NPU {ends[1]}."
     )
-
-
-def _timed(facts: PoolFacts) -> list[TimedOperator]:
-    return timed_operators(facts.pool.replica, facts.step)
 
 
 def as_json(prediction: PairPrediction) -> str:
@@ -187,9 +182,9 @@ def as_json(prediction: PairPrediction) -> str:
 
 
 def _pool(facts: PoolFacts, rate: float) -> dict[str, Any]:
-    replica, timed = facts.pool.replica, _timed(facts)
+    replica = facts.pool.replica
     (npu,) = replica.supply.npus
-    rows = breakdown(replica, timed)
+    rows = breakdown(replica, facts.step)
     return {
         "npu": npu.name,
         **replica.parallelism.degrees,
@@ -200,7 +195,7 @@ def _pool(facts: PoolFacts, rate: float) -> dict[str, Any]:
         "memory_bytes": memory_as_dict(facts.memory, replica),
         "step": {
             "name": facts.step_name,
-            "bound_s": spent(timed, replica),
+            "bound_s": spent(replica, facts.step),
             "operators": [asdict(row) for row in rows],
         },
     }

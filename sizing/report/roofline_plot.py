@@ -11,7 +11,7 @@ import numpy as np
 
 from model_ops.dtypes import Dtype
 from model_ops.platform.npu import Npu
-from model_ops.serving.step import TimedOperator
+from model_ops.serving.step import TimedOperator, timed_operators
 from model_ops.units import BYTE_PER_SECOND, FLOP_PER_SECOND, SECOND
 from sizing.report.estimate import OperatorRow, Prediction, breakdown, steps
 from sizing.report.image import Axes, Figure, write
@@ -48,15 +48,16 @@ def draw(prediction: Prediction) -> Figure:
     figure = Figure(figsize=(7.5 * len(panels), 5.5))
     axes: Sequence[Axes] = figure.subplots(1, len(panels))
     points = {
-        name: [row for row in breakdown(replica, timed) if row.flop and row.bytes]
-        for name, timed in panels.items()
+        name: [row for row in breakdown(replica, step) if row.flop and row.bytes]
+        for name, step in panels.items()
     }
-    engines = _engines(npu, (each for timed in panels.values() for each in timed))
+    operators = (timed_operators(replica, step) for step in panels.values())
+    engines = _engines(npu, (each for timed in operators for each in timed))
     every = [row for rows in points.values() for row in rows]
-    for axis, (name, timed) in zip(axes, panels.items(), strict=True):
+    for axis, (name, step) in zip(axes, panels.items(), strict=True):
         _frame(axis, every, npu, engines)
         _points(axis, points[name])
-        whole = sum(row.seconds for row in breakdown(replica, timed))
+        whole = sum(row.seconds for row in breakdown(replica, step))
         shown = sum(row.share for row in points[name])
         axis.set_title(f"{name}: {SECOND.format(whole)}, {shown:.0%} of it shown")
     figure.suptitle(prediction.title)
