@@ -27,6 +27,9 @@ class RoutedExperts:
     ----------
     rows
         Rows of all experts together: a token is a row of each expert that it chose.
+    passed
+        Rows that the passes after a matrix go over: these, or every choice of the
+        tokens where a framework does not skip those of experts elsewhere.
     distinct
         Experts that were chosen at all.
     width, inner
@@ -40,6 +43,7 @@ class RoutedExperts:
     """
 
     rows: Number
+    passed: Number
     distinct: Number
     width: Number
     inner: Number
@@ -54,7 +58,7 @@ class RoutedExperts:
         yield self._gemm("experts_up", k=self.width, n=hidden)
         yield Elementwise(
             name="expert_activation",
-            elements=self.rows * self.inner,
+            elements=self.passed * self.inner,
             read=self.up_matrices * self.outputs.bytes,
             written=self.dtype.inputs.bytes,
         )
@@ -62,7 +66,7 @@ class RoutedExperts:
         # Each token's outputs are weighted and summed.
         yield Elementwise(
             name="expert_sum",
-            elements=self.rows * self.width,
+            elements=self.passed * self.width,
             read=self.outputs.bytes,
             written=self.outputs.bytes / self.num_experts_per_tok,
         )
@@ -237,6 +241,7 @@ class MoeFfn:
         inner = self.moe_intermediate_size / split.expert_tp
         yield from RoutedExperts(
             rows=chosen,
+            passed=chosen,
             distinct=distinct,
             width=width,
             inner=inner,

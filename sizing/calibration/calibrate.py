@@ -61,7 +61,7 @@ def measured_on(
         rows
         for reader, table in tables
         if reader.fitted
-        for rows in operator_rows(reader, table)
+        for rows in operator_rows(reader, list(filter(reader.usual, table)))
         if rows.npu == wanted
     ]
     if not found:

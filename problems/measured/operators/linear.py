@@ -14,6 +14,13 @@ from problems.measured.tables import Row
 
 _NOT_GATED = "nongated"
 
+_PASSES_OVER_ALL = "vllm"
+"""Its activation and its sum pass over every choice, also of experts elsewhere."""
+
+_BESIDE = ("min_latency", "w4a4mxfp4moe_marlin")
+"""Kernels that a stack runs on request, or for rarer checkpoints, beside its usual one
+for the same format."""
+
 
 def _gemm(rows: Columns) -> Iterator[Operator | Collective]:
     weights, inputs = LINEAR_FORMATS[rows.rows[0]["gemm_dtype"]]
@@ -30,9 +37,11 @@ def _experts(rows: Columns) -> Iterator[Operator | Collective]:
     """One rank's experts of a layer; the busiest one's where load is uneven."""
     weights, inputs = LINEAR_FORMATS[rows.rows[0]["moe_dtype"]]
     load = np.array([_load(row) for row in rows.rows])
+    every = _PASSES_OVER_ALL == rows.rows[0]["framework"]
     gated = np.array([_NOT_GATED not in row["kernel_source"] for row in rows.rows])
     yield from RoutedExperts(
         rows=load[:, 0],
+        passed=rows["num_tokens"] * rows["topk"] if every else load[:, 0],
         distinct=load[:, 1],
         width=rows["hidden_size"],
         inner=rows["inter_size"] / rows["moe_tp_size"],
@@ -41,6 +50,10 @@ def _experts(rows: Columns) -> Iterator[Operator | Collective]:
         dtype=LinearFormat(weights, inputs),
         outputs=Dtype.BF16,
     ).operators()
+
+
+def _usual(row: Row) -> bool:
+    return not any(name in row["kernel_source"] for name in _BESIDE)
 
 
 def _load(row: Row) -> tuple[float, float]:
@@ -77,4 +90,5 @@ MOE = Reader(
     ),
     label=("moe_dtype",),
     build=_experts,
+    usual=_usual,
 )

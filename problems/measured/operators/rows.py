@@ -171,6 +171,9 @@ class Reader:
         Names the table of a row where two tables have the same columns.
     repeats
         Whether one problem ran again and again, so that a cache may hold its weights.
+    usual
+        Whether a row's kernel is the one that the stack runs for its format; no kernel
+        is fitted to others. None if all are.
     fitted
         Whether kernels are fitted to it; else it is there to compare with, alone.
     """
@@ -185,6 +188,7 @@ class Reader:
     measured: str = "latency_ms"
     part: Callable[[Row], str] | None = None
     repeats: bool = False
+    usual: Callable[[Row], bool] | None = None
     fitted: bool = True
 
     def table_of(self, row: Row) -> str:
