@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from model_ops.dtypes import Dtype
 from model_ops.opcost import KernelFamily
-from model_ops.platform.kernels import IDEAL_KERNEL, Kernel, KernelEfficiency
+from model_ops.platform.kernels import FORMS, IDEAL_KERNEL, Kernel, KernelEfficiency
 
 
 class Evidence(StrEnum):
@@ -119,6 +119,11 @@ class MeasuredEfficiency:
         return measured or self.otherwise.covers(family)
 
     def kernel(self, key: KernelKey) -> Kernel:
-        """Return the kernel measured, a like one, or constants."""
-        found = self.kernels.get(key) or self._alike.get((key.family, key.engine))
-        return found or self.otherwise.kernel(key)
+        """Return the kernel measured, a like one, its relative's, or constants."""
+        form = FORMS[key.family]
+        for family in (key.family, key.family.relative):
+            own = key._replace(family=family)
+            found = self.kernels.get(own) or self._alike.get(own[::2])
+            if found and FORMS[family] is form:
+                return found
+        return self.otherwise.kernel(key)

@@ -22,8 +22,8 @@ FORMS: Mapping[KernelFamily, type[Kernel]] = {
 
 __all__ = [
     "FORMS",
-    "GemmKernel",
     "IDEAL_KERNEL",
+    "GemmKernel",
     "Kernel",
     "KernelEfficiency",
     "OpTime",

@@ -37,7 +37,7 @@ def _experts(rows: Columns) -> Iterator[Operator | Collective]:
     """One rank's experts of a layer; the busiest one's where load is uneven."""
     weights, inputs = LINEAR_FORMATS[rows.rows[0]["moe_dtype"]]
     load = np.array([_load(row) for row in rows.rows])
-    every = _PASSES_OVER_ALL == rows.rows[0]["framework"]
+    every = rows.rows[0]["framework"] == _PASSES_OVER_ALL
     gated = np.array([_NOT_GATED not in row["kernel_source"] for row in rows.rows])
     yield from RoutedExperts(
         rows=load[:, 0],

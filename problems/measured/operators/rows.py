@@ -24,8 +24,8 @@ Ints = npt.NDArray[np.int64]
 class WeightCache:
     """A cache that a benchmark finds its weights in, as no serving step does.
 
-    A benchmark that runs one small layer again and again reads its weights from a cache;
-    between two runs of a layer in serving come all others, and evict them.
+    A benchmark that runs one small layer again and again reads its weights from a
+    cache; between two runs of a layer in serving come all others, and evict them.
 
     Parameters
     ----------
