@@ -39,6 +39,10 @@ class KernelKey(NamedTuple):
     engine: Dtype | None
 
 
+_RUNS_AS = {Dtype.FP16: Dtype.BF16}
+"""Formats whose kernels differ in nothing but the format of the numbers."""
+
+
 class Efficiency(Protocol):
     """Says which kernel runs an operator, and so how well."""
 
@@ -91,7 +95,8 @@ class ConstantEfficiency:
 class MeasuredEfficiency:
     """Kernels that were measured, and constants for all others.
 
-    A format that was not measured takes the kernel of one that is computed alike.
+    A format that was not measured takes the kernel of one that is computed alike; FP16
+    runs as BF16 does.
 
     Parameters
     ----------
@@ -120,9 +125,13 @@ class MeasuredEfficiency:
 
     def kernel(self, key: KernelKey) -> Kernel:
         """Return the kernel measured, a like one, its relative's, or constants."""
+        alike = key._replace(
+            format=_RUNS_AS.get(key.format, key.format),
+            engine=_RUNS_AS.get(key.engine, key.engine) if key.engine else None,
+        )
         form = FORMS[key.family]
         for family in (key.family, key.family.relative):
-            own = key._replace(family=family)
+            own = alike._replace(family=family)
             found = self.kernels.get(own) or self._alike.get(own[::2])
             if found and FORMS[family] is form:
                 return found

@@ -79,8 +79,12 @@ def calibrate(
     Kernels with fewer rows than parameters are left out.
     """
     groups: dict[tuple[KernelKey, str], list[OperatorRows]] = defaultdict(list)
+    chip = catalogue.load_npu(npu)
     for each in measured:
-        groups[(each.key, each.stack)].append(each)
+        key, engine = each.key, each.key.engine
+        # What stands in for an arithmetic that the NPU lacks.
+        own = key._replace(engine=engine and chip.engine(engine))
+        groups[(own, each.stack)].append(each)
     for (key, stack), rows in sorted(groups.items()):
         chip = catalogue.load_npu_as(npu, stack)
         yield Calibrated(key, stack, rows[0].version, fit(key, rows, chip, seed))
