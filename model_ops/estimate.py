@@ -342,7 +342,7 @@ def bounds(
     launch: Number = overhead
     for timed in operators:
         time, count = timed.time, timed.count
-        busy = np.maximum(time.compute, time.memory)
+        busy = time.busy
         by_compute = np.asarray(time.compute >= time.memory)
         compute = compute + count * busy * by_compute
         memory = memory + count * busy * ~by_compute

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from model_ops.dtypes import Dtype
 from model_ops.opcost import KernelFamily
-from model_ops.platform.kernels import IDEAL_KERNEL, Kernel, KernelEfficiency
+from model_ops.platform.kernels import FORMS, IDEAL_KERNEL, Kernel, KernelEfficiency
 
 
 class Evidence(StrEnum):
@@ -37,6 +37,10 @@ class KernelKey(NamedTuple):
     family: KernelFamily
     format: Dtype
     engine: Dtype | None
+
+
+_RUNS_AS = {Dtype.FP16: Dtype.BF16}
+"""Formats whose kernels differ in nothing but the format of the numbers."""
 
 
 class Efficiency(Protocol):
@@ -91,7 +95,8 @@ class ConstantEfficiency:
 class MeasuredEfficiency:
     """Kernels that were measured, and constants for all others.
 
-    A format that was not measured takes the kernel of one that is computed alike.
+    A format that was not measured takes the kernel of one that is computed alike; FP16
+    runs as BF16 does.
 
     Parameters
     ----------
@@ -119,6 +124,15 @@ class MeasuredEfficiency:
         return measured or self.otherwise.covers(family)
 
     def kernel(self, key: KernelKey) -> Kernel:
-        """Return the kernel measured, a like one, or constants."""
-        found = self.kernels.get(key) or self._alike.get((key.family, key.engine))
-        return found or self.otherwise.kernel(key)
+        """Return the kernel measured, a like one, its relative's, or constants."""
+        alike = key._replace(
+            format=_RUNS_AS.get(key.format, key.format),
+            engine=_RUNS_AS.get(key.engine, key.engine) if key.engine else None,
+        )
+        form = FORMS[key.family]
+        for family in (key.family, key.family.relative):
+            own = alike._replace(family=family)
+            found = self.kernels.get(own) or self._alike.get(own[::2])
+            if found and FORMS[family] is form:
+                return found
+        return self.otherwise.kernel(key)

@@ -4,6 +4,8 @@ Its FLOP and bytes at the NPU's peak rates are its ideal work; the kernel that r
 (`kernels`) says what becomes of that.
 """
 
+import numpy as np
+
 from model_ops.opcost import RESIDENT, Collective, Number, Operator, Placement
 from model_ops.platform.collectives import collective_seconds
 from model_ops.platform.kernels import OpTime, Work
@@ -31,13 +33,15 @@ def op_time(
         moved = placement.weights * cost.weights + placement.cache * cost.cache
         own, outer = supply.memory_bandwidth, supply.outer_bandwidth
         memory = memory + moved * (1.0 / outer - 1.0 / own)
+    first = next(iter(cost.flop), None)
     work = Work(
         compute=compute,
         memory=memory,
         launches=cost.launches,
         shape=shape,
         processors=supply.processors,
+        flop_per_s=np.inf if first is None else supply.flop_per_s(first),
+        bandwidth=supply.memory_bandwidth,
     )
-    first = next(iter(cost.flop), None)
     kernel = supply.kernel(operator.family, shape.format, first)
     return kernel.time(work).times(supply.pace)

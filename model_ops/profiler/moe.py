@@ -11,11 +11,79 @@ from typing import ClassVar
 
 import numpy as np
 
+from model_ops.dtypes import Dtype, LinearFormat
 from model_ops.opcost import Collective, CollectiveKind, KernelFamily, Number, Operator
 from model_ops.profiler.ffn import DenseFfn
 from model_ops.profiler.ops import Elementwise, Gemm, linear, tensor_parallel_sum
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.profiler.work import Shard, Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutedExperts:
+    """The experts of one rank on the rows that chose them.
+
+    Parameters
+    ----------
+    rows
+        Rows of all experts together: a token is a row of each expert that it chose.
+    passed
+        Rows that the passes after a matrix go over: these, or every choice of the
+        tokens where a framework does not skip those of experts elsewhere.
+    distinct
+        Experts that were chosen at all.
+    width, inner
+        Width of a row, and between an expert's matrices, per rank.
+    up_matrices
+        Matrices of an expert from the one to the other: 2 with a gate, else 1.
+    num_experts_per_tok
+        Rows that a token's output is summed from.
+    dtype, outputs
+        Formats of the experts, and of what they give.
+    """
+
+    rows: Number
+    passed: Number
+    distinct: Number
+    width: Number
+    inner: Number
+    up_matrices: Number
+    num_experts_per_tok: Number
+    dtype: LinearFormat
+    outputs: Dtype
+
+    def operators(self) -> Iterator[Operator]:
+        """Yield up-projection, activation, down-projection and sum, in order."""
+        hidden = self.up_matrices * self.inner
+        yield self._gemm("experts_up", k=self.width, n=hidden)
+        yield Elementwise(
+            name="expert_activation",
+            elements=self.passed * self.inner,
+            read=self.up_matrices * self.outputs.bytes,
+            written=self.dtype.inputs.bytes,
+        )
+        yield self._gemm("experts_down", k=self.inner, n=self.width)
+        # Each token's outputs are weighted and summed.
+        yield Elementwise(
+            name="expert_sum",
+            elements=self.passed * self.width,
+            read=self.outputs.bytes,
+            written=self.outputs.bytes / self.num_experts_per_tok,
+        )
+
+    def _gemm(self, name: str, k: Number, n: Number) -> Gemm:
+        return Gemm(
+            name=name,
+            m=self.rows,
+            k=k,
+            n=n,
+            weights=self.dtype.weights,
+            inputs=self.dtype.inputs,
+            outputs=self.outputs,
+            engine=self.dtype.engine,
+            matrices=self.distinct,
+            family=KernelFamily.MOE,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,45 +239,17 @@ class MoeFfn:
         distinct = self.distinct_experts(shard, tokens)
         width = self.width(shard.hidden_size)
         inner = self.moe_intermediate_size / split.expert_tp
-        yield self._gemm("experts_up", shard, chosen, distinct, width, inner)
-        yield Elementwise(
-            name="expert_activation",
-            elements=chosen * inner,
-            read=self.up_matrices * dtype.residual.bytes,
-            written=dtype.expert.inputs.bytes,
-        )
-        yield self._gemm("experts_down", shard, chosen, distinct, inner, width)
-        # Each token's outputs are weighted and summed.
-        yield Elementwise(
-            name="expert_sum",
-            elements=chosen * width,
-            read=dtype.residual.bytes,
-            written=dtype.residual.bytes / self.num_experts_per_tok,
-        )
-
-    def _gemm(
-        self,
-        name: str,
-        shard: Shard,
-        rows: Number,
-        distinct: Number,
-        k: Number,
-        n: Number,
-    ) -> Gemm:
-        format_ = shard.precision.expert
-        up = self.up_matrices if name == "experts_up" else 1
-        return Gemm(
-            name=name,
-            m=rows,
-            k=k,
-            n=up * n,
-            weights=format_.weights,
-            inputs=format_.inputs,
-            outputs=shard.precision.residual,
-            engine=format_.engine,
-            matrices=distinct,
-            family=KernelFamily.MOE,
-        )
+        yield from RoutedExperts(
+            rows=chosen,
+            passed=chosen,
+            distinct=distinct,
+            width=width,
+            inner=inner,
+            up_matrices=self.up_matrices,
+            num_experts_per_tok=self.num_experts_per_tok,
+            dtype=dtype.expert,
+            outputs=dtype.residual,
+        ).operators()
 
     def _exchange(
         self, kind: CollectiveKind, shard: Shard, rows: Number, element_bytes: float

@@ -255,8 +255,8 @@ class Elementwise:
 
     name: str
     elements: Number
-    read: float
-    written: float
+    read: Number
+    written: Number
 
     @property
     def family(self) -> KernelFamily:

@@ -17,7 +17,7 @@ from model_ops.errors import CatalogueError, nearest
 from model_ops.opcost import KernelFamily
 from model_ops.platform.efficiency import KernelKey
 from model_ops.platform.kernels import FORMS, Kernel
-from model_ops.units import Unit
+from model_ops.units import Bytes, Unit
 from problems.catalogue.schema import FOLDER, CatalogueFile
 
 FOLDER_NAME = "kernels"
@@ -39,6 +39,13 @@ class KernelFit(BaseModel):
         float, Field(description="the same, of shapes that were left out", ge=0)
     ]
     bias: Annotated[float, Field(description="median ln of shapes left out")] = 0.0
+    benchmark_cache: Annotated[
+        Bytes | None,
+        Field(description="weights that the benchmark found half in a cache"),
+    ] = None
+    benchmark_speedup: Annotated[
+        float | None, Field(description="of that cache over the memory", ge=1)
+    ] = None
     parameters: dict[str, float | str]
 
     @property

@@ -9,11 +9,13 @@ from typing import get_type_hints
 
 from model_ops.errors import ProblemError
 from model_ops.platform.efficiency import KernelKey
+from model_ops.units import BYTE
 from problems import catalogue
 from problems.catalogue.measured_kernels import unit_of
 from problems.measured.operators import (
     OperatorRows,
     Reader,
+    WeightCache,
     operator_rows,
     reader_of,
 )
@@ -61,7 +63,7 @@ def measured_on(
         rows
         for reader, table in tables
         if reader.fitted
-        for rows in operator_rows(reader, table)
+        for rows in operator_rows(reader, list(filter(reader.usual, table)))
         if rows.npu == wanted
     ]
     if not found:
@@ -77,8 +79,12 @@ def calibrate(
     Kernels with fewer rows than parameters are left out.
     """
     groups: dict[tuple[KernelKey, str], list[OperatorRows]] = defaultdict(list)
+    chip = catalogue.load_npu(npu)
     for each in measured:
-        groups[(each.key, each.stack)].append(each)
+        key, engine = each.key, each.key.engine
+        # What stands in for an arithmetic that the NPU lacks.
+        own = key._replace(engine=engine and chip.engine(engine))
+        groups[(own, each.stack)].append(each)
     for (key, stack), rows in sorted(groups.items()):
         chip = catalogue.load_npu_as(npu, stack)
         yield Calibrated(key, stack, rows[0].version, fit(key, rows, chip, seed))
@@ -99,6 +105,20 @@ def kernels_toml(
     return "\n".join([*head, *(_fit_toml(each) for each in found)]) + "\n"
 
 
+def _cache_toml(cache: WeightCache | None) -> list[str]:
+    """Return what the benchmark's cache did, if it did anything."""
+    if cache is None or cache.speedup < _NO_SPEEDUP:
+        return []
+    return [
+        f'benchmark_cache = "{BYTE.format(cache.capacity, 4)}"',
+        f"benchmark_speedup = {cache.speedup:.3g}",
+    ]
+
+
+_NO_SPEEDUP = 1.05
+"""Up to which a cache is no faster than the memory, as far as a fit can tell."""
+
+
 def _fit_toml(one: Calibrated) -> str:
     key, fitted = one.key, one.fitted
     lines = [
@@ -113,6 +133,7 @@ def _fit_toml(one: Calibrated) -> str:
         f"error = {fitted.error:.3f}",
         f"left_out = {fitted.left_out:.3f}",
         f"bias = {fitted.bias:.3f}",
+        *_cache_toml(fitted.cache),
         "",
         "[fits.parameters]",
     ]

@@ -18,7 +18,7 @@ from model_ops.platform.efficiency import Efficiency, KernelKey
 from model_ops.platform.kernels import FORMS, Kernel
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
-from problems.measured.operators import OperatorRows
+from problems.measured.operators import OperatorRows, WeightCache
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,6 +48,8 @@ class Fitted:
         The same of rows whose shapes the fit had not seen.
     bias
         Median ``ln(predicted / measured)`` of those.
+    cache
+        Where the benchmark found small weights; None if it ran nothing repeatedly.
     """
 
     kernel: Kernel
@@ -55,6 +57,11 @@ class Fitted:
     error: float
     left_out: float
     bias: float
+    cache: WeightCache | None = None
+
+
+_CACHE = {"capacity": (3e5, 3e8), "speedup": (1.0001, 6.0)}
+"""Bounds of the cache that repeated problems find their weights in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,7 @@ def fit(
     held = _held_out(table, shapes, whole, seed)
     return Fitted(
         kernel=table.kernel(whole),
+        cache=table.cache(whole),
         rows=len(shapes),
         error=float(np.median(np.abs(own))),
         left_out=float(np.median(np.abs(held))),
@@ -144,19 +152,32 @@ class _Table:
     def _bounds(self) -> Mapping[str, tuple[float, float]]:
         return FORMS[self.key.family].BOUNDS
 
+    @property
+    def _limits(self) -> tuple[Floats, Floats]:
+        """Logarithms of the bounds of everything that is searched."""
+        cache = _CACHE.values() if any(each.repeated for each in self.rows) else ()
+        low, high = np.log(np.array([*self._bounds.values(), *cache])).T
+        return low, high
+
     def kernel(self, logs: Floats) -> Kernel:
         """Return the form with parameters given as logarithms."""
-        values = dict(zip(self._bounds, np.exp(logs).tolist(), strict=True))
+        values = dict(zip(self._bounds, np.exp(logs).tolist(), strict=False))
         form: Any = FORMS[self.key.family]
         kernel: Kernel = form(**values)
         return kernel
+
+    def cache(self, logs: Floats) -> WeightCache | None:
+        """Return the cache whose parameters follow the kernel's."""
+        own = np.exp(logs[len(self._bounds) :]).tolist()
+        return WeightCache(*own) if own else None
 
     def errors(self, logs: Floats) -> Floats:
         """Return ``ln(predicted / measured)`` of every row."""
         trial = _Trial(self.key, self.kernel(logs), self.npu.efficiency)
         supply = Supply.of(replace(self.npu, efficiency=trial))
+        cache = self.cache(logs)
         return np.concatenate(
-            [np.log(each.predicted(supply) / each.seconds) for each in self.rows]
+            [np.log(each.predicted(supply, cache) / each.seconds) for each in self.rows]
         )
 
     def best(
@@ -167,10 +188,11 @@ class _Table:
         first: Floats | None = None,
     ) -> Floats:
         """Return the logs of the parameters that fit some rows best."""
-        low, high = np.log(np.array(list(self._bounds.values()))).T
+        low, high = self._limits
         rng = np.random.default_rng(seed)
-        drawn = [rng.uniform(low, high) for _ in range(starts)]
-        begins = drawn if first is None else [first, *drawn[1:]]
+        middle = (low + high) / 2
+        drawn = [middle + (high - low) * rng.uniform(-0.3, 0.3) for _ in range(starts)]
+        begins = [middle if first is None else first, *drawn[1:]]
         ends = [self._descend(begin, low, high, some) for begin in begins]
         return min(ends, key=lambda end: end[0])[1]
 

@@ -11,15 +11,19 @@ from model_ops.platform.kernels.base import (
     Work,
     stacked,
 )
+from model_ops.platform.kernels.gemm import GemmKernel
 
-FORMS: Mapping[KernelFamily, type[Kernel]] = dict.fromkeys(
-    KernelFamily, KernelEfficiency
-)
+FORMS: Mapping[KernelFamily, type[Kernel]] = {
+    **dict.fromkeys(KernelFamily, KernelEfficiency),
+    KernelFamily.GEMM: GemmKernel,
+    KernelFamily.MOE: GemmKernel,
+}
 """The form whose parameters the catalogue holds for a family of kernels."""
 
 __all__ = [
     "FORMS",
     "IDEAL_KERNEL",
+    "GemmKernel",
     "Kernel",
     "KernelEfficiency",
     "OpTime",

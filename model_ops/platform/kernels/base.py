@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 
 from model_ops.opcost import KernelShape, Number
-from model_ops.units import Seconds
+from model_ops.units import BytesPerSecond, FlopPerSecond, Seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,16 +23,24 @@ class OpTime:
     ----------
     compute, memory, network, launch
         Seconds of each by itself.
-    softness
-        How sharply the longer of compute and memory hides the shorter: together they
-        take ``(compute ** p + memory ** p) ** (1 / p)``, the longer one if infinite.
+    exposed
+        Share of the shorter of compute and memory that the longer does not hide: 0
+        where they overlap, 1 where they follow each other.
     """
 
     compute: Seconds | Number = 0.0
     memory: Seconds | Number = 0.0
     network: Seconds | Number = 0.0
     launch: Seconds | Number = 0.0
-    softness: Number = np.inf
+    exposed: Number = 0.0
+
+    @property
+    def busy(self) -> Seconds | Number:
+        """Seconds of compute and memory together."""
+        longer = np.maximum(self.compute, self.memory)
+        if np.ndim(self.exposed) == 0 and self.exposed == 0:
+            return longer
+        return longer + self.exposed * np.minimum(self.compute, self.memory)
 
     def times(self, pace: Number) -> "OpTime":
         """Return the operator at another pace."""
@@ -43,20 +51,14 @@ class OpTime:
             memory=self.memory * pace,
             network=self.network * pace,
             launch=self.launch * pace,
-            softness=self.softness,
+            exposed=self.exposed,
         )
 
     @property
     def total(self) -> Seconds | Number:
         """Seconds from start to end."""
         # Summed smallest first: launch and network often have fewer axes.
-        longer = np.maximum(self.compute, self.memory)
-        if np.ndim(self.softness) == 0 and np.isinf(self.softness):
-            return longer + (self.network + self.launch)
-        shorter = np.minimum(self.compute, self.memory)
-        ratio = shorter / np.maximum(longer, 1e-300)
-        hidden = (1.0 + ratio**self.softness) ** (1.0 / self.softness)
-        return longer * hidden + (self.network + self.launch)
+        return self.busy + (self.network + self.launch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,9 @@ class Work:
     processors
         Units of the NPU that work side by side: streaming multiprocessors, compute
         units, cores.
+    flop_per_s, bandwidth
+        The NPU's peak rates: of the work's arithmetic (infinite where it has none),
+        and of its memory.
     """
 
     compute: Seconds | Number
@@ -81,6 +86,8 @@ class Work:
     launches: Number
     shape: KernelShape
     processors: Number
+    flop_per_s: FlopPerSecond | Number = np.inf
+    bandwidth: BytesPerSecond | Number = np.inf
 
 
 class Kernel(Protocol):

@@ -18,7 +18,14 @@ from problems.measured.operators.collectives import (
 )
 from problems.measured.operators.elementwise import ELEMENTWISE
 from problems.measured.operators.linear import GEMM, MOE
-from problems.measured.operators.rows import Columns, Floats, Ints, OperatorRows, Reader
+from problems.measured.operators.rows import (
+    Columns,
+    Floats,
+    Ints,
+    OperatorRows,
+    Reader,
+    WeightCache,
+)
 from problems.measured.tables import Row
 
 READERS: tuple[Reader, ...] = (
@@ -32,7 +39,14 @@ READERS: tuple[Reader, ...] = (
 )
 """Every kind of operator table; the first whose columns are all there reads it."""
 
-__all__ = ["READERS", "OperatorRows", "Reader", "operator_rows", "reader_of"]
+__all__ = [
+    "READERS",
+    "OperatorRows",
+    "Reader",
+    "WeightCache",
+    "operator_rows",
+    "reader_of",
+]
 
 
 def reader_of(columns: Sequence[str]) -> Reader | None:
@@ -101,4 +115,5 @@ def _rows(
         seconds=measured,
         shapes=shapes[lines],
         lines=np.array(lines),
+        repeated=reader.repeats,
     )

@@ -2,16 +2,24 @@
 
 from collections.abc import Iterator
 
-from model_ops.dtypes import LinearFormat, Precision
+import numpy as np
+
+from model_ops.dtypes import Dtype, LinearFormat
 from model_ops.opcost import Collective, Operator
-from model_ops.profiler.expert_load import BALANCED, ExpertLoad
-from model_ops.profiler.moe import MoeFfn
+from model_ops.profiler.moe import RoutedExperts
 from model_ops.profiler.ops import Gemm
-from model_ops.profiler.parallelism import Parallelism
-from model_ops.profiler.work import Shard
+from problems.measured.operators.drawn_loads import busiest_rank
 from problems.measured.operators.rows import LINEAR_FORMATS, Columns, Reader, formats
+from problems.measured.tables import Row
 
 _NOT_GATED = "nongated"
+
+_PASSES_OVER_ALL = "vllm"
+"""Its activation and its sum pass over every choice, also of experts elsewhere."""
+
+_BESIDE = ("min_latency", "w4a4mxfp4moe_marlin")
+"""Kernels that a stack runs on request, or for rarer checkpoints, beside its usual one
+for the same format."""
 
 
 def _gemm(rows: Columns) -> Iterator[Operator | Collective]:
@@ -25,32 +33,46 @@ def _gemm(rows: Columns) -> Iterator[Operator | Collective]:
     )
 
 
+def _from_the_device(row: Row) -> bool:
+    """Return whether the GPU's time was measured, not the host's.
+
+    vLLM 0.24's layers with block scales take 56 us (Hopper) to 340 us (GB200) at any
+    size: their calls from Python, which a captured graph does without.
+    """
+    return (row["framework"], row["gemm_dtype"]) != ("vllm", "fp8_block")
+
+
 def _experts(rows: Columns) -> Iterator[Operator | Collective]:
     """One rank's experts of a layer; the busiest one's where load is uneven."""
-    first = rows.rows[0]
-    weights, inputs = LINEAR_FORMATS[first["moe_dtype"]]
-    ffn = MoeFfn(
-        num_experts=int(rows.only("num_experts")),
-        num_experts_per_tok=int(rows.only("topk")),
-        moe_intermediate_size=int(rows.only("inter_size")),
-        gated=_NOT_GATED not in first["kernel_source"],
-    )
-    tp, ep = int(rows.only("moe_tp_size")), int(rows.only("moe_ep_size"))
-    shard = Shard(
-        hidden_size=int(rows.only("hidden_size")),
-        parallelism=Parallelism(tp=tp * ep, pp=1, ep=ep),
-        precision=Precision(
-            weights=weights,
-            activations=LinearFormat(weights, inputs).inputs,
-        ),
-        experts=_load(first["distribution"]),
-    )
-    yield from ffn.experts(shard, rows["num_tokens"])
+    weights, inputs = LINEAR_FORMATS[rows.rows[0]["moe_dtype"]]
+    load = np.array([_load(row) for row in rows.rows])
+    every = rows.rows[0]["framework"] == _PASSES_OVER_ALL
+    gated = np.array([_NOT_GATED not in row["kernel_source"] for row in rows.rows])
+    yield from RoutedExperts(
+        rows=load[:, 0],
+        passed=rows["num_tokens"] * rows["topk"] if every else load[:, 0],
+        distinct=load[:, 1],
+        width=rows["hidden_size"],
+        inner=rows["inter_size"] / rows["moe_tp_size"],
+        up_matrices=np.where(gated, 2, 1),
+        num_experts_per_tok=rows["topk"],
+        dtype=LinearFormat(weights, inputs),
+        outputs=Dtype.BF16,
+    ).operators()
 
 
-def _load(distribution: str) -> ExpertLoad:
-    kind, _, alpha = distribution.rpartition("_")
-    return ExpertLoad(alpha=float(alpha)) if kind == "power_law" else BALANCED
+def _usual(row: Row) -> bool:
+    return not any(name in row["kernel_source"] for name in _BESIDE)
+
+
+def _load(row: Row) -> tuple[float, float]:
+    """Return the rows of the busiest rank and its experts that have any."""
+    kind, _, alpha = row["distribution"].rpartition("_")
+    numbers = ("num_tokens", "topk", "num_experts", "moe_ep_size")
+    return busiest_rank(
+        *(int(row[name]) for name in numbers),
+        alpha=float(alpha) if kind == "power_law" else 0.0,
+    )
 
 
 GEMM = Reader(
@@ -60,23 +82,23 @@ GEMM = Reader(
     shape=("n", "k"),
     label=("gemm_dtype",),
     build=_gemm,
+    repeats=True,
+    usual=_from_the_device,
 )
 
 MOE = Reader(
     table="moe",
     needs=("moe_dtype", "num_tokens", "inter_size"),
-    alike=(
-        "moe_dtype",
-        "kernel_source",
+    alike=("moe_dtype",),
+    shape=(
         "hidden_size",
         "inter_size",
         "topk",
         "num_experts",
         "moe_tp_size",
         "moe_ep_size",
-        "distribution",
     ),
-    shape=("hidden_size", "inter_size", "topk", "num_experts"),
     label=("moe_dtype",),
     build=_experts,
+    usual=_usual,
 )

@@ -1,22 +1,57 @@
 """Rows of an operator table that go through the model together."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from model_ops.dtypes import Dtype, LinearFormat
-from model_ops.opcost import Collective, Number, Operator
+from model_ops.opcost import RESIDENT, Collective, Number, Operator, Placement
 from model_ops.platform.efficiency import KernelKey
+from model_ops.platform.memory import OuterMemory
 from model_ops.platform.roofline import op_time
 from model_ops.platform.supply import Supply
-from model_ops.units import Seconds
+from model_ops.units import Bytes, Seconds
 from problems.measured.tables import Row
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightCache:
+    """A cache that a benchmark finds its weights in, as no serving step does.
+
+    A benchmark that runs one small layer again and again reads its weights from a
+    cache; between two runs of a layer in serving come all others, and evict them.
+
+    Parameters
+    ----------
+    capacity
+        Bytes of weights of which half are still found there.
+    speedup
+        The cache's bandwidth over the memory's.
+    """
+
+    capacity: Bytes
+    speedup: float
+
+    def share(self, weights: Number) -> Number:
+        """Return the share of some bytes of weights that are found there."""
+        return 1.0 / (1.0 + (weights / self.capacity) ** _EDGE)
+
+    def behind(self, supply: Supply) -> Supply:
+        """Return an NPU whose second memory is the cache."""
+        npu = supply.npus[0]
+        bandwidth = npu.memory_bandwidth * self.speedup
+        cache = OuterMemory("cache", self.capacity, bandwidth)
+        return Supply.of(replace(npu, outer_memory=cache))
+
+
+_EDGE = 4
+"""How sharply a cache stops to help: benchmarks take turns between a few copies."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +77,8 @@ class OperatorRows:
         left out together in cross-validation; shaped [row].
     lines
         Positions of the rows in their table; shaped [row].
+    repeated
+        Whether one problem ran again and again, so that a cache may hold its weights.
     """
 
     table: str
@@ -53,6 +90,7 @@ class OperatorRows:
     seconds: Floats
     shapes: Ints
     lines: Ints
+    repeated: bool = False
 
     @property
     def key(self) -> KernelKey:
@@ -62,12 +100,29 @@ class OperatorRows:
         engine = next(iter(heaviest.cost().flop), None)
         return KernelKey(heaviest.family, heaviest.shape().format, engine)
 
-    def predicted(self, supply: Supply) -> Floats:
-        """Return the model's seconds on an NPU; shaped [row]."""
+    def predicted(self, supply: Supply, cache: WeightCache | None = None) -> Floats:
+        """Return the model's seconds on an NPU; shaped [row].
+
+        Parameters
+        ----------
+        supply
+            The NPU.
+        cache
+            Where repeated problems find their weights; None for its memory.
+        """
+        found = cache if self.repeated else None
+        where = supply if found is None else found.behind(supply)
         total: Number = sum(
-            (op_time(operator, supply).total for operator in self.operators), start=0.0
+            (op_time(o, where, _placed(o, found)).total for o in self.operators),
+            start=0.0,
         )
         return np.broadcast_to(np.asarray(total, float), self.seconds.shape)
+
+
+def _placed(operator: Operator | Collective, cache: WeightCache | None) -> Placement:
+    if cache is None:
+        return RESIDENT
+    return Placement(weights=cache.share(operator.cost().weights))
 
 
 def _weight(operator: Operator) -> tuple[float, float]:
@@ -114,6 +169,11 @@ class Reader:
         The measured column.
     part
         Names the table of a row where two tables have the same columns.
+    repeats
+        Whether one problem ran again and again, so that a cache may hold its weights.
+    usual
+        Whether a row's kernel is the one that the stack runs for its format; no kernel
+        is fitted to others. None if all are.
     fitted
         Whether kernels are fitted to it; else it is there to compare with, alone.
     """
@@ -127,6 +187,8 @@ class Reader:
     seconds_per: Seconds = 1e-3
     measured: str = "latency_ms"
     part: Callable[[Row], str] | None = None
+    repeats: bool = False
+    usual: Callable[[Row], bool] | None = None
     fitted: bool = True
 
     def table_of(self, row: Row) -> str:
