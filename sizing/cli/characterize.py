@@ -18,7 +18,7 @@ import click
     "--device",
     type=click.Choice(("cuda", "cpu")),
     default="cuda",
-    help="Where: cuda is the GPU, also AMD's; cpu the processor, to try it [cuda].",
+    help="Device: cuda is the GPU, also AMD's; cpu the processor, to try it [cuda].",
 )
 @click.option(
     "--suite",
