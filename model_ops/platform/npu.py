@@ -58,6 +58,9 @@ class Npu:
     pace
         Seconds that operators take over what their kernels and links say: what an
         engine adds in running them, or how slow they are assumed to be.
+    exposed_launch
+        Share of the kernels' starts that an engine does not hide: graphs and dependent
+        launches start a kernel while the one before it ends.
     activation_factor
         Activations that the serving framework keeps alive over those that must be.
     tdp
@@ -86,6 +89,7 @@ class Npu:
     sequence_overhead: Seconds = 0.0
     request_overhead: Seconds = 0.0
     pace: float = 1.0
+    exposed_launch: float = 1.0
     activation_factor: float = 1.0
     tdp: Watts | None = None
     idle_power: Watts | None = None
@@ -159,6 +163,7 @@ class Npu:
             efficiency=IdealEfficiency(),
             link_efficiency=1.0,
             pace=1.0,
+            exposed_launch=1.0,
             memory_usable=1.0,
             runtime_reserve=0.0,
             step_overhead=0.0,

@@ -44,4 +44,4 @@ def op_time(
         bandwidth=supply.memory_bandwidth,
     )
     kernel = supply.kernel(operator.family, shape.format, first)
-    return kernel.time(work).times(supply.pace)
+    return kernel.time(work).times(supply.pace, supply.exposed_launch)

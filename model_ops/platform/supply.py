@@ -110,6 +110,11 @@ class Supply:
         return self._each(lambda npu: npu.pace)
 
     @cached_property
+    def exposed_launch(self) -> Number:
+        """Share of the kernels' starts that an engine does not hide."""
+        return self._each(lambda npu: npu.exposed_launch)
+
+    @cached_property
     def step_overhead(self) -> Number:
         """Seconds of scheduling per step."""
         return self._each(lambda npu: npu.step_overhead)

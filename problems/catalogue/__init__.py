@@ -26,7 +26,11 @@ from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.hf_config import read_config
 from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from problems.catalogue.measured_collectives import collective_kernels
-from problems.catalogue.measured_kernels import fits_for, measured_npus
+from problems.catalogue.measured_kernels import (
+    fits_for,
+    measured_npus,
+    narrow_inputs,
+)
 from problems.catalogue.schema import (
     FOLDER,
     EfficiencyFile,
@@ -54,6 +58,7 @@ _FRAMEWORK_FIELDS = (
     "step_overhead",
     "sequence_overhead",
     "pace",
+    "exposed_launch",
     "request_overhead",
 )
 
@@ -183,11 +188,14 @@ def _processors(file: NpuFile, profile: EfficiencyFile) -> float:
 @cache
 def _efficiency(npu: str, framework: str) -> MeasuredEfficiency:
     """Return the kernels that a framework runs on an NPU."""
-    profile = efficiency_file(npu_file(npu).efficiency)
+    file = npu_file(npu)
+    profile = efficiency_file(file.efficiency)
     stack = framework_file(framework).kernels or framework
     constants = profile.kernels.items()
+    fits = fits_for(npu, profile.measured_on, stack)
+    kernels = {fit.key: fit.kernel() for fit in fits}
     return MeasuredEfficiency(
-        kernels={f.key: f.kernel() for f in fits_for(npu, profile.measured_on, stack)},
+        kernels=narrow_inputs(kernels, file.flop_per_s),
         otherwise=ConstantEfficiency(
             families={family: kernel.efficiency() for family, kernel in constants},
             by_engine={

@@ -5,8 +5,8 @@ kernel, takes it from the NPUs that its efficiency profile names as measured.
 """
 
 import tomllib
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from functools import cache
 from typing import Annotated, Self, get_type_hints
 
@@ -17,6 +17,7 @@ from model_ops.errors import CatalogueError, nearest
 from model_ops.opcost import KernelFamily
 from model_ops.platform.efficiency import KernelKey
 from model_ops.platform.kernels import FORMS, Kernel
+from model_ops.platform.kernels.gemm import GemmKernel
 from model_ops.units import Bytes, Unit
 from problems.catalogue.schema import FOLDER, CatalogueFile
 
@@ -143,3 +144,24 @@ def fits_for(npu: str, relatives: Sequence[str], stack: str) -> list[KernelFit]:
             if (fit.stack == stack) is wanted:
                 found.setdefault(fit.key, fit)
     return list(found.values())
+
+
+def narrow_inputs(
+    kernels: Mapping[KernelKey, Kernel], rates: Mapping[Dtype, FlopPerSecond]
+) -> dict[KernelKey, Kernel]:
+    """Return the kernels with which MXFP4 weights meet 16-bit inputs on an NPU.
+
+    Where it computes FP4, engines round the inputs to FP8 first (vLLM and TensorRT-LLM
+    run gpt-oss on Blackwell so, as MXFP4 x MXFP8); the work stays counted in 16 bits.
+    """
+    found = dict(kernels)
+    if Dtype.FP4 not in rates or Dtype.FP8 not in rates:
+        return found
+    for family in (KernelFamily.GEMM, KernelFamily.MOE):
+        narrow = kernels.get(KernelKey(family, Dtype.MXFP4, Dtype.FP8))
+        if isinstance(narrow, GemmKernel):
+            faster = rates[Dtype.FP8] / rates[Dtype.BF16]
+            found[KernelKey(family, Dtype.MXFP4, Dtype.BF16)] = replace(
+                narrow, compute=narrow.compute * faster
+            )
+    return found

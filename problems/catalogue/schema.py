@@ -195,6 +195,9 @@ class FrameworkFile(CatalogueFile):
         float | None,
         Field(description="operators' time over what kernels and links say", gt=0),
     ] = None
+    exposed_launch: Annotated[
+        Fraction | None, Field(description="share of kernels' starts not hidden")
+    ] = None
     request_overhead: Annotated[
         Seconds | None, Field(description="outside the steps", ge=0, le=10)
     ] = None

@@ -42,15 +42,15 @@ class OpTime:
             return longer
         return longer + self.exposed * np.minimum(self.compute, self.memory)
 
-    def times(self, pace: Number) -> "OpTime":
-        """Return the operator at another pace."""
-        if np.ndim(pace) == 0 and pace == 1.0:
+    def times(self, pace: Number, launched: Number = 1.0) -> "OpTime":
+        """Return the operator at another pace, a share of its start hidden."""
+        if np.ndim(pace) == np.ndim(launched) == 0 and pace == launched == 1.0:
             return self
         return OpTime(
             compute=self.compute * pace,
             memory=self.memory * pace,
             network=self.network * pace,
-            launch=self.launch * pace,
+            launch=self.launch * (pace * launched),
             exposed=self.exposed,
         )
 
