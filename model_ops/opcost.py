@@ -190,6 +190,8 @@ class KernelShape:
         Rows that stand for the same token: query heads that share a KV head.
     cut
         Share of the rows whose first columns a sliding window cuts off.
+    windowed
+        Whether there is such a window, however long.
     """
 
     format: Dtype
@@ -199,6 +201,7 @@ class KernelShape:
     groups: Number = 1.0
     repeats: Number = 1.0
     cut: Number = 0.0
+    windowed: Mask = False
 
 
 class Operator(Protocol):

@@ -245,6 +245,7 @@ class AttentionCore:
             depth=self.qk_dim,
             groups=self.sequences * self.kv_heads,
             repeats=repeats,
+            windowed=self.reach is not None,
             cut=0.0 if self.reach is None else 1.0 - self._growing() / self.queries,
         )
 

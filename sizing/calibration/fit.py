@@ -192,6 +192,12 @@ class _Table:
         low, high = np.log(np.array([*self.form.BOUNDS.values(), *cache])).T
         return low, high
 
+    @property
+    def middle(self) -> Floats:
+        """Logarithms of the parameters halfway between their bounds."""
+        low, high = self._limits
+        return (low + high) / 2
+
     def kernel(self, logs: Floats) -> Kernel:
         """Return the form with parameters given as logarithms."""
         values = dict(zip(self.form.BOUNDS, np.exp(logs).tolist(), strict=False))
@@ -228,7 +234,7 @@ class _Table:
         first
             Where to start; None: from several points.
         """
-        return min(self._ends(some, seed, first), key=lambda end: end[0])[1]
+        return min(self.ends(some, seed, first), key=lambda end: end[0])[1]
 
     def chosen_best(self, seed: int) -> "_Table":
         """Return the table whose form makes the choices that fit all rows best."""
@@ -240,15 +246,16 @@ class _Table:
         if len(tables) == 1:
             return tables[0]
         every = np.ones(len(self.seconds), dtype=bool)
-        costs = [min(table._ends(every, seed, None))[0] for table in tables]
+        costs = [table.ends(every, seed, table.middle)[0][0] for table in tables]
         return tables[int(np.argmin(costs))]
 
-    def _ends(
+    def ends(
         self, some: npt.NDArray[np.bool_], seed: int, first: Floats | None
     ) -> list[tuple[float, Floats]]:
+        """Return the loss and the parameters' logs where each descent ended."""
         low, high = self._limits
         rng = np.random.default_rng(seed)
-        middle = (low + high) / 2
+        middle = self.middle
         drawn = [
             middle + (high - low) * rng.uniform(-0.3, 0.3) for _ in range(STARTS - 1)
         ]
@@ -265,7 +272,7 @@ class _Table:
                 "calibrate needs scipy: pip install 'genz-size[calibrate]'"
             ) from None
         inside = np.clip(begin, low + 1e-9, high - 1e-9)
-        middle = (low + high) / 2
+        middle = self.middle
         found = least_squares(
             lambda logs: np.append(self.errors(logs)[some], _PULL * (logs - middle)),
             inside,

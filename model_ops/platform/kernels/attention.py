@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from model_ops.opcost import Number
+from model_ops.opcost import KernelShape, Mask, Number
 from model_ops.platform.kernels.base import KernelEfficiency, OpTime, Work
 from model_ops.units import Seconds
 
@@ -25,13 +25,13 @@ SPLIT = 512.0
 class PrefillKernel:
     """Softmax(q k') v of many queries: tiles of queries pass over the keys they see.
 
-    With n queries of g heads per key head, which see c keys on average, and s seconds
-    that one of a NPU's P processors takes for a query, key and head::
+    With n queries of g heads per key head, which see c keys on average, on P
+    processors, which together take s seconds for a query, key and head::
 
         tokens  = n + padding / (1 + packing (g - 1))
         seen    = c + lead + cut_lead x share of queries that a window cuts off
         last    = tile x keys that the last query sees
-        compute = s (heads tokens seen / P + last) / efficiency of the head size
+        compute = s (heads tokens seen + P last) / efficiency of the head size
         memory  = bytes / (bandwidth efficiency)
         t       = launch + longer of both + exposed x shorter of both
 
@@ -128,11 +128,11 @@ class DecodeKernel:
     """Softmax(q k') v of a few queries per sequence: key heads are dealt to processors.
 
     With B key heads of all sequences, whose r query rows see c keys each, on P
-    processors, and s seconds that one takes for a row and key::
+    processors, which together take s seconds for a row and key::
 
         tiles   = B, or B r where heads run alone
         rows    = r, at least `tile`; 1 where heads run alone
-        compute = tiles rows s (c + lead) / (P efficiency)
+        compute = tiles rows s (c + lead) / efficiency
                 + item x max(1, tiles / (slots P))
         memory  = bytes / (bandwidth x at most `memory`, and `stream` per key head)
         t       = launch + combine c / (c + SPLIT)
@@ -156,12 +156,16 @@ class DecodeKernel:
     alone_above
         Query heads per key head from which on each of them runs alone; so does one
         that shares its key head with none.
+    window_alone
+        Whether heads run alone, too, in layers with a sliding window (1) or not (0).
     vector
         Share of the arithmetic's rate where heads run alone, on vector units.
     lead
         Keys whose time a tile takes besides.
     item
         A tile's start and end: queries loaded, outputs written.
+    alone_item
+        The same where heads run alone.
     slots
         Tiles that one processor starts at a time.
     stream
@@ -177,8 +181,10 @@ class DecodeKernel:
     exposed: Number = 0.0
     tile: Number = 1.0
     alone_above: Number = 1e6
+    window_alone: Number = 0.0
     lead: Number = 0.0
     item: Seconds | Number = 0.0
+    alone_item: Seconds | Number = 0.0
     slots: Number = 1.0
     stream: Number = np.inf
     combine: Seconds | Number = 0.0
@@ -186,17 +192,21 @@ class DecodeKernel:
     BOUNDS: ClassVar[Mapping[str, tuple[float, float]]] = {
         "memory": (0.2, 1.0),
         "launch": (1e-6, 1e-4),
-        "compute": (0.003, 1.0),
-        "vector": (3e-4, 0.3),
+        "compute": (0.01, 1.0),
+        "vector": (1e-3, 1.0),
         "exposed": (1e-3, 1.0),
         "tile": (4.0, 128.0),
         "lead": (4.0, 1000.0),
         "item": (1e-8, 3e-5),
+        "alone_item": (1e-8, 3e-5),
         "slots": (0.3, 8.0),
         "stream": (0.003, 3.0),
         "combine": (1e-8, 3e-5),
     }
-    CHOICES: ClassVar[Mapping[str, tuple[float, ...]]] = {"alone_above": (1e6, 32.0)}
+    CHOICES: ClassVar[Mapping[str, tuple[float, ...]]] = {
+        "alone_above": (1e6, 32.0),
+        "window_alone": (0.0, 1.0),
+    }
 
     def time(self, work: Work) -> OpTime:
         """Return the seconds of the work."""
@@ -204,22 +214,27 @@ class DecodeKernel:
         keys, together = shape.columns, shape.rows
         each = work.compute / np.maximum(shape.groups * together * keys, 1e-300)
         tiles, cost = shape.groups, np.maximum(together, self.tile) / self.compute
-        if np.any(np.asarray(self.alone_above) < _NEVER):
-            alone = (shape.repeats > self.alone_above) | (
-                (shape.repeats <= 1.0) & (self.alone_above < _NEVER)
-            )
+        item, alone = self.item, self._alone(shape)
+        if np.any(alone):
             tiles = np.where(alone, tiles * together, tiles)
             cost = np.where(alone, 1.0 / self.vector, cost)
-        busy = each * (keys + self.lead) * cost * (tiles * (1.0 / work.processors))
+            item = np.where(alone, self.alone_item, item)
+        busy = each * (keys + self.lead) * (cost * tiles)
         waves = tiles * (1.0 / (self.slots * work.processors))
         drawn = self.stream * np.maximum(shape.groups, 1.0)
         start = self.launch + self.combine * (keys / (keys + SPLIT))
         return OpTime(
-            compute=busy + self.item * np.maximum(waves, 1.0),
+            compute=busy + item * np.maximum(waves, 1.0),
             memory=work.memory * np.maximum(1.0 / self.memory, 1.0 / drawn),
             launch=work.launches * start,
             exposed=self.exposed,
         )
+
+    def _alone(self, shape: KernelShape) -> Mask:
+        """Return whether each head runs alone."""
+        single = (shape.repeats <= 1.0) & (self.alone_above < _NEVER)
+        cut = shape.windowed & (self.window_alone > 0)
+        return (shape.repeats > self.alone_above) | single | cut
 
     @classmethod
     def plain(cls, kernel: KernelEfficiency) -> "DecodeKernel":
