@@ -50,13 +50,13 @@ def ideal_work(
         moved = placement.weights * cost.weights + placement.cache * cost.cache
         own, outer = supply.memory_bandwidth, supply.outer_bandwidth
         memory = memory + moved * (1.0 / outer - 1.0 / own)
-    engine = next(iter(cost.flop), None)
+    first = next(iter(cost.flop), None)
     return Work(
         compute=compute,
         memory=memory,
         launches=cost.launches,
         shape=shape,
         processors=supply.processors,
-        flop_per_s=np.inf if engine is None else supply.flop_per_s(engine),
+        flop_per_s=np.inf if first is None else supply.flop_per_s(first),
         bandwidth=supply.memory_bandwidth,
     )

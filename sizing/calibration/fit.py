@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_ops.errors import ProblemError
-from model_ops.opcost import Collective, Number
+from model_ops.opcost import Collective, Number, Operator
 from model_ops.platform.efficiency import KernelKey
 from model_ops.platform.kernels import FORMS, Kernel, Work
 from model_ops.platform.npu import Npu
@@ -165,7 +165,7 @@ class _Table:
         for start, each in zip(first, rows, strict=False):
             own = np.arange(start, start + len(each.seconds))
             for operator in each.operators:
-                if isinstance(operator, Collective) or key_of(operator) != key:
+                if isinstance(operator, Collective) or _key_on(npu, operator) != key:
                     others[own] += op_time(operator, supply).total
                     continue
                 cost = operator.cost()
@@ -282,6 +282,12 @@ class _Table:
             max_nfev=60,
         )
         return float(found.cost), found.x
+
+
+def _key_on(npu: Npu, operator: Operator) -> KernelKey:
+    """Return the kernel that runs an operator; an NPU may lack its arithmetic."""
+    key = key_of(operator)
+    return key._replace(engine=key.engine and npu.engine(key.engine))
 
 
 def _joined(works: Sequence[Work], lengths: Sequence[int]) -> Work:

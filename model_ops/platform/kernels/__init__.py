@@ -29,10 +29,10 @@ FORMS: Mapping[KernelFamily, type[Kernel]] = {
 """The form whose parameters the catalogue holds for a family of kernels."""
 
 __all__ = [
-    "DecodeKernel",
     "FORMS",
-    "GemmKernel",
     "IDEAL_KERNEL",
+    "DecodeKernel",
+    "GemmKernel",
     "Kernel",
     "KernelEfficiency",
     "OpTime",

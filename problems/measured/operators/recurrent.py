@@ -11,6 +11,7 @@ from model_ops.profiler.work import Phase, Segment, Shard, Step
 from problems.measured.operators.rows import Columns, Reader
 from problems.measured.tables import Row
 
+
 def _part_of(
     rows: Columns, mixer: GatedDeltaNet | Mamba2
 ) -> Iterator[Operator | Collective]:
