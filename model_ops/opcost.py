@@ -34,6 +34,7 @@ class KernelFamily(StrEnum):
     MLA_DECODE = "mla_decode"
     MOE = "moe"
     SCAN = "scan"
+    SCAN_DECODE = "scan_decode"
 
     @property
     def label(self) -> str:
@@ -51,6 +52,7 @@ _RELATIVES = {
     KernelFamily.MLA_DECODE: KernelFamily.ATTENTION_DECODE,
     KernelFamily.MOE: KernelFamily.GEMM,
     KernelFamily.SCAN: KernelFamily.ELEMENTWISE,
+    KernelFamily.SCAN_DECODE: KernelFamily.ELEMENTWISE,
 }
 
 
@@ -60,6 +62,7 @@ _LABELS = {
     KernelFamily.MLA_DECODE: "MLA decode",
     KernelFamily.MOE: "expert",
     KernelFamily.SCAN: "state-space scan",
+    KernelFamily.SCAN_DECODE: "state-space step",
 }
 
 
@@ -183,6 +186,12 @@ class KernelShape:
         keys that a query sees, and the elements of a key.
     groups
         Weight matrices; of attention sequences times KV heads.
+    repeats
+        Rows that stand for the same token: query heads that share a KV head.
+    cut
+        Share of the rows whose first columns a sliding window cuts off.
+    windowed
+        Whether there is such a window, however long.
     """
 
     format: Dtype
@@ -190,6 +199,9 @@ class KernelShape:
     columns: Number = 1.0
     depth: Number = 1.0
     groups: Number = 1.0
+    repeats: Number = 1.0
+    cut: Number = 0.0
+    windowed: Mask = False
 
 
 class Operator(Protocol):

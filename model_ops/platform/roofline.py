@@ -6,7 +6,15 @@ Its FLOP and bytes at the NPU's peak rates are its ideal work; the kernel that r
 
 import numpy as np
 
-from model_ops.opcost import RESIDENT, Collective, Number, Operator, Placement
+from model_ops.opcost import (
+    RESIDENT,
+    Collective,
+    KernelShape,
+    Number,
+    OpCost,
+    Operator,
+    Placement,
+)
 from model_ops.platform.collectives import collective_seconds
 from model_ops.platform.kernels import OpTime, Work
 from model_ops.platform.supply import Supply
@@ -24,7 +32,16 @@ def op_time(
         seconds = collective_seconds(operator, supply.fabric, supply.link_efficiency)
         return OpTime(network=seconds).times(supply.pace)
     cost = operator.cost()
-    shape = operator.shape()
+    work = ideal_work(cost, operator.shape(), supply, placement)
+    first = next(iter(cost.flop), None)
+    kernel = supply.kernel(operator.family, work.shape.format, first)
+    return kernel.time(work).times(supply.pace, supply.exposed_launch)
+
+
+def ideal_work(
+    cost: OpCost, shape: KernelShape, supply: Supply, placement: Placement = RESIDENT
+) -> Work:
+    """Return an operator's work at the peak rates of each of the supply's NPUs."""
     compute: Number = 0.0
     for engine, flop in cost.flop.items():
         compute = compute + flop * (1.0 / supply.flop_per_s(engine))
@@ -34,7 +51,7 @@ def op_time(
         own, outer = supply.memory_bandwidth, supply.outer_bandwidth
         memory = memory + moved * (1.0 / outer - 1.0 / own)
     first = next(iter(cost.flop), None)
-    work = Work(
+    return Work(
         compute=compute,
         memory=memory,
         launches=cost.launches,
@@ -43,5 +60,3 @@ def op_time(
         flop_per_s=np.inf if first is None else supply.flop_per_s(first),
         bandwidth=supply.memory_bandwidth,
     )
-    kernel = supply.kernel(operator.family, shape.format, first)
-    return kernel.time(work).times(supply.pace, supply.exposed_launch)

@@ -252,7 +252,7 @@ class LatentAttention:
             query_shares=cp,
             cached=False,
             kv_heads=heads,
-            cache=dtype.residual,
+            cache=dtype.kv_cache,
         )
 
 

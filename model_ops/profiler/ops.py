@@ -198,8 +198,13 @@ class AttentionCore:
             return q * self._seen(c + self.branches + 1)
         if self.reach is None:
             return q * (c + (q + 1) / 2)
-        growing = np.clip(self.reach - c, 0, q)
+        growing = self._growing()
         return growing * (c + (growing + 1) / 2) + (q - growing) * self._steady
+
+    def _growing(self) -> Number:
+        """Return the queries that still see everything before them."""
+        reach = np.inf if self.reach is None else self.reach
+        return np.clip(reach - self.context, 0, self.queries)
 
     def keys(self) -> Number:
         """Return the keys that the new tokens of one sequence see together."""
@@ -232,12 +237,16 @@ class AttentionCore:
     def shape(self) -> KernelShape:
         """Query rows per key head, keys that a query sees on average, key size."""
         queries = self.queries / self.query_shares
+        repeats = self.heads / self.kv_heads
         return KernelShape(
             format=self.cache,
-            rows=queries * (self.heads / self.kv_heads),
+            rows=queries * repeats,
             columns=self.pairs() / (self.queries * self.key_shares),
             depth=self.qk_dim,
             groups=self.sequences * self.kv_heads,
+            repeats=repeats,
+            windowed=self.reach is not None,
+            cut=0.0 if self.reach is None else 1.0 - self._growing() / self.queries,
         )
 
 

@@ -46,6 +46,8 @@ class Scan:
         States that each sequence writes: the last one, or one per token.
     engine
         Format of the arithmetic.
+    family
+        Whether chunks of a prompt are scanned, or a few tokens one by one.
     """
 
     name: str
@@ -59,11 +61,7 @@ class Scan:
     pair_flop: Flop | Number = 0.0
     chunk: int = 1
     states_written: Number = 1.0
-
-    @property
-    def family(self) -> KernelFamily:
-        """Scans."""
-        return KernelFamily.SCAN
+    family: KernelFamily = KernelFamily.SCAN
 
     def pairs(self) -> Number:
         """Return the pairs of tokens of one sequence that share a chunk."""
@@ -214,6 +212,7 @@ class Recurrence:
             state_bytes=self.state_elements * self.state.bytes,
             states_written=1.0 if reading else queries,
             engine=residual,
+            family=KernelFamily.SCAN if reading else KernelFamily.SCAN_DECODE,
         )
 
     def _exchange(self, shard: Shard, segment: Segment) -> Iterator[Collective]:

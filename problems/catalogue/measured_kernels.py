@@ -18,7 +18,7 @@ from model_ops.opcost import KernelFamily
 from model_ops.platform.efficiency import KernelKey
 from model_ops.platform.kernels import FORMS, Kernel
 from model_ops.platform.kernels.gemm import GemmKernel
-from model_ops.units import Bytes, Unit
+from model_ops.units import Bytes, FlopPerSecond, Unit
 from problems.catalogue.schema import FOLDER, CatalogueFile
 
 FOLDER_NAME = "kernels"

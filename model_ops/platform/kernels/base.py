@@ -94,10 +94,12 @@ class Kernel(Protocol):
     """A form with its parameters.
 
     `BOUNDS` are the least and the greatest value that a fit may give each; all are
-    above zero, as fits search their logarithms.
+    above zero, as fits search their logarithms. `CHOICES` are the values of parameters
+    that are one thing or another; a fit tries them all.
     """
 
     BOUNDS: ClassVar[Mapping[str, tuple[float, float]]]
+    CHOICES: ClassVar[Mapping[str, tuple[float, ...]]]
 
     def time(self, work: Work) -> OpTime:
         """Return the seconds of the work."""
@@ -126,6 +128,7 @@ class KernelEfficiency:
         "memory": (0.01, 1.0),
         "launch": (1e-7, 1e-3),
     }
+    CHOICES: ClassVar[Mapping[str, tuple[float, ...]]] = {}
 
     def time(self, work: Work) -> OpTime:
         """Return the seconds of the work."""

@@ -77,6 +77,7 @@ class GemmKernel:
     row_latency: Seconds | Number = 0.0
     staging: Bytes | Number = 0.0
 
+    CHOICES: ClassVar[Mapping[str, tuple[float, ...]]] = {}
     BOUNDS: ClassVar[Mapping[str, tuple[float, float]]] = {
         "compute": (0.05, 1.0),
         "memory": (0.05, 1.0),

@@ -17,7 +17,9 @@ from problems.measured.operators.collectives import (
     NCCL,
 )
 from problems.measured.operators.elementwise import ELEMENTWISE
+from problems.measured.operators.latent import MLA, MLA_MODULE, MLA_PRODUCT
 from problems.measured.operators.linear import GEMM, MOE
+from problems.measured.operators.recurrent import GATED_DELTA, MAMBA2
 from problems.measured.operators.rows import (
     Columns,
     Floats,
@@ -36,6 +38,11 @@ READERS: tuple[Reader, ...] = (
     NCCL,
     CUSTOM_ALL_REDUCE,
     EXPERTS_EXCHANGE,
+    MLA_MODULE,
+    MLA,
+    MLA_PRODUCT,
+    GATED_DELTA,
+    MAMBA2,
 )
 """Every kind of operator table; the first whose columns are all there reads it."""
 

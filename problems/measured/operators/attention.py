@@ -61,4 +61,5 @@ ATTENTION = Reader(
     label=("attn_dtype", "kv_cache_dtype"),
     build=_attention,
     part=_part,
+    repeats=True,
 )

@@ -97,8 +97,7 @@ class OperatorRows:
         """The kernel that the table is about: the one with the most FLOP, or bytes."""
         own = [o for o in self.operators if not isinstance(o, Collective)]
         heaviest = max(own, key=_weight)
-        engine = next(iter(heaviest.cost().flop), None)
-        return KernelKey(heaviest.family, heaviest.shape().format, engine)
+        return key_of(heaviest)
 
     def predicted(self, supply: Supply, cache: WeightCache | None = None) -> Floats:
         """Return the model's seconds on an NPU; shaped [row].
@@ -122,7 +121,15 @@ class OperatorRows:
 def _placed(operator: Operator | Collective, cache: WeightCache | None) -> Placement:
     if cache is None:
         return RESIDENT
-    return Placement(weights=cache.share(operator.cost().weights))
+    cost = operator.cost()
+    share = cache.share(cost.weights + cost.cache)
+    return Placement(weights=share, cache=share)
+
+
+def key_of(operator: Operator) -> KernelKey:
+    """Return the kernel that runs an operator."""
+    engine = next(iter(operator.cost().flop), None)
+    return KernelKey(operator.family, operator.shape().format, engine)
 
 
 def _weight(operator: Operator) -> tuple[float, float]:
