@@ -141,10 +141,10 @@ def test_pace_stretches_every_part_of_an_operator(toy_npu: Npu) -> None:
     assert npu.ideal().pace == 1.0
 
 
-@pytest.mark.parametrize(("softness", "power"), [(1.0, 1.0), (2.0, 0.5)])
-def test_a_soft_roofline_hides_less_of_the_shorter_part(
-    softness: float, power: float
+@pytest.mark.parametrize(("exposed", "busy"), [(0.0, 4.0), (0.5, 5.5), (1.0, 7.0)])
+def test_what_the_longer_part_does_not_hide_is_added(
+    exposed: float, busy: float
 ) -> None:
-    time = OpTime(compute=3.0, memory=4.0, launch=1.0, softness=softness)
-    assert time.total == pytest.approx((3.0**softness + 4.0**softness) ** power + 1.0)
-    assert OpTime(compute=3.0, memory=4.0).total < time.total - 1.0
+    time = OpTime(compute=3.0, memory=4.0, launch=1.0, exposed=exposed)
+    assert time.busy == busy
+    assert time.total == busy + 1.0
