@@ -84,7 +84,7 @@ class GemmKernel:
         "launch": (3e-7, 3e-4),
         "exposed": (1e-3, 1.0),
         "idle": (1e-3, 10.0),
-        "padding": (0.01, 300.0),
+        "padding": (0.01, 16.0),
         "prologue": (1.0, 3000.0),
         "slowdown": (1e-3, 3.0),
         "depth_latency": (1e-8, 1e-4),
