@@ -5,6 +5,7 @@ are the files' stems; aliases name the spellings that people and benchmarks use.
 """
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from model_ops.dtypes import Dtype
 from model_ops.errors import CatalogueError, ConfigError, nearest
 from model_ops.platform.efficiency import (
     ConstantEfficiency,
@@ -185,6 +187,21 @@ def _processors(file: NpuFile, profile: EfficiencyFile) -> float:
     return float(file.processors or next((n for n in known if n), 1))
 
 
+def _nearest_first(file: NpuFile, profile: EfficiencyFile) -> list[str]:
+    """Return the NPUs that a profile names as measured, the most alike first.
+
+    A kernel's tiles take as long as one processor's rate lets them, so that is what
+    NPUs of one architecture differ in: a data-centre part and a graphics card.
+    """
+
+    def rate(each: NpuFile) -> float:
+        flop_per_s = each.flop_per_s.get(Dtype.BF16, 1.0)
+        return math.log(flop_per_s / _processors(each, profile))
+
+    own = rate(file)
+    return sorted(profile.measured_on, key=lambda n: abs(rate(npu_file(n)) - own))
+
+
 @cache
 def _efficiency(npu: str, framework: str) -> MeasuredEfficiency:
     """Return the kernels that a framework runs on an NPU."""
@@ -192,7 +209,7 @@ def _efficiency(npu: str, framework: str) -> MeasuredEfficiency:
     profile = efficiency_file(file.efficiency)
     stack = framework_file(framework).kernels or framework
     constants = profile.kernels.items()
-    fits = fits_for(npu, profile.measured_on, stack)
+    fits = fits_for(npu, _nearest_first(file, profile), stack)
     kernels = {fit.key: fit.kernel() for fit in fits}
     return MeasuredEfficiency(
         kernels=narrow_inputs(kernels, file.flop_per_s),

@@ -160,7 +160,7 @@ class EfficiencyFile(CatalogueFile):
     """What share of an NPU's rates its kernels reach, by kernel family."""
 
     measured_on: Annotated[
-        tuple[str, ...], Field(description="NPUs whose kernels it was fitted to")
+        tuple[str, ...], Field(description="NPUs whose kernels its NPUs take")
     ]
     memory_usable: Annotated[Fraction, Field(description="share of the capacity")]
     runtime_reserve: Annotated[Bytes, Field(description="context, communicator")]

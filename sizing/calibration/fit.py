@@ -26,7 +26,7 @@ from problems.measured.operators.rows import key_of
 
 Floats = npt.NDArray[np.float64]
 
-STARTS = 4
+STARTS = 8
 """Seeded starting points; the best end counts."""
 
 FOLDS = 5

@@ -10,6 +10,8 @@ import pytest
 
 from model_ops.dtypes import Dtype
 from model_ops.errors import CatalogueError, ConfigError, ProblemError
+from model_ops.opcost import KernelFamily
+from model_ops.platform.efficiency import KernelKey
 from model_ops.platform.fabric import Topology
 from model_ops.platform.npu import IDLE_PER_TDP
 from problems import catalogue
@@ -394,3 +396,22 @@ def test_missing_and_binary_configs_are_refused(tmp_path: Any) -> None:
 def test_profile_was_measured_on_npus_that_use_it(profile: str) -> None:
     for npu in catalogue.efficiency_file(profile).measured_on:
         assert catalogue.npu_file(npu).efficiency == profile
+
+
+@pytest.mark.parametrize(
+    ("npu", "relative"),
+    [
+        ("b300-sxm", "b200-sxm"),
+        ("rtx-5090", "rtx-pro-6000-server"),
+        ("rtx-4080", "rtx-4090"),
+        ("l4", "l40s"),
+    ],
+)
+def test_an_npu_takes_the_kernels_of_the_most_alike(npu: str, relative: str) -> None:
+    # TFLOP/s in 16 bits per processor: B300 15, B200 15, GB200 16; RTX 5090 1.2, RTX
+    # PRO 6000 2.5; RTX 4080 1.3, RTX 4090 1.3, L40S 2.5; L4 2.1.
+    key = KernelKey(KernelFamily.GEMM, Dtype.BF16, Dtype.BF16)
+    own, like = (
+        catalogue.load_npu(name).efficiency.kernel(key) for name in (npu, relative)
+    )
+    assert own == like
