@@ -37,9 +37,7 @@ def main(paths: list[Path]) -> None:
         groups: dict[tuple[object, str], list[OperatorRows]] = defaultdict(list)
         for rows in measured_on(npu, tables):
             groups[rows.key, rows.stack].append(rows)
-        fits = {
-            (fit.key, fit.stack): fit for fit in kernels_file(RELATIVES[npu]).fits
-        }
+        fits = {(fit.key, fit.stack): fit for fit in kernels_file(RELATIVES[npu]).fits}
         for (key, stack), some in groups.items():
             if (fit := fits.get((key, stack))) is None:  # type: ignore[call-overload]
                 continue

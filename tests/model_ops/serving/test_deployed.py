@@ -144,8 +144,8 @@ def test_curve_agrees_with_the_operators(npu: str, split: Parallelism) -> None:
             + float(curve.per_pair) * pairs
         )
         least = whole - second if prompt else whole
-        # One key head alone draws less of the bandwidth than many: no line knows that.
-        off = 0.07 if requests == 1 else 0.03
+        # Few key heads draw less of the bandwidth than many: no line knows that.
+        off = 0.07 if requests <= 16 else 0.03
         assert (1 - off) * least <= found <= (1 + off) * whole, (
             prompt,
             requests,
