@@ -32,6 +32,9 @@ Inside a cell a bend from flat to steep is cut off by at most 2.2 % of the step.
 _MANY, _FAR = 1024.0, 4096.0
 """Tokens of a step, and of context, at which slopes are taken."""
 
+_NEAR = 512.0
+"""Tokens of context at which `decoding` is exact: a usual one."""
+
 
 def token_grid(most: int) -> Floats:
     """Return token counts from 1 to at least `most`, in equal ratios, shaped [node]."""
@@ -48,8 +51,8 @@ class StepCurve:
     base
         Of a step's tokens, attention apart; shaped [option..., node].
     decoding
-        Added by so many decoding requests, attention over no context included; same
-        shape.
+        Added by so many decoding requests, attention apart from what grows with
+        their context included; same shape.
     per_cached
         Per cached token that decoding requests read; shaped [option...].
     per_pair
@@ -140,7 +143,8 @@ class StepCurve:
         per_pair, per_cached = slope(reading), slope(writing)
         pairs = slots * grid**2 / 2
         base = np.maximum.accumulate(reading(grid, 0.0) - per_pair * pairs, axis=-1)
-        decoding = np.maximum(writing(grid, 1.0) - base, 0.0)
+        near = per_cached * (slots * grid * _NEAR)
+        decoding = np.maximum(writing(grid, _NEAR) - near - base, 0.0)
         return cls(base, decoding, _last(per_cached), _last(per_pair))
 
 

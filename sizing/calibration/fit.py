@@ -114,6 +114,21 @@ def fit(
     )
 
 
+def errors_of(
+    key: KernelKey, rows: Sequence[OperatorRows], npu: Npu, kernel: Kernel
+) -> Floats:
+    """Return ``ln(predicted / measured)`` of each row with a kernel that is given.
+
+    Parameters
+    ----------
+    key, rows, npu
+        As of `fit`.
+    kernel
+        Form and parameters; the benchmark's caches are left out.
+    """
+    return _Table.of(key, rows, npu).errors_with(kernel)
+
+
 def _held_out(
     table: "_Table", shapes: npt.NDArray[np.int64], start: Floats, seed: int
 ) -> Floats:
@@ -211,12 +226,16 @@ class _Table:
 
     def errors(self, logs: Floats) -> Floats:
         """Return ``ln(predicted / measured)`` of every row."""
-        works, cache = self.works, self.cache(logs)
+        return self.errors_with(self.kernel(logs), self.cache(logs))
+
+    def errors_with(self, kernel: Kernel, cache: WeightCache | None = None) -> Floats:
+        """Return the same with a kernel and a benchmark's cache."""
+        works = self.works
         if cache is not None:
             saved = (1.0 - 1.0 / cache.speedup) / self.npu.memory_bandwidth
             moved = self.found * cache.share(self.found)
             works = replace(works, memory=works.memory - moved * saved)
-        time = self.kernel(logs).time(works).times(self.npu.pace).total
+        time = kernel.time(works).times(self.npu.pace).total
         pieces = np.bincount(self.rows, time, len(self.seconds))
         return np.log((self.others + pieces) / self.seconds)
 

@@ -123,4 +123,5 @@ def _rows(
         shapes=shapes[lines],
         lines=np.array(lines),
         repeated=reader.repeats,
+        about=reader.about,
     )

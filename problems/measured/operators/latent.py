@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from model_ops.dtypes import Dtype, Precision
-from model_ops.opcost import Collective, Operator
+from model_ops.opcost import Collective, KernelFamily, Operator
 from model_ops.profiler.mla import LatentAttention
 from model_ops.profiler.ops import AttentionCore
 from model_ops.profiler.work import Phase, Segment, Shard, Step
@@ -75,6 +75,9 @@ def _table(context: str, generation: str) -> Callable[[Row], str]:
     return lambda row: generation if _phase(row) is Phase.DECODE else context
 
 
+_MEASURED_ALONE = ("trtllm",)
+"""Stacks whose kernel was measured without the projections around it."""
+
 MLA = Reader(
     table="context_mla",
     needs=("mla_dtype", "kv_cache_dtype", "num_heads", "batch_size", "isl", "tp_size"),
@@ -94,7 +97,8 @@ MLA_MODULE = Reader(
     label=("gemm_type", "kv_cache_dtype"),
     build=_module,
     part=_table("mla_context_module", "mla_generation_module"),
-    fitted=False,
+    about=(KernelFamily.MLA_PREFILL, KernelFamily.MLA_DECODE),
+    usual=lambda row: row["framework"] not in _MEASURED_ALONE,
 )
 
 MLA_PRODUCT = Reader(

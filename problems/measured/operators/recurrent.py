@@ -66,6 +66,7 @@ GATED_DELTA = Reader(
     build=_delta,
     part=lambda row: _part("gdn", row),
     usual=lambda row: not _convolving(row),
+    repeats=True,
 )
 
 MAMBA2 = Reader(
@@ -77,4 +78,5 @@ MAMBA2 = Reader(
     build=_mamba,
     part=lambda row: _part("mamba2", row),
     usual=lambda row: not _convolving(row),
+    repeats=True,
 )

@@ -8,7 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from model_ops.dtypes import Dtype, LinearFormat
-from model_ops.opcost import RESIDENT, Collective, Number, Operator, Placement
+from model_ops.opcost import (
+    RESIDENT,
+    Collective,
+    KernelFamily,
+    Number,
+    Operator,
+    Placement,
+)
 from model_ops.platform.efficiency import KernelKey
 from model_ops.platform.memory import OuterMemory
 from model_ops.platform.roofline import op_time
@@ -77,6 +84,8 @@ class OperatorRows:
         left out together in cross-validation; shaped [row].
     lines
         Positions of the rows in their table; shaped [row].
+    about
+        Families of kernels of which one is what the table is about; any if empty.
     repeated
         Whether one problem ran again and again, so that a cache may hold its weights.
     """
@@ -91,11 +100,13 @@ class OperatorRows:
     shapes: Ints
     lines: Ints
     repeated: bool = False
+    about: tuple[KernelFamily, ...] = ()
 
     @property
     def key(self) -> KernelKey:
         """The kernel that the table is about: the one with the most FLOP, or bytes."""
         own = [o for o in self.operators if not isinstance(o, Collective)]
+        own = [o for o in own if o.family in self.about] or own
         heaviest = max(own, key=_weight)
         return key_of(heaviest)
 
@@ -176,6 +187,8 @@ class Reader:
         The measured column.
     part
         Names the table of a row where two tables have the same columns.
+    about
+        Families of kernels of which one is fitted to it; the heaviest one if empty.
     repeats
         Whether one problem ran again and again, so that a cache may hold its weights.
     usual
@@ -195,6 +208,7 @@ class Reader:
     measured: str = "latency_ms"
     part: Callable[[Row], str] | None = None
     repeats: bool = False
+    about: tuple[KernelFamily, ...] = ()
     usual: Callable[[Row], bool] | None = None
     fitted: bool = True
 
