@@ -60,7 +60,9 @@ _FRAMEWORK_FIELDS = (
     "step_overhead",
     "sequence_overhead",
     "pace",
+    "prefill_pace",
     "exposed_launch",
+    "host_time",
     "request_overhead",
 )
 

@@ -212,6 +212,12 @@ class FrameworkFile(CatalogueFile):
     exposed_launch: Annotated[
         Fraction | None, Field(description="share of kernels' starts not hidden")
     ] = None
+    prefill_pace: Annotated[
+        float | None, Field(description="the same of prompt tokens, besides", gt=0)
+    ] = None
+    host_time: Annotated[
+        Seconds | None, Field(description="of the host, per request alone", ge=0, le=1)
+    ] = None
     request_overhead: Annotated[
         Seconds | None, Field(description="outside the steps", ge=0, le=10)
     ] = None
