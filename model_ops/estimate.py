@@ -266,7 +266,8 @@ def _closed_loop(replica: Replica, load: Load) -> Estimate:
     # Users beyond the full batch wait for a slot; Little's law says how long.
     waited = users / result.rate - load.shape.decode_steps * result.tpot
     finite = np.where(np.isfinite(result.ttft), result.ttft, 0.0)
-    steady = replace(result, ttft=np.maximum(waited, finite))
+    outside = replica.supply.outside
+    steady = replace(result, ttft=np.maximum(waited, finite + outside))
     if np.ndim(load.requests_per_user) == 0 and np.isinf(load.requests_per_user):
         return steady
     first = 1.0 / load.requests_per_user
@@ -300,7 +301,10 @@ def start_of_users(
     passed = level * np.maximum(many - 1.0, 0.0) * split.pp
     beyond = level * np.maximum(load.concurrency / np.maximum(slots, 1.0) - 1.0, 0.0)
     whole = shape.decode_steps * steady.tpot
-    return full.latency + passed * full.bottleneck + beyond * whole
+    outside = replica.supply.request_overhead + replica.supply.host_time * (
+        load.concurrency / 2.0
+    )
+    return full.latency + passed * full.bottleneck + beyond * whole + outside
 
 
 def _offline(replica: Replica, load: Load) -> Estimate:

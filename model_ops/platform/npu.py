@@ -55,9 +55,15 @@ class Npu:
         the engine does on the host for every token.
     request_overhead
         Seconds that a request spends outside the steps before its first token.
+    host_time
+        Seconds of the engine's host that each request of a closed loop takes alone,
+        before its first token: users who ask together wait for each other's.
     pace
         Seconds that operators take over what their kernels and links say: what an
         engine adds in running them, or how slow they are assumed to be.
+    prefill_pace
+        The same, besides, of the prompt tokens in a step: what they are read with is
+        not in graphs, and draws the most power.
     exposed_launch
         Share of the kernels' starts that an engine does not hide: graphs and dependent
         launches start a kernel while the one before it ends.
@@ -88,7 +94,9 @@ class Npu:
     step_overhead: Seconds = 0.0
     sequence_overhead: Seconds = 0.0
     request_overhead: Seconds = 0.0
+    host_time: Seconds = 0.0
     pace: float = 1.0
+    prefill_pace: float = 1.0
     exposed_launch: float = 1.0
     activation_factor: float = 1.0
     tdp: Watts | None = None
@@ -153,6 +161,7 @@ class Npu:
             step_overhead=self.step_overhead * factor,
             sequence_overhead=self.sequence_overhead * factor,
             request_overhead=self.request_overhead * factor,
+            host_time=self.host_time * factor,
         )
 
     def ideal(self) -> "Npu":
@@ -163,10 +172,12 @@ class Npu:
             efficiency=IdealEfficiency(),
             link_efficiency=1.0,
             pace=1.0,
+            prefill_pace=1.0,
             exposed_launch=1.0,
             memory_usable=1.0,
             runtime_reserve=0.0,
             step_overhead=0.0,
             sequence_overhead=0.0,
             request_overhead=0.0,
+            host_time=0.0,
         )

@@ -109,6 +109,21 @@ class Supply:
         """Seconds that operators take over what their kernels and links say."""
         return self._each(lambda npu: npu.pace)
 
+    @property
+    def outside(self) -> Number:
+        """Seconds outside the steps of a request whose user has others beside."""
+        return self.request_overhead + self.host_time
+
+    @cached_property
+    def prefill_pace(self) -> Number:
+        """Seconds that prompt tokens take besides over what operators say."""
+        return self._each(lambda npu: npu.prefill_pace)
+
+    @cached_property
+    def host_time(self) -> Number:
+        """Seconds of the engine's host that each request takes alone."""
+        return self._each(lambda npu: npu.host_time)
+
     @cached_property
     def exposed_launch(self) -> Number:
         """Share of the kernels' starts that an engine does not hide."""

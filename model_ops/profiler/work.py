@@ -128,6 +128,15 @@ class Step:
         return sum((s.sequences * s.queries for s in self.segments), start=0.0)
 
     @property
+    def prompt_share(self) -> Number:
+        """Share of the new tokens that prompts bring."""
+        reading = [s for s in self.segments if s.phase is Phase.PREFILL]
+        if len(reading) in (0, len(self.segments)):
+            return float(bool(reading))
+        tokens = sum((s.sequences * s.queries for s in reading), start=0.0)
+        return tokens / np.maximum(self.tokens, 1e-300)
+
+    @property
     def sequences(self) -> Number:
         """Sequences of all segments."""
         return sum((s.sequences for s in self.segments), start=0.0)

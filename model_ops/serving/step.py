@@ -101,6 +101,13 @@ class Replica:
         guessed, gained = speculation.guessed, speculation.tokens_per_step
         return Schedule(split.pp, split.dp, guessed, gained)
 
+    def stretch(self, step: Step) -> Number:
+        """Return how much longer a step's operators take for the prompts it reads."""
+        more = self.supply.prefill_pace - 1.0
+        if np.ndim(more) == 0 and more == 0.0:
+            return 1.0
+        return 1.0 + more * step.prompt_share
+
     def overhead(self, step: Step) -> Seconds | Number:
         """Return the seconds that the engine adds to a step."""
         each, fixed = self.supply.sequence_overhead, self.supply.step_overhead
@@ -217,7 +224,7 @@ def timed_operators(replica: Replica, step: Step) -> list[TimedOperator]:
 
 
 def _timed(replica: Replica, step: Step) -> list[TimedOperator]:
-    arch, shard = replica.arch, replica.shard
+    arch, shard, stretch = replica.arch, replica.shard, replica.stretch(step)
     boundaries = replica.parallelism.pp - 1
     groups = [
         (1, embedding_operators(arch, shard, step)),
@@ -230,7 +237,7 @@ def _timed(replica: Replica, step: Step) -> list[TimedOperator]:
             operator.name,
             operator,
             count,
-            op_time(operator, replica.supply, replica.placement),
+            op_time(operator, replica.supply, replica.placement).times(stretch),
         )
         for count, operators in groups
         for operator in operators
@@ -239,10 +246,13 @@ def _timed(replica: Replica, step: Step) -> list[TimedOperator]:
 
 def step_time(replica: Replica, step: Step) -> StepTime:
     """Return the seconds of a step, pipeline stages included."""
-    arch, shard = replica.arch, replica.shard
-    layers = [_sum(layer_operators(r.layer, shard, step), replica) for r in arch.runs]
-    embedding = _sum(embedding_operators(arch, shard, step), replica)
-    head = _sum(head_operators(arch, shard, step), replica)
+    arch, shard, stretch = replica.arch, replica.shard, replica.stretch(step)
+    layers = [
+        stretch * _sum(layer_operators(run.layer, shard, step), replica)
+        for run in arch.runs
+    ]
+    embedding = stretch * _sum(embedding_operators(arch, shard, step), replica)
+    head = stretch * _sum(head_operators(arch, shard, step), replica)
     # The drafter runs behind the head, on the last stage.
     head = head + _draft_time(replica, step)
     overhead = replica.overhead(step)
@@ -252,7 +262,7 @@ def step_time(replica: Replica, step: Step) -> StepTime:
     pp = np.asarray(replica.parallelism.pp)
     if np.all(pp == 1):
         return StepTime(latency=whole, bottleneck=whole)
-    boundary = _sum(stage_boundary_operators(shard, step), replica)
+    boundary = stretch * _sum(stage_boundary_operators(shard, step), replica)
     slowest: Number = 0.0
     for stage in arch.stages(pp):
         own = stage.first * embedding + stage.last * head

@@ -29,9 +29,9 @@ from model_ops.profiler.hf_config import read_config
 from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from problems.catalogue.measured_collectives import collective_kernels
 from problems.catalogue.measured_kernels import (
+    as_served,
     fits_for,
     measured_npus,
-    narrow_inputs,
 )
 from problems.catalogue.schema import (
     FOLDER,
@@ -60,7 +60,9 @@ _FRAMEWORK_FIELDS = (
     "step_overhead",
     "sequence_overhead",
     "pace",
+    "prefill_pace",
     "exposed_launch",
+    "host_time",
     "request_overhead",
 )
 
@@ -203,16 +205,18 @@ def _nearest_first(file: NpuFile, profile: EfficiencyFile) -> list[str]:
 
 
 @cache
-def _efficiency(npu: str, framework: str) -> MeasuredEfficiency:
-    """Return the kernels that a framework runs on an NPU."""
+def _efficiency(
+    npu: str, framework: str, *, measured: bool = False
+) -> MeasuredEfficiency:
+    """Return the kernels that a framework runs on an NPU, or as they were measured."""
     file = npu_file(npu)
     profile = efficiency_file(file.efficiency)
     stack = framework_file(framework).kernels or framework
-    constants = profile.kernels.items()
     fits = fits_for(npu, _nearest_first(file, profile), stack)
     kernels = {fit.key: fit.kernel() for fit in fits}
+    constants = profile.kernels.items()
     return MeasuredEfficiency(
-        kernels=narrow_inputs(kernels, file.flop_per_s),
+        kernels=kernels if measured else as_served(kernels, file.flop_per_s),
         otherwise=ConstantEfficiency(
             families={family: kernel.efficiency() for family, kernel in constants},
             by_engine={
@@ -228,6 +232,35 @@ def _efficiency(npu: str, framework: str) -> MeasuredEfficiency:
 def framework_file(name: str) -> FrameworkFile:
     """Return a serving framework's file; `name` may be an alias."""
     return _load("frameworks", canonical("frameworks", name), FrameworkFile)
+
+
+def framework_at(name: str, release: str = "", month: str = "") -> str:
+    """Return the generation of a framework that a run at some time was made with.
+
+    Parameters
+    ----------
+    name
+        Catalogue name of the framework.
+    release
+        Its release, ``0.6.3``; blank if unknown.
+    month
+        Of the run, ``2024-11``, or its year alone; blank if unknown. It decides, where
+        it is known: releases are written in too many ways.
+    """
+    for earlier in names("frameworks"):
+        file = framework_file(earlier)
+        if file.generation_of != name:
+            continue
+        if month and file.until and month < file.until:
+            return earlier
+        if not month and release and file.below and _older(release, file.below):
+            return earlier
+    return name
+
+
+def _older(release: str, than: str) -> bool:
+    parts = [int(part) for part in release.split(".")[:2]]
+    return parts < [int(part) for part in than.split(".")]
 
 
 def chunk_tokens_under(framework: str) -> int:
@@ -262,18 +295,35 @@ def load_npu_under(name: str, framework: str) -> Npu:
 
 @cache
 def load_npu_as(name: str, stack: str) -> Npu:
-    """Return an NPU as a software stack uses it: a framework, or a library alone.
+    """Return an NPU with its kernels and links as they were measured one by one.
+
+    Parameters
+    ----------
+    name
+        Of the NPU.
+    stack
+        The software that ran them: a framework, or a library alone.
 
     Raises
     ------
     CatalogueError
         If the catalogue lacks the NPU.
     """
+    links: str | None
     try:
-        return load_npu_under(name, canonical("frameworks", stack))
+        framework = canonical("frameworks", stack)
     except CatalogueError:
-        npu = load_npu(name)
-        return replace(npu, fabric=load_fabric(npu.name, None))
+        npu, kernels, links = load_npu(name), DEFAULT_FRAMEWORK, None
+    else:
+        npu, kernels = load_npu_under(name, framework), framework
+        links = framework
+    return replace(
+        npu,
+        fabric=load_fabric(npu.name, links),
+        efficiency=_efficiency(npu.name, kernels, measured=True),
+        pace=1.0,
+        exposed_launch=1.0,
+    )
 
 
 @cache

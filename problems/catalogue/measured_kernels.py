@@ -146,6 +146,41 @@ def fits_for(npu: str, relatives: Sequence[str], stack: str) -> list[KernelFit]:
     return list(found.values())
 
 
+def as_served(
+    kernels: Mapping[KernelKey, Kernel], rates: Mapping[Dtype, FlopPerSecond]
+) -> dict[KernelKey, Kernel]:
+    """Return measured kernels as serving engines run them on an NPU of such rates."""
+    return narrow_inputs(static_scales(kernels), rates)
+
+
+def static_scales(kernels: Mapping[KernelKey, Kernel]) -> dict[KernelKey, Kernel]:
+    """Return the kernels without the quantisation of their inputs.
+
+    The tables time it with each multiplication, as a kernel before it. Engines do it
+    in the pass that writes the inputs (norm, activation), by scales that the
+    checkpoint brings: what starts then is the multiplication, like that of 16 bits.
+    """
+    found = dict(kernels)
+    plain = kernels.get(KernelKey(KernelFamily.GEMM, Dtype.BF16, Dtype.BF16))
+    for key, kernel in kernels.items():
+        quantised = key.family is KernelFamily.GEMM and key.engine in _QUANTISED
+        if (
+            quantised
+            and isinstance(kernel, GemmKernel)
+            and isinstance(plain, GemmKernel)
+        ):
+            found[key] = replace(
+                kernel,
+                launch=min(kernel.launch, plain.launch),
+                row_latency=min(kernel.row_latency, plain.row_latency),
+                staging=min(kernel.staging, plain.staging),
+            )
+    return found
+
+
+_QUANTISED = (Dtype.FP8, Dtype.FP4, Dtype.INT8)
+
+
 def narrow_inputs(
     kernels: Mapping[KernelKey, Kernel], rates: Mapping[Dtype, FlopPerSecond]
 ) -> dict[KernelKey, Kernel]:

@@ -183,8 +183,22 @@ class EfficiencyFile(CatalogueFile):
 
 
 class FrameworkFile(CatalogueFile):
-    """A serving framework: what it takes of an NPU; None: as the NPU's profile says."""
+    """A serving framework: what it takes of an NPU; None: as the NPU's profile says.
 
+    An earlier generation of one, with habits of its own, is a file of its own that
+    names it.
+    """
+
+    generation_of: Annotated[
+        str | None, Field(description="framework that it is an earlier generation of")
+    ] = None
+    until: Annotated[
+        str | None,
+        Field(description="first month without it", pattern=r"^20\d\d-\d\d$"),
+    ] = None
+    below: Annotated[
+        str | None, Field(description="first release without it", pattern=r"^\d+\.\d+$")
+    ] = None
     memory_usable: Annotated[Fraction | None, Field(description="of capacity")] = None
     runtime_reserve: Annotated[Bytes | None, Field(ge=0, le=1e11)] = None
     step_overhead: Annotated[Seconds | None, Field(ge=0, le=1)] = None
@@ -197,6 +211,12 @@ class FrameworkFile(CatalogueFile):
     ] = None
     exposed_launch: Annotated[
         Fraction | None, Field(description="share of kernels' starts not hidden")
+    ] = None
+    prefill_pace: Annotated[
+        float | None, Field(description="the same of prompt tokens, besides", gt=0)
+    ] = None
+    host_time: Annotated[
+        Seconds | None, Field(description="of the host, per request alone", ge=0, le=1)
     ] = None
     request_overhead: Annotated[
         Seconds | None, Field(description="outside the steps", ge=0, le=10)

@@ -68,6 +68,25 @@ def framework_name(given: str) -> str:
     return ""
 
 
+_RELEASE = re.compile(r"\bv?(\d+\.\d+)")
+_MONTH = re.compile(r"20\d\d(?:-\d\d)?")
+
+
+@cache
+def engine_name(given: str, date: str) -> str:
+    """Return the generation of a serving framework by its release or the run's date.
+
+    Blank where the catalogue lacks the framework. Of several dates the last counts.
+    """
+    name = framework_name(given)
+    if not name:
+        return ""
+    months, release = _MONTH.findall(date), _RELEASE.search(given)
+    return catalogue.framework_at(
+        name, release[1] if release else "", months[-1] if months else ""
+    )
+
+
 @cache
 def dtype(given: str, *, vendor: str = "") -> Dtype | None:
     """Return a number format as benchmarks write it; None where the cell is blank.

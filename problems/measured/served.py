@@ -9,7 +9,7 @@ from model_ops.dtypes import Dtype
 from model_ops.errors import ProblemError, nearest
 from problems import catalogue
 from problems.measured import cells
-from problems.measured.names import dtype, framework_name, model_name, npu_name
+from problems.measured.names import dtype, engine_name, model_name, npu_name
 from problems.measured.tables import Row
 
 
@@ -134,7 +134,7 @@ def served(row: Row) -> Served:
     return Served(
         model=model_name(row["model"]),
         npu=npu,
-        framework=framework_name(cells.text(row, "framework")),
+        framework=engine_name(cells.text(row, "framework"), cells.text(row, "date")),
         layout=_layout(row),
         disaggregated=disaggregated,
         weights=dtype(cells.text(row, "weight_dtype"), vendor=vendor),

@@ -41,9 +41,7 @@ def answers(rows: Sequence[Row]) -> list[Answer]:
 
 
 def _supply(rows: OperatorRows) -> Supply:
-    known = rows.stack in catalogue.names("frameworks")
-    under = catalogue.load_npu_under(rows.npu, rows.stack) if known else None
-    return Supply.of(under or catalogue.load_npu(rows.npu))
+    return Supply.of(catalogue.load_npu_as(rows.npu, rows.stack))
 
 
 @cache
