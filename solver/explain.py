@@ -22,6 +22,10 @@ _HALVINGS = 10
 _TOLERANCE = 1e-3
 """Relative width at which the search for a least value ends."""
 
+_WITH_FEW_SETTINGS, _TIGHTENINGS = 0.75, 4
+"""What all settings bring a latency to at least, of what few do; and halvings from
+there: to within two per cent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Relaxation:
@@ -102,7 +106,7 @@ def explain(workspace: Workspace, options: SolveOptions) -> Explanation:
     problem = workspace.problem
     every = requirements(problem)
     bare = _without(problem, every)
-    fits = _in_time(lambda: workspace.has_plan(bare, options))
+    fits = _in_time(lambda: workspace.has_plan(bare, options, sure=True))
     if fits is False:
         return Explanation((MEMORY,), (memory_floor(workspace),), ())
     conflict = _in_time(lambda: minimal_conflict(workspace, every, options))
@@ -142,6 +146,10 @@ def _remedies(
 
 def _is_limit(requirement: Requirement) -> bool:
     return requirement.target is None and requirement.goodput is None
+
+
+def _is_latency(requirement: Requirement) -> bool:
+    return not _is_limit(requirement)
 
 
 def _remedy(
@@ -188,7 +196,8 @@ def minimal_conflict(
     for requirement in every:
         rest = [other for other in kept if other is not requirement]
         dropped = [other for other in every if other not in rest]
-        if not workspace.has_plan(_without(workspace.problem, dropped), options):
+        fewer = _without(workspace.problem, dropped)
+        if not workspace.has_plan(fewer, options, sure=True):
             kept = rest
     return kept
 
@@ -203,11 +212,12 @@ def _relaxation(
     workspace: Workspace, requirement: Requirement, options: SolveOptions
 ) -> Relaxation | None:
     problem = workspace.problem
-    if not workspace.has_plan(requirement.moved(problem, None), options):
+    if not workspace.has_plan(requirement.moved(problem, None), options, sure=True):
         return None
     least = _least(workspace, problem, requirement, options)
     if least is None:
         return None
+    least = _tightened(workspace, requirement, least, options)
     to = least
     if requirement.unit is USD_PER_HOUR:
         to = math.ceil(least * 100) / 100
@@ -261,7 +271,8 @@ def _least(
     """Return the least value of a requirement with a plan, above the one asked for."""
 
     def enough(value: float) -> bool:
-        return workspace.has_plan(requirement.moved(problem, value), options)
+        moved = requirement.moved(problem, value)
+        return workspace.has_plan(moved, options, sure=not _is_latency(requirement))
 
     whole = requirement.unit is None
     low = requirement.value
@@ -271,6 +282,21 @@ def _least(
             return _halved(enough, low, high, whole=whole)
         low = high
     return None
+
+
+def _tightened(
+    workspace: Workspace, requirement: Requirement, least: float, options: SolveOptions
+) -> float:
+    """Return a least latency once more, with every setting of the scheduler tried."""
+    if not _is_latency(requirement):
+        return least
+    low, high = max(requirement.value, _WITH_FEW_SETTINGS * least), least
+    for _ in range(_TIGHTENINGS):
+        middle = (low + high) / 2
+        moved = requirement.moved(workspace.problem, middle)
+        possible = workspace.has_plan(moved, options, sure=True)
+        low, high = (low, middle) if possible else (middle, high)
+    return high
 
 
 def _halved(
@@ -299,7 +325,7 @@ def _floor(
         return latency_floor(workspace, requirement, *requirement.target)
     wanted = requirement.text(requirement.value)
     alone = requirement.moved(bare, requirement.value)
-    if workspace.has_plan(alone, options):
+    if workspace.has_plan(alone, options, sure=True):
         reason = "enough by itself"
         return Floor(requirement.label, wanted, f"<= {wanted}", True, reason)
     least = _least(workspace, bare, requirement, options)

@@ -203,16 +203,31 @@ class Workspace:
         return _outcome(problem, plan, choice, certificate)
 
     def has_plan(
-        self, problem: SizingProblem, options: SolveOptions = _DEFAULT_OPTIONS
+        self,
+        problem: SizingProblem,
+        options: SolveOptions = _DEFAULT_OPTIONS,
+        *,
+        sure: bool = False,
     ) -> bool:
-        """Return whether a problem over these tables has any plan, judged quickly.
+        """Return whether a problem over these tables has any plan.
+
+        Judged quickly, from few settings of the scheduler; where that finds none and
+        the answer must be `sure`, from all of them.
 
         Raises
         ------
         OutOfTimeError
             If neither is known when the time is up.
         """
-        instance = self.instance(problem, exact=False)
+        return any(
+            self._has_plan(problem, self.instance(problem, exact=exact), options)
+            for exact in ((False, True) if sure else (False,))
+        )
+
+    @staticmethod
+    def _has_plan(
+        problem: SizingProblem, instance: Instance, options: SolveOptions
+    ) -> bool:
         if {c.traffic for c in instance.candidates} != set(range(len(problem.traffic))):
             return False
         return not instance.limited or is_possible(instance, options)

@@ -6,6 +6,7 @@ new measurement may change. All are immutable; a test that wants another value t
 `dataclasses.replace`.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,12 @@ PLAIN_KERNELS = ConstantEfficiency(
 )
 
 
+PLAIN_LAW = accuracy.ErrorLaw(
+    tuple(math.log(1.5) * x for x in (-1.5, -1.0, -0.7, -0.3, 0, 0.3, 0.7, 1.0, 1.5))
+)
+"""Nine measurements of ten are within 1.5 times the prediction, or its 1.5th part."""
+
+
 def plain(npu: Npu) -> Npu:
     """Return an NPU of the catalogue as its datasheet has it, with round shares."""
     return replace(
@@ -126,11 +133,12 @@ def plain(npu: Npu) -> Npu:
 
 @pytest.fixture(scope="module")
 def plain_npus() -> Iterator[None]:
-    """Let the catalogue's NPUs be plain: figures that no measurement moves."""
+    """Let the catalogue's NPUs and their errors be plain: no measurement moves them."""
     derived = (accuracy.assumed_npu, catalogue.load_npu_under, catalogue.load_npu_as)
     load_npu = catalogue.load_npu
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalogue, "load_npu", lambda name: plain(load_npu(name)))
+        patch.setattr(accuracy, "error_law", lambda *_: PLAIN_LAW)
         for cached in derived:
             cached.cache_clear()
         yield

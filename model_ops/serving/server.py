@@ -50,7 +50,8 @@ class Server:
             per_cached=column(engine.curve.per_cached),
             per_pair=column(engine.curve.per_pair),
             chunk=column(engine.chunk_tokens),
-            max_sequences=column(engine.max_sequences),
+            # Each that decodes takes a token of the step.
+            max_sequences=column(np.minimum(engine.max_sequences, engine.chunk_tokens)),
             cache_tokens=column(engine.cache_tokens),
             overhead=column(engine.request_overhead),
             tokens_per_step=column(engine.tokens_per_step),

@@ -92,7 +92,7 @@ def test_experts_and_groups(genz: Genz) -> None:
         *("estimate", "--serving", "disaggregated", "--model", "deepseek-v3"),
         *("--npu", "h200", "--prefill-tp", 8, "--prefill-ep", 8),
         *("--decode-dp", 16, "--decode-ep", 16),
-        *("--input-tokens", 4000, "--output-tokens", 1000, "--rate", "2 req/s"),
+        *("--input-tokens", 4000, "--output-tokens", 1000, "--rate", "0.5 req/s"),
         *("--format", "json"),
     )
     assert (ran.code, ran.err) == (0, "")

@@ -275,7 +275,8 @@ def test_speculation_saves_steps() -> None:
 
 
 def test_a_lighter_load_keeps_what_a_heavier_one_does_not() -> None:
-    place = place_of(chat())
+    targets = [{"metric": "ttft", "at_most": 1.0}, {"metric": "tpot", "at_most": 0.05}]
+    place = place_of(chat(targets=targets))
     kept = [keeps_targets(place, FEW, share) for share in (0.5, 4.0)]
     assert kept == [True, False]
 

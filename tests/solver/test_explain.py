@@ -355,3 +355,29 @@ def test_memory_is_not_blamed_for_unknown_power(small: Small) -> None:
     problem = small(hardware={"npus": ["tpu-v6e"]}, prices={}, objective="power")
     with pytest.raises(ProblemError, match="power: none is published for tpu-v6e"):
         Workspace.of(problem)
+
+
+def test_what_another_setting_resolves_is_no_conflict(small: Small) -> None:
+    """Batches of 256 in steps of 1,024 tokens take what the usual ones do not."""
+    tails = [
+        {"metric": metric, "statistic": "p99", "at_most": most}
+        for metric, most in (("ttft", 0.3), ("tpot", 0.03))
+    ]
+
+    def at(rate: float) -> Workspace:
+        open_settings = {"chunk_tokens": None, "max_num_seqs": None}
+        traffic = [chat(rate=rate, targets=tails)]
+        hardware = {"npus": ["h100-sxm"]}
+        limits = {"npus": 1}
+        asked = small(
+            hardware=hardware, traffic=traffic, limits=limits, **open_settings
+        )
+        return Workspace.of(asked)
+
+    workspace = at(21.0)
+    assert not workspace.has_plan(workspace.problem, OPTIONS)
+    assert workspace.has_plan(workspace.problem, OPTIONS, sure=True)
+    assert isinstance(workspace.solve(OPTIONS), Optimal)
+    busier = at(23.0)
+    assert not busier.has_plan(busier.problem, OPTIONS, sure=True)
+    assert "NPU limit" in explain(busier, OPTIONS).conflicts

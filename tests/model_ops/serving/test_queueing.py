@@ -517,3 +517,13 @@ def test_gaps_dealt_in_turn_vary_as_said(replicas: int, arrivals: float) -> None
     gaps = np.random.default_rng(0).gamma(shape, 1 / shape, size=400_000)
     every = np.diff(np.cumsum(gaps)[::replicas])
     assert every.var() / every.mean() ** 2 == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize(("engine", "profile"), REGIMES)
+def test_a_step_decodes_no_more_than_its_tokens(engine, profile):
+    """However many may run at once."""
+    short = replace(engine, chunk_tokens=64)
+    few, many = (replace(short, max_sequences=most) for most in (64, 1024))
+    rate = saturation_rate(many, profile)
+    assert rate > 0
+    assert rate == saturation_rate(few, profile)
