@@ -224,6 +224,9 @@ class FrameworkFile(CatalogueFile):
     kernels: Annotated[
         str | None, Field(description="whose measured kernels it runs; None: its own")
     ] = None
+    prefill_first: Annotated[
+        bool, Field(description="reads what waits before it decodes on")
+    ] = False
     chunk_tokens: Annotated[
         int | None,
         Field(description="tokens of a step, by default", gt=0, le=1_000_000),

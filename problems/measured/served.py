@@ -92,6 +92,8 @@ class Served:
     metric, statistic
         ``ttft``, ``tpot``, ``e2e`` (milliseconds), ``output_tok_s``, ``total_tok_s``,
         ``input_tok_s`` or ``req_s``; ``mean``, ``p50``, ``p90``, ``p99`` and so on.
+    alike
+        Whether all requests are of one length, as far as is known.
     notes
         What else the source says.
     """
@@ -111,6 +113,7 @@ class Served:
     rate: float | None
     metric: str
     statistic: str
+    alike: bool
     notes: str
 
 
@@ -147,6 +150,7 @@ def served(row: Row) -> Served:
         rate=cells.finite(row, "request_rate") or None,
         metric=_metric(cells.text(row, "metric")),
         statistic=_statistic(cells.text(row, "stat")),
+        alike=_alike(row),
         notes=cells.text(row, "notes"),
     )
 
@@ -190,6 +194,12 @@ def _mean_share(row: Row) -> float:
     """Return the mean length over the one stated, where lengths are drawn below it."""
     drawn = _RANGE.search(row.get("notes", ""))
     return (float(drawn[1]) + float(drawn[2])) / 2 if drawn else 1.0
+
+
+def _alike(row: Row) -> bool:
+    """Return whether both lengths are published, and nothing says that they vary."""
+    known = all(cells.finite(row, name) for name in ("isl", "osl"))
+    return known and _RANGE.search(row.get("notes", "")) is None
 
 
 def _metric(given: str) -> str:
