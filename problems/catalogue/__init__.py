@@ -247,15 +247,20 @@ def framework_at(name: str, release: str = "", month: str = "") -> str:
         Of the run, ``2024-11``, or its year alone; blank if unknown. It decides, where
         it is known: releases are written in too many ways.
     """
-    for earlier in names("frameworks"):
-        file = framework_file(earlier)
-        if file.generation_of != name:
-            continue
-        if month and file.until and month < file.until:
-            return earlier
-        if not month and release and file.below and _older(release, file.below):
-            return earlier
-    return name
+    known = ((each, framework_file(each)) for each in names("frameworks"))
+    earlier = [
+        (file.until, each)
+        for each, file in known
+        if file.generation_of == name and _is_of(file, release, month)
+    ]
+    return min(earlier)[1] if earlier else name
+
+
+def _is_of(file: FrameworkFile, release: str, month: str) -> bool:
+    """Return whether a generation, or an earlier one, was what a run was made with."""
+    if month:
+        return file.until is not None and month < file.until
+    return bool(release) and file.below is not None and _older(release, file.below)
 
 
 def _older(release: str, than: str) -> bool:
