@@ -1,17 +1,22 @@
 """What every test may use.
 
-Goldens, rewritten with ``--update-golden``; and toys small enough to compute by hand:
-an NPU of round rates, a model of few layers. All are immutable; a test that wants
-another value takes `dataclasses.replace`.
+Goldens, rewritten with ``--update-golden``; toys small enough to compute by hand: an
+NPU of round rates, a model of few layers; and plain NPUs, for tests of plans that no
+new measurement may change. All are immutable; a test that wants another value takes
+`dataclasses.replace`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from model_ops.dtypes import Dtype, Precision
+from model_ops.opcost import KernelFamily
+from model_ops.platform.efficiency import ConstantEfficiency
 from model_ops.platform.fabric import Fabric, Tier
+from model_ops.platform.kernels import KernelEfficiency
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import Layer, ModelArch
@@ -19,6 +24,7 @@ from model_ops.profiler.attention import Attention
 from model_ops.profiler.ffn import DenseFfn
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.serving.step import Replica
+from problems import accuracy, catalogue
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -92,3 +98,47 @@ def toy_arch(toy_layer: Layer) -> ModelArch:
 @pytest.fixture(scope="session")
 def toy_replica(toy_arch: ModelArch, toy_npu: Npu) -> Replica:
     return Replica(toy_arch, Parallelism(1, 1), Precision(), Supply.of(toy_npu))
+
+
+PLAIN_KERNELS = ConstantEfficiency(
+    families={
+        KernelFamily.GEMM: KernelEfficiency(compute=0.75, memory=0.8, launch=3e-6),
+        KernelFamily.ATTENTION_PREFILL: KernelEfficiency(0.5, 0.25, 12e-6),
+        KernelFamily.ATTENTION_DECODE: KernelEfficiency(0.07, 0.9, 14e-6),
+        KernelFamily.ELEMENTWISE: KernelEfficiency(1.0, 0.55, 2e-6),
+    },
+    by_engine={},
+)
+
+
+def plain(npu: Npu) -> Npu:
+    """Return an NPU of the catalogue as its datasheet has it, with round shares."""
+    tiers = tuple(replace(tier, kernels={}) for tier in npu.fabric.tiers)
+    return replace(
+        npu,
+        fabric=Fabric(tiers),
+        efficiency=PLAIN_KERNELS,
+        link_efficiency=0.75,
+        memory_usable=0.9,
+        runtime_reserve=1.5e9,
+        step_overhead=1.5e-3,
+        sequence_overhead=0.0,
+        request_overhead=5e-3,
+        pace=1.0,
+        exposed_launch=1.0,
+        activation_factor=1.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def plain_npus() -> Iterator[None]:
+    """Let the catalogue's NPUs be plain: figures that no measurement moves."""
+    derived = (accuracy.assumed_npu, catalogue.load_npu_under, catalogue.load_npu_as)
+    load_npu = catalogue.load_npu
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "load_npu", lambda name: plain(load_npu(name)))
+        for cached in derived:
+            cached.cache_clear()
+        yield
+    for cached in derived:
+        cached.cache_clear()

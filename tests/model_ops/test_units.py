@@ -281,8 +281,6 @@ DIMENSIONLESS = {
     "ExpertLoad.alpha",
     "KernelEfficiency.compute",
     "KernelEfficiency.memory",
-    "KernelEfficiency.BOUNDS",
-    "GemmKernel.BOUNDS",
     "GemmKernel.compute",
     "GemmKernel.exposed",
     "GemmKernel.idle",
@@ -290,8 +288,6 @@ DIMENSIONLESS = {
     "GemmKernel.padding",
     "GemmKernel.prologue",
     "GemmKernel.slowdown",
-    "DecodeKernel.BOUNDS",
-    "DecodeKernel.CHOICES",
     "DecodeKernel.alone_above",
     "DecodeKernel.compute",
     "DecodeKernel.exposed",
@@ -302,12 +298,8 @@ DIMENSIONLESS = {
     "DecodeKernel.tile",
     "DecodeKernel.vector",
     "DecodeKernel.window_alone",
-    "GemmKernel.CHOICES",
-    "KernelEfficiency.CHOICES",
     "KernelShape.cut",
     "KernelShape.repeats",
-    "PrefillKernel.BOUNDS",
-    "PrefillKernel.CHOICES",
     "PrefillKernel.compute",
     "PrefillKernel.cut_lead",
     "PrefillKernel.exposed",
@@ -319,8 +311,6 @@ DIMENSIONLESS = {
     "PrefillKernel.size_256",
     "PrefillKernel.size_64",
     "PrefillKernel.tile",
-    "ScanKernel.BOUNDS",
-    "ScanKernel.CHOICES",
     "ScanKernel.compute",
     "ScanKernel.exposed",
     "ScanKernel.memory",
@@ -331,14 +321,17 @@ DIMENSIONLESS = {
     "Mix.prompt_load",
     "Mix.share",
     "Npu.activation_factor",
+    "Npu.exposed_launch",
     "Npu.link_efficiency",
     "Npu.memory_usable",
     "Npu.pace",
+    "Pair.arrival_variation",
     "Placement.cache",
     "Placement.weights",
     "Profile.cached_share",
     "Speculation.acceptance",
     "Tier.oversubscription",
+    "Transfer.utilisation",
     "_Leg.efficiency",
     "SteadyState.prompt_load",
     # Of whatever the runs measured.
@@ -387,12 +380,13 @@ def _has_unit(hint: Any) -> bool:
 
 
 def _float_fields() -> dict[str, Any]:
-    return {
-        f"{owner.__name__}.{name}": hint
-        for owner in _dataclasses()
-        for name, hint in get_type_hints(owner, include_extras=True).items()
-        if _holds_float(hint)
-    }
+    found = {}
+    for owner in _dataclasses():
+        hints = get_type_hints(owner, include_extras=True)
+        for field in dataclasses.fields(owner):
+            if _holds_float(hints[field.name]):
+                found[f"{owner.__name__}.{field.name}"] = hints[field.name]
+    return found
 
 
 def test_every_float_field_names_its_unit_or_is_dimensionless() -> None:

@@ -17,6 +17,8 @@ from problems.stated import stated_plan
 from problems.stations import PairStation, Station, planned_engine, replica_of
 from problems.verify import violations
 
+pytestmark = pytest.mark.usefixtures("plain_npus")
+
 Mutation = Callable[[Plan], Plan]
 
 PREFILL = {"mode": "prefill", "npu": "h100", "replicas": 2}

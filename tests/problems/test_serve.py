@@ -15,6 +15,9 @@ from problems.stations import Station, gap_variation, planned_engine, replica_of
 from problems.traffic import TrafficClass
 
 
+pytestmark = pytest.mark.usefixtures("plain_npus")
+
+
 def test_replica_is_the_deployments(good_plan: Plan) -> None:
     replica = replica_of(good_plan, good_plan.deployments[0])
     assert replica.arch.name == "llama-3.1-8b"
@@ -121,13 +124,13 @@ def test_excess_is_above_0_where_a_target_is_missed(
 def test_in_flight_is_littles_law(good_problem: SizingProblem, good_plan: Plan) -> None:
     users, traffic = good_plan.deployments[1], good_problem.traffic[1]
     station = Station.of(good_plan, users, traffic)
-    figures = station.latencies(6.2)
-    assert station.in_flight(6.2) == pytest.approx(6.2 * float(figures.e2e.mean))
+    figures = station.latencies(5.6)
+    assert station.in_flight(5.6) == pytest.approx(5.6 * float(figures.e2e.mean))
     # Those that decode, and those that wait for their first token, but for the
     # closed form's own error.
-    waiting = 6.2 * float(figures.ttft.mean)
-    decoding = station.mean_batch(6.2)
-    assert station.in_flight(6.2) == pytest.approx(decoding + waiting, rel=0.02)
+    waiting = 5.6 * float(figures.ttft.mean)
+    decoding = station.mean_batch(5.6)
+    assert station.in_flight(5.6) == pytest.approx(decoding + waiting, rel=0.02)
 
 
 # Capacity
@@ -139,8 +142,8 @@ def test_capacity_is_a_rate_or_what_is_in_flight(
     (chat, users), (by_rate, by_users) = good_plan.deployments, good_problem.traffic
     assert capacity(good_plan, chat, by_rate) == 18.0
     station = Station.of(good_plan, users, by_users)
-    assert capacity(good_plan, users, by_users) == station.in_flight(6.2)
-    assert 16 < station.in_flight(6.2) < 17
+    assert capacity(good_plan, users, by_users) == station.in_flight(5.6)
+    assert 16 < station.in_flight(5.6) < 17
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -216,7 +219,7 @@ def test_users_that_fill_a_replica_arrive_at_its_rate(
 ) -> None:
     users, traffic = good_plan.deployments[1], good_problem.traffic[1]
     station = Station.of(good_plan, users, traffic)
-    low, high = 6.0, 6.2
+    low, high = 5.4, 5.6
     for _ in range(60):
         rate = (low + high) / 2
         low, high = (rate, high) if station.in_flight(rate) < 16 else (low, rate)

@@ -51,12 +51,12 @@ SHOWN = re.findall(
 
 @pytest.mark.parametrize("text", SHOWN)
 def test_forms_that_the_document_shows_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stated: Stated, text: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     header = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
     Path("requests.csv").write_text(f"{header}1.5,10,20\n3.5,30,40\n")
-    problem = problem_of({"model": "llama-3.1-8b", **tomllib.loads(text)}, "file")
+    problem = problem_of(stated(**tomllib.loads(text)), "file")
     assert problem.traffic[0].demand(headroom=0.0) > 0
     assert problem.traffic[0].profile.prompt.mean > 0
 

@@ -1,4 +1,4 @@
-"""Toy instances, and bare models to try one constraint on."""
+"""Toy instances, and bare models to try one constraint on; all NPUs are plain."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,6 +20,11 @@ from solver.model import Choice, SolveOptions
 from solver.scaling import scale
 from solver.settings import LARGEST_BATCH, Setting
 from solver.variables import Variables
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plain_npus_here(plain_npus: None) -> None:
+    """Let no measurement change what is asked here of the solver."""
 
 
 class Toys:
