@@ -163,6 +163,22 @@ def whole_prompts(shape: RequestShape, requests: Number) -> Step:
     return Step((prefill(requests, new, shape.input_tokens - new),))
 
 
+def prompt_steps(
+    shape: RequestShape, requests: Number, chunk_tokens: Number
+) -> tuple[Step, Number]:
+    """Return the mean step of so many prompts that start together, and the steps.
+
+    A step holds whole prompts, or as much of one as it may process; the stages of a
+    pipeline take the steps in turn.
+    """
+    new = shape.new_tokens
+    carried = np.minimum(requests * new, chunk_tokens)
+    of_each = np.minimum(new, carried)
+    seen = shape.input_tokens - new + (new - of_each) / 2.0
+    step = Step((prefill(carried / of_each, of_each, seen),))
+    return step, requests * new / carried
+
+
 def most_sequences(replica: Replica, load: Load) -> Number:
     """Return the decoding sequences that fit in the replica's memory."""
     return replica.largest_batch(load.shape, load.chunk_tokens)
@@ -195,8 +211,9 @@ def lockstep_requests(split: Parallelism, batch: Number) -> tuple[Number, Number
 def _static_batch(replica: Replica, load: Load) -> Estimate:
     shape, batch = load.shape, load.concurrency
     each, slots = lockstep_requests(replica.parallelism, batch)
-    first = step_time(replica, whole_prompts(shape, each))
-    ttft = first.latency + (slots - 1) * first.bottleneck
+    step, many = prompt_steps(shape, each, load.chunk_tokens)
+    first = step_time(replica, step)
+    ttft = first.latency + (slots * many - 1) * first.bottleneck
     schedule = replica.schedule
     further = Step((decoding_segment(schedule, shape, each),))
     tpot = step_time(replica, further).period(slots) / schedule.tokens_per_step

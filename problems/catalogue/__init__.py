@@ -180,7 +180,8 @@ def _evidence(npu: str, profile: EfficiencyFile) -> Evidence:
     measured = {*measured_npus(), *profile.measured_on}
     if npu in measured:
         return Evidence.MEASURED
-    return Evidence.RELATIVE if profile.measured_on else Evidence.ASSUMED
+    near = profile.measured_on or npu in profile.fitted_on
+    return Evidence.RELATIVE if near else Evidence.ASSUMED
 
 
 def _processors(file: NpuFile, profile: EfficiencyFile) -> float:
@@ -212,9 +213,14 @@ def _efficiency(
     file = npu_file(npu)
     profile = efficiency_file(file.efficiency)
     stack = framework_file(framework).kernels or framework
+    own = profile.stacks.get(framework) or profile.stacks.get(stack, {})
+    constants = {**profile.kernels, **own}.items()
     fits = fits_for(npu, _nearest_first(file, profile), stack)
-    kernels = {fit.key: fit.kernel() for fit in fits}
-    constants = profile.kernels.items()
+    kernels = {
+        fit.key: fit.kernel()
+        for fit in fits
+        if not {fit.family, fit.family.relative} & own.keys()
+    }
     return MeasuredEfficiency(
         kernels=kernels if measured else as_served(kernels, file.flop_per_s),
         otherwise=ConstantEfficiency(
