@@ -30,6 +30,7 @@ from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from problems.catalogue.measured_collectives import collective_kernels
 from problems.catalogue.measured_kernels import (
     as_served,
+    at_power,
     fits_for,
     measured_npus,
 )
@@ -205,6 +206,14 @@ def _nearest_first(file: NpuFile, profile: EfficiencyFile) -> list[str]:
     return sorted(profile.measured_on, key=lambda n: abs(rate(npu_file(n)) - own))
 
 
+def _power_share(file: NpuFile, measured: NpuFile) -> float:
+    """Return an NPU's watts per FLOP/s over those of one whose kernels it takes."""
+    if not file.tdp or not measured.tdp:
+        return 1.0
+    own, theirs = (each.tdp / each.flop_per_s[Dtype.BF16] for each in (file, measured))
+    return float(own / theirs)
+
+
 @cache
 def _efficiency(
     npu: str, framework: str, *, measured: bool = False
@@ -217,8 +226,8 @@ def _efficiency(
     constants = {**profile.kernels, **own}.items()
     fits = fits_for(npu, _nearest_first(file, profile), stack)
     kernels = {
-        fit.key: fit.kernel()
-        for fit in fits
+        fit.key: at_power(fit.kernel(), _power_share(file, npu_file(whose)))
+        for whose, fit in fits
         if not {fit.family, fit.family.relative} & own.keys()
     }
     return MeasuredEfficiency(

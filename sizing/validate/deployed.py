@@ -79,10 +79,8 @@ def _requests(row: Served) -> Workload:
     """
     known = workload(row.notes)
     prompt, answer = row.input_tokens, row.output_tokens
-    return Workload(
+    return replace(
+        known,
         input_tokens=max(known.input_tokens if prompt is None else prompt, 1.0),
         output_tokens=max(known.output_tokens if answer is None else answer, 1.0),
-        input_variation=known.input_variation,
-        output_variation=known.output_variation,
-        source=known.source,
     )
