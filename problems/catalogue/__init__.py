@@ -145,31 +145,34 @@ def efficiency_file(name: str) -> EfficiencyFile:
 
 @cache
 def load_npu(name: str) -> Npu:
-    """Return an NPU with its fabric and efficiencies; `name` may be an alias.
+    """Return an NPU as the usual framework uses it; `name` may be an alias.
 
     Raises
     ------
     CatalogueError
         If the catalogue lacks it, or its file is malformed.
     """
-    file = npu_file(name)
+    return load_npu_under(name, DEFAULT_FRAMEWORK)
+
+
+@cache
+def _bare(own: str) -> Npu:
+    """Return an NPU as its own files describe it, whatever framework uses it."""
+    file = npu_file(own)
     profile = efficiency_file(file.efficiency)
-    own = canonical("npus", name)
     return Npu(
         name=own,
         flop_per_s=file.flop_per_s,
         memory_bandwidth=file.memory_bandwidth,
         memory_capacity=file.memory_capacity,
         node_npus=file.node_npus,
-        fabric=load_fabric(own, DEFAULT_FRAMEWORK),
-        efficiency=_efficiency(own, DEFAULT_FRAMEWORK),
+        fabric=load_fabric(own, None),
         evidence=_evidence(own, profile),
         processors=_processors(file, profile),
         link_efficiency=profile.link_efficiency,
         memory_usable=profile.memory_usable,
         runtime_reserve=profile.runtime_reserve,
         step_overhead=profile.step_overhead,
-        request_overhead=framework_file(DEFAULT_FRAMEWORK).request_overhead or 0.0,
         tdp=file.tdp,
         idle_power=file.idle_power,
         provisioned_power=file.provisioned_power,
@@ -298,7 +301,7 @@ def load_npu_under(name: str, framework: str) -> Npu:
         If the catalogue lacks either.
     """
     file = framework_file(framework)
-    npu, under = load_npu(name), canonical("frameworks", framework)
+    npu, under = _bare(canonical("npus", name)), canonical("frameworks", framework)
     stated = {
         field: value
         for field in _FRAMEWORK_FIELDS

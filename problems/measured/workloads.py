@@ -44,9 +44,7 @@ class Workload:
     def profile(self) -> Profile:
         """Lengths as queueing and simulation take them."""
         return Profile(
-            lognormal(
-                self.input_tokens, self.input_variation, most=self.longest_input
-            ),
+            lognormal(self.input_tokens, self.input_variation, most=self.longest_input),
             lognormal(
                 self.output_tokens, self.output_variation, most=self.longest_output
             ),

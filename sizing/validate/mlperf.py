@@ -26,7 +26,6 @@ from model_ops.serving.highest_rate import Target, highest_rate
 from model_ops.serving.queueing import (
     LEVELS,
     Latencies,
-    Statistic,
     latencies,
     split_variation,
 )
