@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from sizing.report.validation import HEADER, cells_of, tables_of, title_of
+from sizing.report.validation import HEADER, cells_of, fitted_text, tables_of, title_of
 from sizing.validate.score import Scores
 
 _PREFACE = """\
@@ -25,7 +25,7 @@ _LEAST_ROWS = 20
 
 def as_markdown(found: Sequence[Scores]) -> str:
     """Return the scores as a Markdown page."""
-    text = [_PREFACE]
+    text = [_PREFACE, f"Fitted: {fitted_text()}.\n"]
     for scores in found:
         text.append(f"## {title_of(scores)}\n")
         for title, columns, lines in tables_of(scores):
