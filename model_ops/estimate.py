@@ -83,6 +83,11 @@ class Load:
     requests_per_user: Number = np.inf
     in_step: bool = False
 
+    @property
+    def most_requests(self) -> Number:
+        """Requests that the replica has at most, decoding or waiting."""
+        return np.inf if self.mode is LoadMode.OPEN_LOOP else self.concurrency
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -181,7 +186,7 @@ def prompt_steps(
 
 def most_sequences(replica: Replica, load: Load) -> Number:
     """Return the decoding sequences that fit in the replica's memory."""
-    return replica.largest_batch(load.shape, load.chunk_tokens)
+    return replica.largest_batch(load.shape, load.chunk_tokens, load.most_requests)
 
 
 def _memory(replica: Replica, load: Load, batch: Number) -> MemoryFootprint:
@@ -190,7 +195,7 @@ def _memory(replica: Replica, load: Load, batch: Number) -> MemoryFootprint:
     most: Number = groups * np.ceil(batch / groups)
     if load.mode is LoadMode.OPEN_LOOP:
         most = batch_cap(batch, groups)
-    return replica.footprint(load.shape, most, load.chunk_tokens)
+    return replica.footprint(load.shape, most, load.chunk_tokens, load.most_requests)
 
 
 def pipeline_slots(pp: Number, batch: Number) -> Number:

@@ -143,7 +143,10 @@ def _served(
     replica = replica_of(plan, deployment)
     batch = float(figures.batch_mean) * deployment.dp
     memory = replica.footprint(
-        traffic.shape, batch_cap(batch, deployment.dp), deployment.chunk_tokens
+        traffic.shape,
+        batch_cap(batch, deployment.dp),
+        deployment.chunk_tokens,
+        share if traffic.is_closed else np.inf,
     )
     result = Estimate(
         shape=traffic.shape,

@@ -20,6 +20,7 @@ from sizing.simulate import (
 )
 from solver.corrections import Corrections, Deployed
 from solver.model import SolveOptions
+from solver.settings import Setting
 from solver.solve import Feasible, Optimal
 
 MOST_ROUNDS = 3
@@ -37,7 +38,7 @@ class Correction:
     Parameters
     ----------
     deployed
-        Class, NPU, split and precision.
+        Class, NPU, split, precision and setting.
     predicted, confirmed
         Requests per second of a replica within the targets: as the formulas had it (or
         an earlier correction), and as the simulation has it.
@@ -127,6 +128,7 @@ def _correction(found: SimulatedDeployment, settings: Settings) -> Correction:
             deployment.npu,
             deployment.parallelism,
             deployment.precision,
+            Setting(deployment.batch, deployment.chunk_tokens),
         ),
         predicted=deployment.rate,
         confirmed=deployment.rate * place.served.utilisation * low,

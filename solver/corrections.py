@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from model_ops.profiler.parallelism import Parallelism
+from solver.settings import Setting
 
 if TYPE_CHECKING:
     from solver.table import Table
 
-Deployed: TypeAlias = tuple[str, str, Parallelism, str]
-"""Class, NPU, split and precision: what a rate belongs to."""
+Deployed: TypeAlias = tuple[str, str, Parallelism, str, Setting]
+"""Class, NPU, split, precision and setting: what a rate belongs to."""
 
 Corrections: TypeAlias = Mapping[Deployed, float]
 """Shares of predicted rates that a simulation has confirmed."""
@@ -22,11 +23,20 @@ NO_CORRECTIONS: Corrections = MappingProxyType({})
 
 
 def confirmed(table: "Table", corrections: Corrections) -> npt.NDArray[np.float64]:
-    """Return the share of each option's rate that is confirmed; shaped [option]."""
-    shares = np.ones(table.options)
-    for (traffic, npu, split, precision), share in corrections.items():
-        if (traffic, precision) == (table.traffic.name, table.precision.name):
-            is_npu = np.array([known.name == npu for known in table.npus])
-            is_split = np.array([known == split for known in table.splits])
-            shares[is_npu[table.npu_of] & is_split[table.split_of]] = share
-    return shares
+    """Return the share of each rate that is confirmed; shaped [setting, option].
+
+    A setting that was not simulated is trusted as the best of its split that was: what
+    the formulas miss of one they mostly miss of all.
+    """
+    own = np.full((len(table.settings), table.options), np.nan)
+    best = np.full(table.options, -np.inf)
+    for (traffic, npu, split, precision, setting), share in corrections.items():
+        if (traffic, precision) != (table.traffic.name, table.precision.name):
+            continue
+        is_npu = np.array([known.name == npu for known in table.npus])
+        is_split = np.array([known == split for known in table.splits])
+        here = is_npu[table.npu_of] & is_split[table.split_of]
+        own[np.ix_([known == setting for known in table.settings], here)] = share
+        best[here] = np.maximum(best[here], share)
+    others = np.where(np.isfinite(best), best, 1.0)
+    return np.where(np.isfinite(own), own, others)

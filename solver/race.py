@@ -69,7 +69,7 @@ class Race:
     table, traffic, wanted
         The options; the class with its targets; and the demand to cover.
     share
-        Share of each option's rate that counts; shaped [option].
+        Share of each rate that counts; shaped [setting, option].
     """
 
     table: Table
@@ -85,7 +85,9 @@ class Race:
         npus = np.array([int(split.npus) for split in self.table.splits])
         self.sizes = npus[self.table.split_of]
         self.least = _HARDLY * self.table.saturation
-        self.scale = 1.0 / (self.table.groups * self.share)
+        # What counts for nothing is of no use, and never asked for a rate.
+        counts = np.where(self.share > 0, self.share, 1.0)
+        self.scale = 1.0 / (self.table.groups * counts)
         self.stands = np.unique(self.table.admitted, axis=0)
 
     def unbeaten(self) -> Entrants:
@@ -94,7 +96,7 @@ class Race:
         At the default setting at first; then what was measured is tried at the others,
         which lifts the bars; then all that is left.
         """
-        table, usable = self.table, self.table.fits
+        table, usable = self.table, self.table.fits & (self.share > 0)
         everything = np.arange(table.options)
         default = np.zeros_like(usable)
         default[0] = True
@@ -135,13 +137,13 @@ class Race:
         tried = sorted(range(len(table.settings)), key=self._chunk_of)
         usual = [n for n in tried if table.settings[n].batch == table.settings[0].batch]
         rates = {
-            n: table.tabulated_rate(self.traffic.sized_targets, n)
+            n: self.share[n] * table.tabulated_rate(self.traffic.sized_targets, n)
             for n in {0, usual[0], usual[-1]}
         }
         every = np.stack(list(rates.values()))
         setting = np.array(list(rates))[every.argmax(axis=0)]
         alone = np.zeros((len(POOLS), len(option)))
-        alone[0] = every.max(axis=0) * table.groups * self.share
+        alone[0] = every.max(axis=0) * table.groups
         return Entrants(option, setting, alone, self._capacity(option, setting, alone))
 
     def _chunk_of(self, setting: int) -> int:
@@ -172,7 +174,8 @@ class Race:
         A batch does that is not below those that decode beside no prompts, by Little's
         law, nor far above them.
         """
-        table, rates = self.table, np.maximum(bars * self.scale, self.least)
+        table, scale = self.table, self.scale.min(axis=0)
+        rates = np.maximum(bars * scale, self.least)
         server = Server.of(table.engines, table.traffic.profile)
         decoding = np.ones_like(server.chunk)
         for _ in range(_LITTLE_ROUNDS):
@@ -194,7 +197,7 @@ class Race:
         rates = self.table.saturation[:, None] * _GLANCES
         over = self.table.excess(self.traffic.sized_targets, everything, rates)
         held = np.max(np.where(over <= 0.0, rates, 0.0), axis=1)
-        return np.asarray((held + self.least) / self.scale)
+        return np.asarray((held + self.least) / self.scale[0])
 
     def _leaders(self, promise: Floats, waiting: Flags) -> tuple[Indices, Indices]:
         """Return the most promising that wait, per offer and size: option, setting."""
@@ -252,7 +255,7 @@ class Race:
     def _at(self, option: Indices, setting: Indices, bars: Floats) -> Floats:
         """Return the rate of a group that takes an entrant to its bar; [asked]."""
         worth = np.where(setting > 0, 1.0 + WORTHWHILE, 1.0)
-        rates = worth * bars[option] * self.scale[option]
+        rates = worth * bars[option] * self.scale[setting, option]
         return np.maximum(rates, self.least[option])
 
     @property
@@ -281,7 +284,7 @@ class Race:
         """
         tried = self._tried(option, setting)
         holding = np.minimum.accumulate(tried[::-1], axis=0)[::-1]
-        groups, share = self.table.groups[option], self.share[option]
+        groups, share = self.table.groups[option], self.share[setting, option]
         rates = np.where(np.isfinite(tried), holding, 0.0)[:-1] * groups * share
         return Entrants(option, setting, rates, self._capacity(option, setting, rates))
 
@@ -291,7 +294,7 @@ class Race:
         Infinite where a class has no use for such a pool. Bursts that one replica
         cannot take at any rate may be fine for several.
         """
-        each = self.table.groups[option] * self.share[option]
+        each = self.table.groups[option] * self.share[setting, option]
         tried = np.full((len(POOLS) + 1, len(option)), np.inf)
         tried[:1] = self._highest(option, setting, np.ones((1, len(option))))
         if not self._pools:

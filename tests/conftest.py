@@ -113,20 +113,14 @@ PLAIN_KERNELS = ConstantEfficiency(
 
 def plain(npu: Npu) -> Npu:
     """Return an NPU of the catalogue as its datasheet has it, with round shares."""
-    tiers = tuple(replace(tier, kernels={}) for tier in npu.fabric.tiers)
     return replace(
-        npu,
-        fabric=Fabric(tiers),
+        npu.ideal(),
         efficiency=PLAIN_KERNELS,
         link_efficiency=0.75,
         memory_usable=0.9,
         runtime_reserve=1.5e9,
         step_overhead=1.5e-3,
-        sequence_overhead=0.0,
         request_overhead=5e-3,
-        pace=1.0,
-        exposed_launch=1.0,
-        activation_factor=1.0,
     )
 
 

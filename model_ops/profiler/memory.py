@@ -263,6 +263,7 @@ def footprint(
     *,
     batch: Number,
     step_tokens: Number,
+    requests: Number = np.inf,
     rows_each: Number = 1.0,
     placement: Placement = RESIDENT,
     activation_factor: Number = 1.0,
@@ -281,6 +282,8 @@ def footprint(
         Each data-parallel rank holds its share of the sequences.
     step_tokens
         Tokens that one step may process on each data-parallel rank.
+    requests
+        Requests that the replica has at most: no more prompts are in prefill.
     rows_each
         Tokens of each decoding request in a step: beams, guesses to check.
     placement
@@ -291,11 +294,12 @@ def footprint(
     split = held[0].shard.parallelism
     cache = cache_demand(held, shape)
     # A step of short prompts carries several; what hits is in the cache once.
-    prompts = np.maximum(step_tokens / shape.input_tokens, 1.0)
+    carried = split.pp * np.maximum(step_tokens / shape.input_tokens, 1.0)
+    prompts = np.minimum(carried, np.maximum(requests / split.dp, 1.0))
     own = batch / split.dp
     whole = MemoryFootprint(
         weights=_weights(held),
-        kv_cache=cache.of(own) + split.pp * prompts * cache.prompt,
+        kv_cache=cache.of(own) + prompts * cache.prompt,
         activations=activation_factor
         * _activations(held, step_tokens, own / split.pp * rows_each + 1),
     )
@@ -334,11 +338,12 @@ def largest_batch(
     *,
     room: Room,
     step_tokens: Number,
+    requests: Number = np.inf,
     rows_each: Number = 1.0,
     placement: Placement = RESIDENT,
     activation_factor: Number = 1.0,
 ) -> Number:
-    """Return the most decoding sequences that fit in an NPU's memory.
+    """Return the most decoding sequences that fit in an NPU's memory; see `footprint`.
 
     Zero where not even the weights and one prompt fit.
     """
@@ -350,6 +355,7 @@ def largest_batch(
             shape,
             batch=batch,
             step_tokens=step_tokens,
+            requests=requests,
             rows_each=rows_each,
             placement=placement,
             activation_factor=activation_factor,

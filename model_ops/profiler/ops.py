@@ -69,10 +69,10 @@ class Gemm:
         )
 
     def shape(self) -> KernelShape:
-        """Rows of one matrix; m, n and k."""
+        """Rows of one matrix; m, n and k. Of no experts chosen, none."""
         return KernelShape(
             format=self.weights,
-            rows=self.m / self.matrices,
+            rows=self.m / np.maximum(self.matrices, 1e-300),
             columns=self.n,
             depth=self.k,
             groups=self.matrices,

@@ -121,7 +121,11 @@ class Replica:
         return Room(self.supply.usable_memory, self.supply.outer_capacity)
 
     def footprint(
-        self, shape: RequestShape, batch: Number, step_tokens: Number
+        self,
+        shape: RequestShape,
+        batch: Number,
+        step_tokens: Number,
+        requests: Number = np.inf,
     ) -> MemoryFootprint:
         """Return what the replica needs in continuous batching; see `footprint`."""
         return footprint(
@@ -129,6 +133,7 @@ class Replica:
             shape,
             batch=batch,
             step_tokens=step_tokens,
+            requests=requests,
             rows_each=self.schedule.rows_of_each(shape),
             placement=self.placement,
             activation_factor=self.supply.activation_factor,
@@ -145,13 +150,16 @@ class Replica:
             self.supply.activation_factor,
         )
 
-    def largest_batch(self, shape: RequestShape, step_tokens: Number) -> Number:
+    def largest_batch(
+        self, shape: RequestShape, step_tokens: Number, requests: Number = np.inf
+    ) -> Number:
         """Return the most decoding requests that fit; see `largest_batch`."""
         return largest_batch(
             self.held,
             shape,
             room=self.room,
             step_tokens=step_tokens,
+            requests=requests,
             rows_each=self.schedule.rows_of_each(shape),
             placement=self.placement,
             activation_factor=self.supply.activation_factor,

@@ -343,9 +343,10 @@ def checked_as_text(checked: Checked) -> str:
 
 
 def _correction(correction: Correction) -> str:
-    traffic, npu, split, precision = correction.deployed
+    traffic, npu, split, precision, setting = correction.deployed
     return (
-        f"{npu} {split.text} ({precision}) for {traffic} misses "
+        f"{npu} {split.text} ({precision}, {setting.batch:,} requests at once, "
+        f"{setting.chunk_tokens:,} tokens per step) for {traffic} misses "
         f"{' and '.join(correction.missed)} in the simulation: planned with at most "
         f"{correction.confirmed:.3g} instead of {correction.predicted:.3g} req/s."
     )
@@ -368,6 +369,8 @@ def _check(checked: Checked) -> dict[str, Any]:
                 "npu": correction.deployed[1],
                 **correction.deployed[2].degrees,
                 "precision": correction.deployed[3],
+                "batch": correction.deployed[4].batch,
+                "chunk_tokens": correction.deployed[4].chunk_tokens,
                 "missed": list(correction.missed),
                 "predicted_req_per_s": correction.predicted,
                 "confirmed_req_per_s": correction.confirmed,

@@ -80,9 +80,14 @@ def held(replica: Replica) -> tuple[Held, ...]:
 
 
 def needed(
-    replica: Replica, batch: object, shape: RequestShape = SHAPE
+    replica: Replica,
+    batch: object,
+    shape: RequestShape = SHAPE,
+    requests: float = np.inf,
 ) -> MemoryFootprint:
-    return footprint(held(replica), shape, batch=batch, step_tokens=CHUNK)
+    return footprint(
+        held(replica), shape, batch=batch, step_tokens=CHUNK, requests=requests
+    )
 
 
 # ---- what an estimate says ----
@@ -232,9 +237,10 @@ def test_random_arrivals_need_memory_for_more_than_their_mean_batch(
     # Users are as many as they are.
     for users in (1, 4, 7):
         found = estimate(toy_replica, load(CLOSED, concurrency=users))
-        assert found.memory == needed(toy_replica, np.ceil(found.batch))
+        batch = np.ceil(found.batch)
+        assert found.memory == needed(toy_replica, batch, requests=users)
         found = estimate(toy_replica, load(OFFLINE, concurrency=users))
-        assert found.memory == needed(toy_replica, users)
+        assert found.memory == needed(toy_replica, users, requests=users)
 
 
 def test_an_overloaded_replica_keeps_the_mean_batch_that_its_places_allow(
@@ -362,6 +368,20 @@ def test_more_users_than_prompts_have_room_for_wait(toy_replica: Replica) -> Non
 # ---- offline ----
 
 
+def test_one_user_needs_the_cache_of_one_request(toy_replica: Replica) -> None:
+    """However many prompts as short would fill a step."""
+    shape = RequestShape(1, 128)
+    alone, crowd = (
+        estimate(
+            toy_replica, load(CLOSED, shape, concurrency=users, chunk_tokens=8192)
+        ).memory.kv_cache
+        for users in (1, 100_000)
+    )
+    # 65 tokens on average and a spread, at most 129; and the prompt's own block.
+    assert alone <= toy_replica.footprint(shape, 1, 1).kv_cache
+    assert crowd > 100 * alone
+
+
 def test_users_who_start_at_once_wait_for_each_others_prompts(
     toy_replica: Replica,
 ) -> None:
@@ -404,7 +424,7 @@ def test_ttft_of_ten_requests_per_user_is_that_of_a_simulation(
         max_sequences=1024,
     )
     trace = simulate(engine, 0.0, inputs, outputs, users=users)
-    waited = np.mean(trace.first_token - trace.arrival) - engine.request_overhead
+    waited = np.mean(trace.first_token - trace.arrival)
     found = estimate(
         replica,
         Load(

@@ -2,13 +2,19 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from problems.offers import offers
 from problems.problem import SizingProblem
 from solver.candidates import Candidate, select
+from solver.corrections import confirmed
+from solver.settings import Setting
 from solver.solve import Optimal, Workspace
 from solver.table import tabulate
+
+
+USUAL = Setting(1024, 2048)
 
 
 def problem(**traffic: Any) -> SizingProblem:
@@ -38,7 +44,8 @@ def test_a_correction_lowers_one_rate_and_no_other(traffic: dict[str, Any]) -> N
     plain = alone(select(tables, available, asked))
     (offer, split), chosen = next(iter(plain.items()))
     npu = available[offer].npu.name
-    corrections = {("traffic", npu, split, chosen.precision.name): 0.8}
+    place = ("traffic", npu, split, chosen.precision.name)
+    corrections = {(*place, chosen.setting): 0.8}
     after = alone(select(tables, available, asked, corrections=corrections))
     lowered = after[offer, split]
     assert lowered.rate == pytest.approx(0.8 * chosen.rate)
@@ -49,6 +56,43 @@ def test_a_correction_lowers_one_rate_and_no_other(traffic: dict[str, Any]) -> N
             assert after[place] == candidate
 
 
+def test_a_correction_is_of_the_setting_that_was_simulated() -> None:
+    (table,) = tabulate(problem(), offers(problem()))
+    option = table.options - 1
+    split, npu = table.split(option), table.npu(option).name
+    place = ("traffic", npu, split, table.precision.name)
+    worse, better = table.settings[0], table.settings[3]
+    share = confirmed(table, {(*place, worse): 0.6, (*place, better): 0.9})
+    assert share.shape == table.fits.shape
+    assert (share[0, option], share[3, option]) == (0.6, 0.9)
+    # What was not simulated is trusted as the best that was; all others fully.
+    others = np.delete(share[:, option], [0, 3])
+    assert (others == 0.9).all()
+    assert (np.delete(share, option, axis=1) == 1.0).all()
+
+
+@pytest.mark.parametrize(
+    "traffic", [{}, {"rate": None, "concurrency": 100}], ids=["open", "closed"]
+)
+def test_what_was_confirmed_at_no_rate_is_not_planned(traffic: dict[str, Any]) -> None:
+    asked = problem(**traffic)
+    available = offers(asked)
+    tables = tabulate(asked, available)
+    plain = select(tables, available, asked)
+    first = plain[0]
+    npu = available[first.offer].npu.name
+    place = ("traffic", npu, first.split, first.precision.name)
+    corrections = {(*place, first.setting): 0.0}
+    for exact in (True, False):
+        after = select(
+            tables, available, asked, exact=exact, corrections=corrections
+        )
+        assert after
+        assert (npu, first.split) not in {
+            (available[c.offer].npu.name, c.split) for c in after
+        }
+
+
 def test_corrections_of_others_change_nothing() -> None:
     asked = problem()
     plain = Workspace.of(asked).solve()
@@ -56,9 +100,9 @@ def test_corrections_of_others_change_nothing() -> None:
     (deployment, *_) = plain.plan.deployments
     split = deployment.parallelism
     others = {
-        ("another", deployment.npu, split, deployment.precision): 0.1,
-        ("traffic", "b200-sxm", split, deployment.precision): 0.1,
-        ("traffic", deployment.npu, split, "fp8"): 0.1,
+        ("another", deployment.npu, split, deployment.precision, USUAL): 0.1,
+        ("traffic", "b200-sxm", split, deployment.precision, USUAL): 0.1,
+        ("traffic", deployment.npu, split, "fp8", USUAL): 0.1,
     }
     corrected = Workspace.of(asked, others).solve()
     assert isinstance(corrected, Optimal)
@@ -70,7 +114,10 @@ def test_a_plan_of_corrected_rates_is_verified_and_costs_no_less() -> None:
     plain = Workspace.of(asked).solve()
     assert isinstance(plain, Optimal)
     shares = {
-        ("traffic", d.npu, d.parallelism, d.precision): 0.4
+        (
+            *("traffic", d.npu, d.parallelism, d.precision),
+            Setting(d.batch, d.chunk_tokens),
+        ): 0.4
         for d in plain.plan.deployments
     }
     corrected = Workspace.of(asked, shares).solve()

@@ -202,6 +202,27 @@ def test_footprint_by_hand(
     assert memory.total == parts
 
 
+@pytest.mark.parametrize(("dp", "requests", "prompts"), [(1, 4, 4), (4, 12, 3)])
+def test_no_more_prompts_are_read_than_there_are_requests(
+    toy_arch: ModelArch, dp: int, requests: int, prompts: int
+) -> None:
+    models = held(toy_arch, rank_of(Parallelism(1, dp=dp)))
+    shape, steps = RequestShape(2, 30), {"batch": 0.0, "step_tokens": 8192}
+    full = footprint(models, shape, **steps)
+    few = footprint(models, shape, **steps, requests=requests)
+    block = LAYERS * 2 * KV * 2 * KV_BLOCK_TOKENS
+    assert full.kv_cache == 8192 / 2 * block
+    assert few.kv_cache == prompts * block
+    assert few.activations == full.activations
+    # What their caches leave free, more sequences take.
+    room = Room(few.total + 10 * block)
+    assert largest_batch(models, shape, room=room, step_tokens=8192) == 0
+    found = largest_batch(
+        models, shape, room=room, step_tokens=8192, requests=requests
+    )
+    assert found > 0
+
+
 def test_lockstep_footprint_by_hand(toy_arch: ModelArch) -> None:
     batch, prompt, answer, pp = 8, 50, 31, 2
     shard = rank_of(Parallelism(1, pp))

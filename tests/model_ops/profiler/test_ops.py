@@ -73,6 +73,12 @@ def test_gemm_family() -> None:
     assert gemm(1, 1, 1).family is KernelFamily.GEMM
 
 
+def test_where_no_expert_is_chosen_none_has_a_row() -> None:
+    idle = replace(gemm(0.0, 2, 3), matrices=0.0)
+    assert idle.shape().rows == 0.0
+    assert idle.cost().read == 0.0
+
+
 def test_gemm_arrays_equal_scalars() -> None:
     ms, ns = np.array([1, 4, 9]), np.array([[2], [8]])
     together = gemm(ms, 6, ns).cost()
