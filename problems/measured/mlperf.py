@@ -91,7 +91,9 @@ def sustained(row: Row) -> Sustained:
     return Sustained(
         model=model_name(row["model"]),
         npu=npu,
-        framework=_framework(cells.text(row, "system"), npu),
+        framework=_framework(
+            cells.text(row, "system"), npu, _MONTHS.get(cells.text(row, "round"), "")
+        ),
         layout=Layout(
             npus=cells.count(row, "num_accelerators") or 1,
             tp=cells.degree(row, "tp"),
@@ -126,7 +128,7 @@ def sustained_of(served: Served) -> Sustained:
     return Sustained(
         model=served.model,
         npu=served.npu,
-        framework=served.framework or _framework(served.notes, served.npu),
+        framework=served.framework or _framework(served.notes, served.npu, ""),
         layout=served.layout,
         weights=served.weights,
         kv_cache=served.kv_cache,
@@ -144,13 +146,23 @@ def _limits(benchmark: str, scenario: str) -> Limits:
     return _LIMITS[key]
 
 
-def _framework(system: str, npu: str) -> str:
+_MONTHS: Mapping[str, str] = {
+    "v4.0": "2024-03",
+    "v4.1": "2024-08",
+    "v5.0": "2025-04",
+    "v5.1": "2025-09",
+    "v6.0": "2026-04",
+}
+"""Months in which the results of rounds were published (mlcommons.org)."""
+
+
+def _framework(system: str, npu: str, month: str) -> str:
     """Return what a system's name says that it ran, else its vendor's own engine."""
     for word in re.split(r"[\s_/]+", system.lower()):
         if name := framework_name(word):
-            return name
+            return catalogue.framework_at(name, month=month)
     nvidia = catalogue.npu_file(npu).vendor.lower() == "nvidia"
-    return "tensorrt-llm" if nvidia else "vllm"
+    return catalogue.framework_at("tensorrt-llm" if nvidia else "vllm", month=month)
 
 
 def _requests(benchmark: str, answer: float | None) -> Workload:

@@ -81,6 +81,9 @@ class Served:
         Accelerators and degrees; of a disaggregated one, its decode workers'.
     disaggregated
         Whether prompts have workers of their own.
+    attention_dp
+        Whether attention of a mixture of experts is split over requests, on the
+        accelerators that ``tp`` counts.
     weights, kv_cache
         Formats; None: the checkpoint's own.
     arrival, burst
@@ -103,6 +106,7 @@ class Served:
     framework: str
     layout: Layout
     disaggregated: bool
+    attention_dp: bool
     weights: Dtype | None
     kv_cache: Dtype | None
     arrival: Arrival
@@ -140,6 +144,7 @@ def served(row: Row) -> Served:
         framework=engine_name(cells.text(row, "framework"), cells.text(row, "date")),
         layout=_layout(row),
         disaggregated=disaggregated,
+        attention_dp="enable_attention_dp" in cells.text(row, "notes"),
         weights=dtype(cells.text(row, "weight_dtype"), vendor=vendor),
         kv_cache=dtype(cells.text(row, "kv_dtype"), vendor=vendor),
         arrival=arrival,

@@ -44,6 +44,8 @@ class Deployed:
         whole = row.arrival in _WHOLE
         tp = tensor_ranks(row.layout, arch, precision, npu, whole=whole)
         layout = _filled(row.layout, tp)
+        if row.attention_dp:
+            layout = _by_requests(arch, layout)
         if not _shares_experts(arch, layout):
             layout = replace(layout, ep=None)
         return cls(arch, npu, precision, layout, _requests(row))
@@ -61,6 +63,18 @@ def _shares_experts(arch: ModelArch, layout: Layout) -> bool:
     groups = max(1, ep // tp) if ep > tp else 1
     possible = (layout.dp or 1) % groups == 0
     return possible and arch.rule_broken_by(Parallelism(tp, pp, ep, groups)) is None
+
+
+def _by_requests(arch: ModelArch, layout: Layout) -> Layout:
+    """Return the layout with attention split over requests in place of heads.
+
+    Of a dense model, or where experts cannot be dealt so, it stays as it is.
+    """
+    tp, pp, dp = layout.tp or 1, layout.pp or 1, layout.dp or 1
+    split = Parallelism(1, pp, tp, tp)
+    if not arch.num_experts or arch.rule_broken_by(split) is not None:
+        return layout
+    return replace(layout, tp=1, ep=tp, dp=dp * tp)
 
 
 def _filled(layout: Layout, tp: int) -> Layout:
