@@ -243,5 +243,19 @@ class DecodeKernel:
         return cls(compute=kernel.compute, memory=kernel.memory, launch=kernel.launch)
 
 
+class LatentDecodeKernel(DecodeKernel):
+    """The same of latent attention, whose one key head serves all query heads.
+
+    Kernels multiply those together, however many (FlashMLA: tiles of 64): what is left
+    to `alone_above` is whether a single one runs alone.
+    """
+
+    __slots__ = ()
+
+    def _alone(self, shape: KernelShape) -> Mask:
+        """Return whether each head runs alone."""
+        return (shape.repeats <= 1.0) & np.asarray(self.alone_above < _NEVER)
+
+
 _NEVER = 1e6
 """Query heads that no key head has."""
