@@ -163,11 +163,17 @@ def fitted(
         moves = np.clip(scaled * scale, least, most)
         return found.score(moves, some) + 0.01 * float(np.mean(np.abs(scaled)))
 
+    origin = np.zeros(len(scale))
     best = minimize(
         loss,
-        np.zeros(len(scale)),
+        origin,
         method="Nelder-Mead",
-        options={"maxiter": 2000, "xatol": 1e-3, "fatol": 1e-5},
+        options={
+            "initial_simplex": np.vstack([origin, np.eye(len(scale))]),
+            "maxiter": 2000,
+            "xatol": 1e-3,
+            "fatol": 1e-5,
+        },
     )
     return np.clip(best.x * scale, least, most)
 
