@@ -24,6 +24,7 @@ from model_ops.serving.steady_state import (
     batch_cap,
     decoding_segment,
     mean_batch,
+    requests_per_step,
     saturating_batch,
     steady_state,
 )
@@ -69,6 +70,9 @@ class Load:
     requests_per_user
         Requests that each user of a closed loop makes, all users starting at once; the
         mean TTFT includes that start. Infinite for the steady state alone.
+    in_step
+        Whether the users of a closed loop stay in step, as they do where requests are
+        all of one length and the engine reads what waits before it decodes on.
     """
 
     shape: RequestShape
@@ -77,6 +81,7 @@ class Load:
     rate: RequestsPerSecond | Number = 0.0
     chunk_tokens: Number = DEFAULT_CHUNK_TOKENS
     requests_per_user: Number = np.inf
+    in_step: bool = False
 
     @property
     def most_requests(self) -> Number:
@@ -163,6 +168,22 @@ def whole_prompts(shape: RequestShape, requests: Number) -> Step:
     return Step((prefill(requests, new, shape.input_tokens - new),))
 
 
+def prompt_steps(
+    shape: RequestShape, requests: Number, chunk_tokens: Number
+) -> tuple[Step, Number]:
+    """Return the mean step of so many prompts that start together, and the steps.
+
+    A step holds whole prompts, or as much of one as it may process; the stages of a
+    pipeline take the steps in turn.
+    """
+    new = shape.new_tokens
+    carried = np.minimum(requests * new, chunk_tokens)
+    of_each = np.minimum(new, carried)
+    seen = shape.input_tokens - new + (new - of_each) / 2.0
+    step = Step((prefill(carried / of_each, of_each, seen),))
+    return step, requests * new / carried
+
+
 def most_sequences(replica: Replica, load: Load) -> Number:
     """Return the decoding sequences that fit in the replica's memory."""
     return replica.largest_batch(load.shape, load.chunk_tokens, load.most_requests)
@@ -195,8 +216,9 @@ def lockstep_requests(split: Parallelism, batch: Number) -> tuple[Number, Number
 def _static_batch(replica: Replica, load: Load) -> Estimate:
     shape, batch = load.shape, load.concurrency
     each, slots = lockstep_requests(replica.parallelism, batch)
-    first = step_time(replica, whole_prompts(shape, each))
-    ttft = first.latency + (slots - 1) * first.bottleneck
+    step, many = prompt_steps(shape, each, load.chunk_tokens)
+    first = step_time(replica, step)
+    ttft = first.latency + (slots * many - 1) * first.bottleneck
     schedule = replica.schedule
     further = Step((decoding_segment(schedule, shape, each),))
     tpot = step_time(replica, further).period(slots) / schedule.tokens_per_step
@@ -271,13 +293,34 @@ def _closed_loop(replica: Replica, load: Load) -> Estimate:
     # Users beyond the full batch wait for a slot; Little's law says how long.
     waited = users / result.rate - load.shape.decode_steps * result.tpot
     finite = np.where(np.isfinite(result.ttft), result.ttft, 0.0)
-    outside = replica.supply.outside
+    outside = replica.supply.request_overhead
     steady = replace(result, ttft=np.maximum(waited, finite + outside))
     if np.ndim(load.requests_per_user) == 0 and np.isinf(load.requests_per_user):
         return steady
-    first = 1.0 / load.requests_per_user
     start = start_of_users(replica, load, steady)
+    if load.in_step:
+        return _in_step(replica, load, steady, start)
+    first = 1.0 / load.requests_per_user
     return replace(steady, ttft=first * start + (1.0 - first) * steady.ttft)
+
+
+def _in_step(
+    replica: Replica, load: Load, steady: Estimate, start: Seconds | Number
+) -> Estimate:
+    """Return users who start together again and again, and decode together.
+
+    Those whose prompts are read first wait for the others before they decode: as long
+    on average as their own first token took, which is seen in their time per token.
+    """
+    shape, schedule = load.shape, replica.schedule
+    batch = np.minimum(load.concurrency, np.maximum(most_sequences(replica, load), 1.0))
+    each = requests_per_step(batch, schedule.lanes)
+    writing = Step((decoding_segment(schedule, shape, each),))
+    period = step_time(replica, writing).period(schedule.slots)
+    waited = start / np.maximum(shape.decode_steps, 1.0)
+    tpot = (period / schedule.tokens_per_step + waited) * (shape.decode_steps > 0)
+    rate = load.concurrency / (start + shape.decode_steps * tpot)
+    return replace(steady, ttft=start, tpot=tpot, rate=rate, batch=batch)
 
 
 def start_of_users(

@@ -22,6 +22,7 @@ from model_ops.platform.npu import Npu
 from model_ops.profiler.arch import ModelArch
 from model_ops.serving.step import Replica
 from problems import catalogue
+from problems.catalogue import DEFAULT_FRAMEWORK
 from problems.catalogue.schema import FOLDER
 
 LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
@@ -117,7 +118,9 @@ def interval(
 
 
 @cache
-def assumed_npu(name: str, confidence: float | None) -> Npu:
+def assumed_npu(
+    name: str, confidence: float | None, framework: str = DEFAULT_FRAMEWORK
+) -> Npu:
     """Return an NPU as slow as a share `confidence` of measurements at most is.
 
     Everything that it does takes longer by that quantile of the error of time per
@@ -129,7 +132,7 @@ def assumed_npu(name: str, confidence: float | None) -> Npu:
     CatalogueError
         If the catalogue lacks it.
     """
-    npu = catalogue.load_npu(name)
+    npu = catalogue.load_npu_under(name, framework)
     if confidence is None:
         return npu
     law = error_law("tpot", LoadMode.CLOSED_LOOP, npu.evidence)

@@ -161,7 +161,7 @@ def offers(problem: SizingProblem) -> list[Offer]:
     }
     found: list[Offer] = []
     for name in wanted:
-        npu = assumed_npu(name, problem.confidence)
+        npu = assumed_npu(name, problem.confidence, problem.framework)
         if name in given:
             found.append(Offer(npu, GIVEN, _given_price(npu, given[name])))
         else:

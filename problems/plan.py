@@ -121,6 +121,7 @@ class Plan(_Part):
     """
 
     model: str
+    framework: str = "vllm"
     confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
     optimisations: Optimisations = Optimisations()
     kv_bandwidth: Annotated[BytesPerSecond, Field(gt=0)] | None = None

@@ -113,6 +113,8 @@ class SizingProblem(Part):
         data-parallel group may run at once; None: whatever suits each deployment.
     headroom
         Share of the capacity to keep free for bursts and failures.
+    framework
+        Serving framework whose kernels, memory use and host time are assumed.
     confidence
         Chance with which the targets hold, given how far predictions have been from
         measurements; None: as the model predicts, about an even chance for a target
@@ -135,6 +137,7 @@ class SizingProblem(Part):
     chunk_tokens: Annotated[int, Field(ge=16, le=1_000_000)] | None = None
     max_num_seqs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     headroom: Annotated[float, Field(ge=0, le=0.95)] = 0.0
+    framework: Name = catalogue.DEFAULT_FRAMEWORK
     confidence: Annotated[float, Field(ge=0.5, le=0.99)] | None = None
     optimisations: Optimisations = Optimisations()
     kv_bandwidth: Annotated[BytesPerSecond, Field(gt=0, le=1e15)] | None = None
@@ -163,6 +166,7 @@ class SizingProblem(Part):
             If a name is unknown, or limits contradict each other or the model.
         """
         arch = catalogue.load_model(self.model)
+        framework = catalogue.canonical("frameworks", self.framework)
         self.hardware.names()
         self.optimisations.features(arch, arch.precision)
         for traffic in self.traffic:
@@ -187,7 +191,7 @@ class SizingProblem(Part):
                 raise ProblemError(
                     f"limits: npus {limits.npus} is less than nodes {limits.nodes}"
                 )
-        return self.model_copy(update={"limits": limits})
+        return self.model_copy(update={"limits": limits, "framework": framework})
 
 
 def _npu(field: str, name: str) -> str:

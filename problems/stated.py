@@ -173,6 +173,7 @@ def _bought(
             optimisations=problem.optimisations,
             kv_bandwidth=problem.kv_bandwidth,
             confidence=problem.confidence,
+            framework=problem.framework,
             deployments=tuple(share_of(row, *shared[row.offer]) for row in rows),
             purchases=tuple(purchases),
         )

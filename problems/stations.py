@@ -45,7 +45,7 @@ def replica_of(plan: Plan, deployment: PlannedDeployment) -> Replica:
         arch=arch,
         parallelism=deployment.parallelism,
         precision=precision,
-        supply=Supply.of(assumed_npu(deployment.npu, plan.confidence)),
+        supply=Supply.of(assumed_npu(deployment.npu, plan.confidence, plan.framework)),
         **plan.optimisations.features(arch, precision),
     )
 

@@ -37,6 +37,10 @@ INPUTS = (
 _LARGEST_COUNT = 10_000_000
 
 
+ALIKE = "alike"
+"""In a row's further cell ``lengths``: its requests are all of one length."""
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """One row, read: what is deployed and what it has to serve."""
@@ -52,6 +56,7 @@ class Point:
     output_tokens: float
     concurrency: float
     rate: float
+    in_step: bool = False
 
     @property
     def group(self) -> tuple[Any, ...]:
@@ -59,7 +64,7 @@ class Point:
         arriving = self.mode is LoadMode.OPEN_LOOP
         lengths = (self.input_tokens, self.output_tokens) if arriving else ()
         where = (self.model, self.npu, self.framework, self.precision)
-        return (*where, self.mode, *lengths)
+        return (*where, self.mode, self.in_step, *lengths)
 
     @property
     def chunk_tokens(self) -> int:
@@ -107,7 +112,13 @@ def read_point(row: Mapping[str, str]) -> Point:
         output_tokens=_tokens(row, "output_tokens"),
         concurrency=concurrency,
         rate=rate,
+        in_step=row.get("lengths", "") == ALIKE and _prefill_first(row),
     )
+
+
+def _prefill_first(row: Mapping[str, str]) -> bool:
+    framework = _framework(row)
+    return bool(framework) and catalogue.framework_file(framework).prefill_first
 
 
 def _layout(

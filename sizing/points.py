@@ -134,6 +134,7 @@ def _predict(points: list[Point]) -> list[dict[str, str]]:
         rate=column("rate") / replicas,
         chunk_tokens=first.chunk_tokens,
         requests_per_user=REQUESTS_PER_USER,
+        in_step=first.in_step,
     )
     result, columns = _estimated(points, replica, load, replicas)
     ttft_bound, tpot_bound = bound_by(replica, load, result.batch)

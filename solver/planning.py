@@ -37,6 +37,7 @@ def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
         optimisations=problem.optimisations,
         kv_bandwidth=problem.kv_bandwidth,
         confidence=problem.confidence,
+        framework=problem.framework,
         model=problem.model,
         deployments=tuple(deployments),
         purchases=tuple(purchases),

@@ -16,7 +16,7 @@ class Evidence(StrEnum):
     MEASURED = "measured"
     """On the NPU itself."""
     RELATIVE = "relative"
-    """On one of its architecture."""
+    """On one of its architecture, or through serving results of its own."""
     ASSUMED = "assumed"
     """On none like it, or not at all."""
 

@@ -56,8 +56,8 @@ class Npu:
     request_overhead
         Seconds that a request spends outside the steps before its first token.
     host_time
-        Seconds of the engine's host that each request of a closed loop takes alone,
-        before its first token: users who ask together wait for each other's.
+        Seconds of the engine's host that each request takes alone before its first
+        token: users who ask together wait for each other's.
     pace
         Seconds that operators take over what their kernels and links say: what an
         engine adds in running them, or how slow they are assumed to be.

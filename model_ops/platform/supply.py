@@ -109,11 +109,6 @@ class Supply:
         """Seconds that operators take over what their kernels and links say."""
         return self._each(lambda npu: npu.pace)
 
-    @property
-    def outside(self) -> Number:
-        """Seconds outside the steps of a request whose user has others beside."""
-        return self.request_overhead + self.host_time
-
     @cached_property
     def prefill_pace(self) -> Number:
         """Seconds that prompt tokens take besides over what operators say."""

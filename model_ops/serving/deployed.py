@@ -76,7 +76,7 @@ def curve_of(replica: Replica, chunk_tokens: int, beams: int = 1) -> StepCurve:
     """
     schedule = replica.schedule
     most = int(chunk_tokens * np.max(schedule.slots))
-    return StepCurve.of(replica, most, beams * (1.0 + schedule.guessed))
+    return StepCurve.of(replica, most, beams)
 
 
 def _options(value: Number, curve: StepCurve) -> Number:

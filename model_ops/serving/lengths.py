@@ -91,11 +91,14 @@ def fixed(tokens: float) -> Lengths:
     return Lengths((0.0, 1.0), (tokens, tokens))
 
 
-def lognormal(mean: float, variation: float, least: float = 1.0) -> Lengths:
+def lognormal(
+    mean: float, variation: float, least: float = 1.0, most: float = math.inf
+) -> Lengths:
     """Return a lognormal distribution with a mean and a coefficient of variation.
 
     Its quantiles are kept at levels that grow finer towards both ends; the mean is
-    restored exactly, and what is below `least` is raised to it.
+    restored exactly, and what is below `least` is raised to it. What is above `most` is
+    cut to it, as data sets and engines do, and the rest stretched to keep the mean.
     """
     if variation == 0.0:
         return fixed(mean)
@@ -114,7 +117,14 @@ def lognormal(mean: float, variation: float, least: float = 1.0) -> Lengths:
     tokens = np.exp(spread * np.array(scores) - spread**2 / 2)
     shape = Lengths(tuple(levels.tolist()), tuple(tokens.tolist()))
     tokens = np.maximum(tokens * (mean / shape.mean), least)
-    return Lengths(tuple(levels.tolist()), tuple(tokens.tolist()))
+    for _ in range(_STRETCHES if tokens[-1] > most else 0):
+        cut = Lengths(shape.levels, tuple(np.minimum(tokens, most).tolist()))
+        tokens = tokens * (mean / cut.mean)
+    return Lengths(shape.levels, tuple(np.minimum(tokens, most).tolist()))
+
+
+_STRETCHES = 40
+"""Rounds that keep the mean of a cut law to 1 %, of a cut at twice the mean or above."""
 
 
 def quantiles(points: dict[float, float], mean: float | None = None) -> Lengths:

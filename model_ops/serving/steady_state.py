@@ -29,7 +29,6 @@ from model_ops.profiler.work import (
     Segment,
     Step,
     decode,
-    decode_beams,
     prefill,
 )
 from model_ops.serving.speculative import Schedule
@@ -172,12 +171,10 @@ def decoding_segment(
 ) -> Segment:
     """Return so many requests that write their answers, half done on average.
 
-    Beam search is not speculated on: where tokens are guessed there is one beam.
+    Beams share the prompt's place in the cache, but not its reading: to the attention
+    kernels of TensorRT-LLM and vLLM each is a sequence of its own.
     """
-    if schedule.guessed or (np.ndim(shape.beams) == 0 and shape.beams == 1):
-        return decode(requests, shape.mean_context, schedule.guessed)
-    written = shape.output_tokens / 2
-    return decode_beams(requests, shape.input_tokens, written, shape.beams)
+    return decode(requests * shape.beams, shape.mean_context, schedule.guessed)
 
 
 def requests_per_step(batch: Number, lanes: Number) -> Number:

@@ -106,7 +106,7 @@ class StepCurve:
         return cls(base, decoding, per_cached, per_pair)
 
     @classmethod
-    def of(cls, replica: Replica, most_tokens: int, rows_each: float = 1.0) -> Self:
+    def of(cls, replica: Replica, most_tokens: int, beams: int = 1) -> Self:
         """Return the curve of a replica whose arrays have no node axis yet.
 
         With pipeline stages a step is a round of micro-batches, one per stage: T, N
@@ -119,11 +119,11 @@ class StepCurve:
             the nodes take.
         most_tokens
             Largest step.
-        rows_each
-            Tokens of a decoding request in a step: guesses to check, beams. `decoding`
-            holds what the further ones cost.
+        beams
+            Answers that a decoding request writes side by side, each of which reads
+            the prompt's cache. `decoding` holds what these and guesses to check cost.
         """
-        slots = replica.schedule.slots
+        slots, guessed = replica.schedule.slots, replica.schedule.guessed
         grid = token_grid(most_tokens) / slots
 
         def period(step: Step) -> Floats:
@@ -134,7 +134,7 @@ class StepCurve:
             return period(Step((prefill(1.0, tokens, context),)))
 
         def writing(requests: Number, context: float) -> Floats:
-            return period(Step((decode(requests, context, rows_each - 1.0),)))
+            return period(Step((decode(requests * beams, context, guessed),)))
 
         def slope(of: Callable[[Number, float], Floats]) -> Floats:
             near, far = of(_MANY / slots, 0.0), of(_MANY / slots, _FAR)

@@ -30,6 +30,7 @@ from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from problems.catalogue.measured_collectives import collective_kernels
 from problems.catalogue.measured_kernels import (
     as_served,
+    at_power,
     fits_for,
     measured_npus,
 )
@@ -144,31 +145,34 @@ def efficiency_file(name: str) -> EfficiencyFile:
 
 @cache
 def load_npu(name: str) -> Npu:
-    """Return an NPU with its fabric and efficiencies; `name` may be an alias.
+    """Return an NPU as the usual framework uses it; `name` may be an alias.
 
     Raises
     ------
     CatalogueError
         If the catalogue lacks it, or its file is malformed.
     """
-    file = npu_file(name)
+    return load_npu_under(name, DEFAULT_FRAMEWORK)
+
+
+@cache
+def _bare(own: str) -> Npu:
+    """Return an NPU as its own files describe it, whatever framework uses it."""
+    file = npu_file(own)
     profile = efficiency_file(file.efficiency)
-    own = canonical("npus", name)
     return Npu(
         name=own,
         flop_per_s=file.flop_per_s,
         memory_bandwidth=file.memory_bandwidth,
         memory_capacity=file.memory_capacity,
         node_npus=file.node_npus,
-        fabric=load_fabric(own, DEFAULT_FRAMEWORK),
-        efficiency=_efficiency(own, DEFAULT_FRAMEWORK),
+        fabric=load_fabric(own, None),
         evidence=_evidence(own, profile),
         processors=_processors(file, profile),
         link_efficiency=profile.link_efficiency,
         memory_usable=profile.memory_usable,
         runtime_reserve=profile.runtime_reserve,
         step_overhead=profile.step_overhead,
-        request_overhead=framework_file(DEFAULT_FRAMEWORK).request_overhead or 0.0,
         tdp=file.tdp,
         idle_power=file.idle_power,
         provisioned_power=file.provisioned_power,
@@ -180,7 +184,8 @@ def _evidence(npu: str, profile: EfficiencyFile) -> Evidence:
     measured = {*measured_npus(), *profile.measured_on}
     if npu in measured:
         return Evidence.MEASURED
-    return Evidence.RELATIVE if profile.measured_on else Evidence.ASSUMED
+    near = profile.measured_on or npu in profile.fitted_on
+    return Evidence.RELATIVE if near else Evidence.ASSUMED
 
 
 def _processors(file: NpuFile, profile: EfficiencyFile) -> float:
@@ -204,6 +209,14 @@ def _nearest_first(file: NpuFile, profile: EfficiencyFile) -> list[str]:
     return sorted(profile.measured_on, key=lambda n: abs(rate(npu_file(n)) - own))
 
 
+def _power_share(file: NpuFile, measured: NpuFile) -> float:
+    """Return an NPU's watts per FLOP/s over those of one whose kernels it takes."""
+    if not file.tdp or not measured.tdp:
+        return 1.0
+    own, theirs = (each.tdp / each.flop_per_s[Dtype.BF16] for each in (file, measured))
+    return float(own / theirs)
+
+
 @cache
 def _efficiency(
     npu: str, framework: str, *, measured: bool = False
@@ -212,9 +225,14 @@ def _efficiency(
     file = npu_file(npu)
     profile = efficiency_file(file.efficiency)
     stack = framework_file(framework).kernels or framework
+    own = profile.stacks.get(framework) or profile.stacks.get(stack, {})
+    constants = {**profile.kernels, **own}.items()
     fits = fits_for(npu, _nearest_first(file, profile), stack)
-    kernels = {fit.key: fit.kernel() for fit in fits}
-    constants = profile.kernels.items()
+    kernels = {
+        fit.key: at_power(fit.kernel(), _power_share(file, npu_file(whose)))
+        for whose, fit in fits
+        if not {fit.family, fit.family.relative} & own.keys()
+    }
     return MeasuredEfficiency(
         kernels=kernels if measured else as_served(kernels, file.flop_per_s),
         otherwise=ConstantEfficiency(
@@ -247,15 +265,20 @@ def framework_at(name: str, release: str = "", month: str = "") -> str:
         Of the run, ``2024-11``, or its year alone; blank if unknown. It decides, where
         it is known: releases are written in too many ways.
     """
-    for earlier in names("frameworks"):
-        file = framework_file(earlier)
-        if file.generation_of != name:
-            continue
-        if month and file.until and month < file.until:
-            return earlier
-        if not month and release and file.below and _older(release, file.below):
-            return earlier
-    return name
+    known = ((each, framework_file(each)) for each in names("frameworks"))
+    earlier = [
+        (file.until, each)
+        for each, file in known
+        if file.generation_of == name and _is_of(file, release, month)
+    ]
+    return min(earlier)[1] if earlier else name
+
+
+def _is_of(file: FrameworkFile, release: str, month: str) -> bool:
+    """Return whether a generation, or an earlier one, was what a run was made with."""
+    if month:
+        return file.until is not None and month < file.until
+    return bool(release) and file.below is not None and _older(release, file.below)
 
 
 def _older(release: str, than: str) -> bool:
@@ -278,7 +301,7 @@ def load_npu_under(name: str, framework: str) -> Npu:
         If the catalogue lacks either.
     """
     file = framework_file(framework)
-    npu, under = load_npu(name), canonical("frameworks", framework)
+    npu, under = _bare(canonical("npus", name)), canonical("frameworks", framework)
     stated = {
         field: value
         for field in _FRAMEWORK_FIELDS

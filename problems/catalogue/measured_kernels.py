@@ -130,20 +130,36 @@ def kernels_file(npu: str) -> KernelsFile:
     return KernelsFile.model_validate(tomllib.loads(text), context={"source": "file"})
 
 
-def fits_for(npu: str, relatives: Sequence[str], stack: str) -> list[KernelFit]:
-    """Return the fit of each kernel that serves an NPU best, one per key.
+def fits_for(
+    npu: str, relatives: Sequence[str], stack: str
+) -> list[tuple[str, KernelFit]]:
+    """Return the fit of each kernel that serves an NPU best, and whose it is.
 
     First the NPU's own under the stack, then its relatives' under it, then its own
     and theirs under any other: another stack runs another kernel.
     """
     chain = [n for n in (npu, *relatives) if n in measured_npus()]
-    every = [fit for name in dict.fromkeys(chain) for fit in kernels_file(name).fits]
-    found: dict[KernelKey, KernelFit] = {}
+    every = [
+        (name, fit) for name in dict.fromkeys(chain) for fit in kernels_file(name).fits
+    ]
+    found: dict[KernelKey, tuple[str, KernelFit]] = {}
     for wanted in (True, False):
-        for fit in every:
+        for name, fit in every:
             if (fit.stack == stack) is wanted:
-                found.setdefault(fit.key, fit)
+                found.setdefault(fit.key, (name, fit))
     return list(found.values())
+
+
+def at_power(kernel: Kernel, share: float) -> Kernel:
+    """Return a kernel where its NPU has so much of the power that its rates need.
+
+    Matrix units alone draw so much that clocks give way: a card of half the power per
+    FLOP/s sustains half the share of its peak, as NVIDIA's base clocks have it (H100
+    PCIe, 350 W: 1,095 of 1,755 MHz).
+    """
+    if not isinstance(kernel, GemmKernel) or share >= 1.0:
+        return kernel
+    return replace(kernel, compute=kernel.compute * share)
 
 
 def as_served(

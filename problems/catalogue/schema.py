@@ -162,6 +162,9 @@ class EfficiencyFile(CatalogueFile):
     measured_on: Annotated[
         tuple[str, ...], Field(description="NPUs whose kernels its NPUs take")
     ]
+    fitted_on: Annotated[
+        tuple[str, ...], Field(description="NPUs whose serving results fitted it")
+    ] = ()
     memory_usable: Annotated[Fraction, Field(description="share of the capacity")]
     runtime_reserve: Annotated[Bytes, Field(description="context, communicator")]
     link_efficiency: Fraction
@@ -170,6 +173,10 @@ class EfficiencyFile(CatalogueFile):
     ] = None
     step_overhead: Annotated[Seconds, Field(description="scheduler, per step")]
     kernels: dict[KernelFamily, "KernelFile"]
+    stacks: Annotated[
+        dict[str, dict[KernelFamily, "KernelFile"]],
+        Field(description="frameworks with kernels of their own, before any measured"),
+    ] = {}
 
     @field_validator("kernels")
     @classmethod
@@ -224,6 +231,9 @@ class FrameworkFile(CatalogueFile):
     kernels: Annotated[
         str | None, Field(description="whose measured kernels it runs; None: its own")
     ] = None
+    prefill_first: Annotated[
+        bool, Field(description="reads what waits before it decodes on")
+    ] = False
     chunk_tokens: Annotated[
         int | None,
         Field(description="tokens of a step, by default", gt=0, le=1_000_000),

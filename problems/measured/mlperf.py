@@ -1,5 +1,6 @@
 """MLPerf Inference results: the rate that accelerators sustained within limits."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,8 +8,8 @@ from model_ops.dtypes import Dtype
 from model_ops.errors import ProblemError, nearest
 from problems import catalogue
 from problems.measured import cells
-from problems.measured.names import dtype, model_name, npu_name
-from problems.measured.served import Layout, Served
+from problems.measured.names import dtype, framework_name, model_name, npu_name
+from problems.measured.served import Arrival, Layout, Served
 from problems.measured.tables import Row
 from problems.measured.workloads import (
     MLPERF,
@@ -27,20 +28,21 @@ class Sustained:
 
     Parameters
     ----------
-    model, npu
+    model, npu, framework
         Names in the catalogue.
     layout
         Accelerators and degrees, where they are published.
     weights, kv_cache
-        Formats; None: the checkpoint's own.
+        Formats; None: not published.
     requests
         Lengths of the data set's prompts, and of the answers in the log.
     limits
-        On the 99th percentiles.
+        On the 99th percentiles; none where no requests arrive.
     """
 
     model: str
     npu: str
+    framework: str
     layout: Layout
     weights: Dtype | None
     kv_cache: Dtype | None
@@ -89,6 +91,9 @@ def sustained(row: Row) -> Sustained:
     return Sustained(
         model=model_name(row["model"]),
         npu=npu,
+        framework=_framework(
+            cells.text(row, "system"), npu, _MONTHS.get(cells.text(row, "round"), "")
+        ),
         layout=Layout(
             npus=cells.count(row, "num_accelerators") or 1,
             tp=cells.degree(row, "tp"),
@@ -119,20 +124,45 @@ def sustained_of(served: Served) -> Sustained:
             "notes: no MLPerf result is named, so that no limit is known"
         )
     benchmark, scenario = result
+    arriving = served.arrival is Arrival.MLPERF_SERVER
+    return Sustained(
+        model=served.model,
+        npu=served.npu,
+        framework=served.framework or _framework(served.notes, served.npu, ""),
+        layout=served.layout,
+        weights=served.weights,
+        kv_cache=served.kv_cache,
+        requests=_requests(benchmark, served.output_tokens),
+        limits=_limits(benchmark, scenario) if arriving else (),
+    )
+
+
+def _limits(benchmark: str, scenario: str) -> Limits:
     names = [
         name for name, _ in _LIMITS if benchmark.replace("_", ".").startswith(name)
     ]
     if not names or (key := (max(names, key=len), scenario)) not in _LIMITS:
         raise ProblemError(f"notes: no limits are known of {benchmark} {scenario}")
-    return Sustained(
-        model=served.model,
-        npu=served.npu,
-        layout=served.layout,
-        weights=served.weights,
-        kv_cache=served.kv_cache,
-        requests=_requests(benchmark, served.output_tokens),
-        limits=_LIMITS[key],
-    )
+    return _LIMITS[key]
+
+
+_MONTHS: Mapping[str, str] = {
+    "v4.0": "2024-03",
+    "v4.1": "2024-08",
+    "v5.0": "2025-04",
+    "v5.1": "2025-09",
+    "v6.0": "2026-04",
+}
+"""Months in which the results of rounds were published (mlcommons.org)."""
+
+
+def _framework(system: str, npu: str, month: str) -> str:
+    """Return what a system's name says that it ran, else its vendor's own engine."""
+    for word in re.split(r"[\s_/]+", system.lower()):
+        if name := framework_name(word):
+            return catalogue.framework_at(name, month=month)
+    nvidia = catalogue.npu_file(npu).vendor.lower() == "nvidia"
+    return catalogue.framework_at("tensorrt-llm" if nvidia else "vllm", month=month)
 
 
 def _requests(benchmark: str, answer: float | None) -> Workload:

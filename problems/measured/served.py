@@ -81,6 +81,9 @@ class Served:
         Accelerators and degrees; of a disaggregated one, its decode workers'.
     disaggregated
         Whether prompts have workers of their own.
+    attention_dp
+        Whether attention of a mixture of experts is split over requests, on the
+        accelerators that ``tp`` counts.
     weights, kv_cache
         Formats; None: the checkpoint's own.
     arrival, burst
@@ -92,6 +95,8 @@ class Served:
     metric, statistic
         ``ttft``, ``tpot``, ``e2e`` (milliseconds), ``output_tok_s``, ``total_tok_s``,
         ``input_tok_s`` or ``req_s``; ``mean``, ``p50``, ``p90``, ``p99`` and so on.
+    alike
+        Whether all requests are of one length, as far as is known.
     notes
         What else the source says.
     """
@@ -101,6 +106,7 @@ class Served:
     framework: str
     layout: Layout
     disaggregated: bool
+    attention_dp: bool
     weights: Dtype | None
     kv_cache: Dtype | None
     arrival: Arrival
@@ -111,6 +117,7 @@ class Served:
     rate: float | None
     metric: str
     statistic: str
+    alike: bool
     notes: str
 
 
@@ -137,6 +144,7 @@ def served(row: Row) -> Served:
         framework=engine_name(cells.text(row, "framework"), cells.text(row, "date")),
         layout=_layout(row),
         disaggregated=disaggregated,
+        attention_dp="enable_attention_dp" in cells.text(row, "notes"),
         weights=dtype(cells.text(row, "weight_dtype"), vendor=vendor),
         kv_cache=dtype(cells.text(row, "kv_dtype"), vendor=vendor),
         arrival=arrival,
@@ -147,6 +155,7 @@ def served(row: Row) -> Served:
         rate=cells.finite(row, "request_rate") or None,
         metric=_metric(cells.text(row, "metric")),
         statistic=_statistic(cells.text(row, "stat")),
+        alike=_alike(row),
         notes=cells.text(row, "notes"),
     )
 
@@ -190,6 +199,12 @@ def _mean_share(row: Row) -> float:
     """Return the mean length over the one stated, where lengths are drawn below it."""
     drawn = _RANGE.search(row.get("notes", ""))
     return (float(drawn[1]) + float(drawn[2])) / 2 if drawn else 1.0
+
+
+def _alike(row: Row) -> bool:
+    """Return whether both lengths are published, and nothing says that they vary."""
+    known = all(cells.finite(row, name) for name in ("isl", "osl"))
+    return known and _RANGE.search(row.get("notes", "")) is None
 
 
 def _metric(given: str) -> str:

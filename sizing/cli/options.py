@@ -279,6 +279,7 @@ def problem_options(function: F) -> F:
                 help="Requests that run at once; if not given, as many as suit best.",
             ),
             option("--headroom", type=float, help="Share of capacity to keep free."),
+            option("--framework", help="Serving framework [vllm]."),
             option(
                 "--confidence",
                 type=float,
@@ -311,6 +312,7 @@ def overridden(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
         ("max_num_seqs", "max_num_seqs"),
         ("headroom", "headroom"),
         ("confidence", "confidence"),
+        ("framework", "framework"),
     ):
         if key in given:
             problem[field] = given[key]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from problems.catalogue.fitted import fitted
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.validate.score import Metrics, Score, Scores
 from sizing.validate.scored import Comparison, Scored
@@ -18,7 +19,8 @@ _MOST_REASONS = 8
 def as_json(found: Sequence[Scores]) -> str:
     """Return the scores as one JSON object."""
     tables = {scores.kind: _as_dict(scores) for scores in found}
-    return json.dumps({"tables": tables}, indent=2, allow_nan=False) + "\n"
+    result = {"tables": tables, "fitted": [asdict(each) for each in fitted()]}
+    return json.dumps(result, indent=2, allow_nan=False) + "\n"
 
 
 def _as_dict(scores: Scores) -> dict[str, Any]:
@@ -54,7 +56,21 @@ def as_text(found: Sequence[Scores]) -> str:
         if scores.reasons:
             section(console, "without a prediction", _reasons(scores.reasons))
         console.print()
+    console.print(f"Fitted: {fitted_text()}.")
     return text_of(console)
+
+
+def fitted_text() -> str:
+    """Return how many parameters the model's figures have, kind by kind."""
+    return "; ".join(
+        f"{each.what} {each.parameters:,} parameters to "
+        + (
+            "the serving results themselves"
+            if each.measurements is None
+            else f"{each.measurements:,} measurements"
+        )
+        for each in fitted()
+    )
 
 
 def _reasons(reasons: Mapping[str, int]) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from sizing.report.validation import HEADER, cells_of, tables_of, title_of
+from sizing.report.validation import HEADER, cells_of, fitted_text, tables_of, title_of
 from sizing.validate.score import Scores
 
 _PREFACE = """\
@@ -19,13 +19,36 @@ the multiples of a prediction that nine of ten measurements lie between. in: sha
 the measurements in the predicted interval.
 """
 
+_CAUSES = """\
+## Misses and their causes
+
+- **Load generators that fall behind.** Single rows of 320 to 512 users (DeepSeek-V3
+  and Qwen3-32B in NVFP4, gpt-oss-120b on two H100) report a time per token that only
+  a few sequences at once can have. They are predicted at the users stated.
+- **Kernels compiled during the run.** SGLang's DeepSeek-R1 on Blackwell waits 7 s for
+  first tokens whatever the users are; a model of the hardware has no such wait.
+- **Starved caches.** Where weights nearly fill the memory (70B in FP8 on one NPU, 32B
+  in 16 bits on one H100) a few percent of usable memory decide whether users wait for
+  minutes: TTFT is off by multiples there, and its interval is wide.
+- **Young engines.** DeepSeek-R1 of March 2025 ran at half the speed of a year later,
+  and TensorRT-LLM 1.0 took 0.1 s more per first token than 1.2. Generations are told
+  apart by date (`problems/catalogue/frameworks/`), releases are not.
+- **Small batches of experts.** MiniMax-M2.5 at 4 users is 20 to 50 % slower than
+  predicted, gpt-oss-120b 20 % faster: which experts few tokens choose is not
+  published.
+- **PCIe without a switch.** Collectives of L40S and RTX PRO 6000 servers do not
+  transfer to each other (0.4 to 0.9 in ln): their root complexes differ.
+- **Prompt lengths of MLPerf** are not published for every data set; those assumed are
+  in `problems/measured/workloads.py`.
+"""
+
 _MOST_MISSES = 12
 _LEAST_ROWS = 20
 
 
 def as_markdown(found: Sequence[Scores]) -> str:
     """Return the scores as a Markdown page."""
-    text = [_PREFACE]
+    text = [_PREFACE, f"Fitted: {fitted_text()}.\n"]
     for scores in found:
         text.append(f"## {title_of(scores)}\n")
         for title, columns, lines in tables_of(scores):
@@ -36,7 +59,7 @@ def as_markdown(found: Sequence[Scores]) -> str:
         if scores.reasons:
             lines = ((why, str(rows)) for why, rows in scores.reasons.items())
             text += ["### without a prediction\n", *_table(("why", "rows"), lines), ""]
-    return "\n".join(text)
+    return "\n".join([*text, _CAUSES])
 
 
 def _misses(scores: Scores) -> list[tuple[str, ...]]:

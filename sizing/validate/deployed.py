@@ -44,6 +44,8 @@ class Deployed:
         whole = row.arrival in _WHOLE
         tp = tensor_ranks(row.layout, arch, precision, npu, whole=whole)
         layout = _filled(row.layout, tp)
+        if row.attention_dp:
+            layout = _by_requests(arch, layout)
         if not _shares_experts(arch, layout):
             layout = replace(layout, ep=None)
         return cls(arch, npu, precision, layout, _requests(row))
@@ -63,6 +65,18 @@ def _shares_experts(arch: ModelArch, layout: Layout) -> bool:
     return possible and arch.rule_broken_by(Parallelism(tp, pp, ep, groups)) is None
 
 
+def _by_requests(arch: ModelArch, layout: Layout) -> Layout:
+    """Return the layout with attention split over requests in place of heads.
+
+    Of a dense model, or where experts cannot be dealt so, it stays as it is.
+    """
+    tp, pp, dp = layout.tp or 1, layout.pp or 1, layout.dp or 1
+    split = Parallelism(1, pp, tp, tp)
+    if not arch.num_experts or arch.rule_broken_by(split) is not None:
+        return layout
+    return replace(layout, tp=1, ep=tp, dp=dp * tp)
+
+
 def _filled(layout: Layout, tp: int) -> Layout:
     """Return the layout with the replicas that fill its accelerators."""
     pp, dp = layout.pp or 1, layout.dp
@@ -79,10 +93,8 @@ def _requests(row: Served) -> Workload:
     """
     known = workload(row.notes)
     prompt, answer = row.input_tokens, row.output_tokens
-    return Workload(
+    return replace(
+        known,
         input_tokens=max(known.input_tokens if prompt is None else prompt, 1.0),
         output_tokens=max(known.output_tokens if answer is None else answer, 1.0),
-        input_variation=known.input_variation,
-        output_variation=known.output_variation,
-        source=known.source,
     )

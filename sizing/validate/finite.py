@@ -14,8 +14,6 @@ from model_ops.arrivals import MAX_SEQUENCES
 from model_ops.errors import GenzSizeError, ProblemError
 from model_ops.estimate import LoadMode
 from model_ops.serving.deployed import engine_of
-from model_ops.serving.engine import Profile
-from model_ops.serving.lengths import lognormal
 from model_ops.serving.simulation import arrivals, simulate
 from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from problems.measured.served import Arrival, Served
@@ -58,10 +56,7 @@ def _figures(row: Served) -> dict[str, float]:
     """Return statistics of the latencies, and rates, of a run by name."""
     deployed, count = Deployed.of(row), requests_of(row)
     layout, lengths = deployed.layout, deployed.requests
-    profile = Profile(
-        lognormal(lengths.input_tokens, lengths.input_variation),
-        lognormal(lengths.output_tokens, lengths.output_variation),
-    )
+    profile = lengths.profile
     limit = row.concurrency if row.arrival is Arrival.OPEN_LOOP else None
     engine = engine_of(
         deployed.replica(layout.tp or 1, pp=layout.pp or 1),

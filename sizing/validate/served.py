@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from model_ops.errors import GenzSizeError
 from problems.measured.served import Arrival, Served, served
 from problems.measured.tables import Row
+from problems.measured.workloads import mlperf_result
 from sizing.validate import finite, mlperf, pools, steady
 from sizing.validate.answers import Answer, refused
 
@@ -30,7 +31,7 @@ def _of_its_own(row: Served) -> Callable[[Served], Answer] | None:
     """Return what answers loads without a steady state; None for the others."""
     if row.disaggregated:
         return pools.answer
-    if row.arrival is Arrival.MLPERF_SERVER:
+    if row.arrival is Arrival.MLPERF_SERVER or mlperf_result(row.notes):
         return mlperf.answer
     return finite.answer if row.arrival is Arrival.BURST else None
 

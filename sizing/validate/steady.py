@@ -9,6 +9,7 @@ from model_ops.estimate import Load, LoadMode, estimate
 from model_ops.profiler.work import RequestShape
 from problems.accuracy import evidence_of, interval, latency_intervals
 from problems.measured.served import Arrival, Served
+from sizing.point import ALIKE
 from sizing.points import evaluate
 from sizing.validate import finite
 from sizing.validate.answers import Answer, figure, refused
@@ -95,6 +96,7 @@ def question_of(row: Served) -> Question:
         "concurrency": repr(row.concurrency) if row.concurrency else "",
         "request_rate": repr(row.rate) if row.rate else "",
         "mode": _MODES[row.arrival],
+        "lengths": ALIKE if row.alike else "",
     }
     if row.arrival is Arrival.STATIC_BATCH and not row.concurrency:
         point["concurrency"] = "1"

@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 
 from model_ops.opcost import KernelFamily
-from model_ops.platform.kernels.attention import DecodeKernel, PrefillKernel
+from model_ops.platform.kernels.attention import (
+    DecodeKernel,
+    LatentDecodeKernel,
+    PrefillKernel,
+)
 from model_ops.platform.kernels.base import (
     IDEAL_KERNEL,
     Kernel,
@@ -22,7 +26,7 @@ FORMS: Mapping[KernelFamily, type[Kernel]] = {
     KernelFamily.ATTENTION_PREFILL: PrefillKernel,
     KernelFamily.ATTENTION_DECODE: DecodeKernel,
     KernelFamily.MLA_PREFILL: PrefillKernel,
-    KernelFamily.MLA_DECODE: DecodeKernel,
+    KernelFamily.MLA_DECODE: LatentDecodeKernel,
     KernelFamily.SCAN: ScanKernel,
     KernelFamily.SCAN_DECODE: ScanKernel,
 }
@@ -34,6 +38,7 @@ __all__ = [
     "DecodeKernel",
     "GemmKernel",
     "Kernel",
+    "LatentDecodeKernel",
     "KernelEfficiency",
     "OpTime",
     "PrefillKernel",

@@ -226,10 +226,12 @@ def test_beams_have_a_row_and_an_answers_cache_each() -> None:
     assert np.array_equal(four.curve.base, one.curve.base)
     # 64 requests decode 256 rows, where the roofline bends late.
     at = np.array([64.0])
-    exact = float(step_time(replica, Step((decode(64.0, 1.0, 3.0),))).latency)
-    found = four.curve.base_at(at) + four.curve.decoding_at(at)
+    exact = float(step_time(replica, Step((decode(4 * 64.0, 512.0),))).latency)
+    cached = 64.0 * 512.0 * four.curve.per_cached
+    found = four.curve.base_at(at) + four.curve.decoding_at(at) + cached
     assert float(found[0]) == pytest.approx(exact, rel=0.02)
-    assert np.all(four.curve.decoding >= one.curve.decoding)
+    # Each beam reads the prompt and its answer.
+    assert four.curve.per_cached == pytest.approx(4 * one.curve.per_cached, rel=0.05)
 
 
 def test_guesses_gain_tokens_and_cost_rows() -> None:
@@ -238,8 +240,9 @@ def test_guesses_gain_tokens_and_cost_rows() -> None:
     found = engine(guessing)
     assert found.tokens_per_step == expected_tokens(3, 0.6) == pytest.approx(2.176)
     assert engine(plain).tokens_per_step == 1
-    # Three guesses and the token itself are rows as those of four beams are.
-    assert found.curve.decoding == pytest.approx(engine(plain, beams=4).curve.decoding)
+    # Three guesses and the token itself are rows, but read the cache once.
+    assert np.all(found.curve.decoding > engine(plain).curve.decoding)
+    assert found.curve.per_cached < engine(plain, beams=4).curve.per_cached / 2
     # Guesses are rejected or become the answer: they keep no cache of their own.
     assert float(found.cache_tokens) > float(engine(plain, beams=4).cache_tokens)
 

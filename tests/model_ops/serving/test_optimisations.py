@@ -234,14 +234,14 @@ def test_attention_reads_the_prompt_once(replica: Replica) -> None:
     assert (found["lm_head"].m, found["qkv_proj"].m) == (24, 24)
 
 
-def test_more_beams_take_longer_than_one_and_less_than_as_many_requests(
+def test_beams_step_as_so_many_requests_and_their_prompt_is_read_in_once(
     replica: Replica,
 ) -> None:
     load = replace(LOADS[LoadMode.STATIC_BATCH], concurrency=2)
     one = estimate(replica, load)
     four = estimate(replica, with_shape(load, beams=4))
     eight = estimate(replica, replace(load, concurrency=8))
-    assert one.tpot < four.tpot < eight.tpot
+    assert one.tpot < four.tpot == pytest.approx(eight.tpot)
     assert one.ttft == four.ttft < eight.ttft
 
 

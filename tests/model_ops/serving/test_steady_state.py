@@ -266,13 +266,13 @@ def test_cached_prompts_take_less_room_and_have_a_context(clockwork: Replica) ->
     assert RequestShape(100, 11, cached_tokens=100).new_tokens == 1
 
 
-def test_beams_take_a_row_each_and_share_the_prompt() -> None:
+def test_beams_take_a_row_each_and_read_the_prompt_each() -> None:
     shape = RequestShape(100, 20, beams=4)
     mix = Mix.of(Schedule(), shape, 5, DEFAULT_CHUNK_TOKENS)
     assert mix.room == DEFAULT_CHUNK_TOKENS - 5 * 4
     (segment,) = mix.decode_step(shape).segments
-    assert (segment.sequences, segment.queries) == (5, 4)
-    assert (segment.context, segment.branches) == (100, 10)
+    assert (segment.sequences, segment.queries) == (5 * 4, 1)
+    assert (segment.context, segment.branches) == (shape.mean_context, None)
     assert mix.decode_step(shape).sampled == 20
 
 
