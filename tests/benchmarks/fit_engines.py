@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from model_ops.platform.efficiency import Evidence
 from model_ops.platform.npu import Npu
 from problems import catalogue
 from problems.measured.names import engine_name, npu_name
@@ -127,7 +126,8 @@ def usable(rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
 @cache
 def known(hardware: str) -> bool:
     """Return whether kernels of the hardware's architecture were measured."""
-    return catalogue.load_npu(npu_name(hardware)).evidence is not Evidence.ASSUMED
+    file = catalogue.npu_file(npu_name(hardware))
+    return bool(catalogue.efficiency_file(file.efficiency).measured_on)
 
 
 def results(rows: Sequence[Row]) -> Results:
