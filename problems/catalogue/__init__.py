@@ -211,10 +211,10 @@ def _nearest_first(file: NpuFile, profile: EfficiencyFile) -> list[str]:
 
 def _power_share(file: NpuFile, measured: NpuFile) -> float:
     """Return an NPU's watts per FLOP/s over those of one whose kernels it takes."""
-    if not file.tdp or not measured.tdp:
+    if file.tdp is None or measured.tdp is None:
         return 1.0
-    own, theirs = (each.tdp / each.flop_per_s[Dtype.BF16] for each in (file, measured))
-    return float(own / theirs)
+    slower = measured.flop_per_s[Dtype.BF16] / file.flop_per_s[Dtype.BF16]
+    return float(file.tdp / measured.tdp * slower)
 
 
 @cache

@@ -1,9 +1,10 @@
 """What MLPerf submitters reach: rates within limits, the most offline, one at a time.
 
 The result of a Server run is by the rules the highest rate whose 99th percentiles keep
-the limits. Submitters tune the tokens of a step, what holds the KV cache, and the tensor
-parallel degree where the table does not tell it; so does the prediction. Latencies are
-those at the highest rate that is predicted: that a limit binds is what the run is for.
+the limits. Submitters tune the tokens of a step, the formats and the parallel degrees
+that the table does not tell, and how attention is split; so does the prediction.
+Latencies are those at the highest rate that is predicted: that a limit binds is what
+the run is for.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from model_ops.dtypes import Dtype, Precision
 from model_ops.errors import GenzSizeError, ProblemError
-from model_ops.estimate import Estimate, Load, LoadMode, estimate
+from model_ops.estimate import Load, LoadMode, estimate
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
@@ -122,17 +123,13 @@ def _server(row: Served, result: Sustained) -> Answer:
 def _offline(row: Served, result: Sustained) -> Answer:
     """Return the most that is reached with all requests there from the start."""
     shape = _shape(result, result.requests.output_tokens)
-    rates = [
-        replicas * float(np.max(found.rate))
+    loads = [Load(shape, LoadMode.OFFLINE, chunk_tokens=chunk) for chunk in _CHUNKS]
+    rate = max(
+        replicas * float(np.max(estimate(replica, load).rate))
         for replica, replicas in _tunings(result)
-        for chunk in _CHUNKS
-        if np.all((found := _all_at_once(replica, shape, chunk)).memory.total > 0)
-    ]
-    return _rate(row, result, max(rates), LoadMode.OFFLINE)
-
-
-def _all_at_once(replica: Replica, shape: RequestShape, chunk: int) -> Estimate:
-    return estimate(replica, Load(shape, LoadMode.OFFLINE, chunk_tokens=chunk))
+        for load in loads
+    )
+    return _rate(row, result, rate, LoadMode.OFFLINE)
 
 
 def _alone(row: Served, result: Sustained) -> Answer:

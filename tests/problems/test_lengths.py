@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from model_ops.errors import ProblemError
 from model_ops.serving.engine import Profile
-from model_ops.serving.lengths import fixed
+from model_ops.serving.lengths import fixed, lognormal
 from problems import catalogue
 from problems.lengths import (
     LEVELS,
@@ -30,6 +30,14 @@ def test_a_whole_number_is_every_request(tokens: int) -> None:
     assert lengths.is_fixed
     assert mean_of(lengths) == tokens
     assert lengths.variation == pytest.approx(0.0, abs=1e-6)
+
+
+@given(st.floats(50, 1e5), st.floats(0.05, 1.5), st.floats(2.0, 8.0))
+def test_a_cut_law_keeps_its_mean(mean: float, cv: float, times: float) -> None:
+    lengths = lognormal(mean, cv, most=times * mean)
+    assert lengths.mean == pytest.approx(mean, rel=0.01)
+    assert lengths.tokens[-1] <= times * mean
+    assert lengths.variation <= lognormal(mean, cv).variation + 1e-9
 
 
 @given(st.floats(50, 1e5), st.floats(0.05, 1.5))

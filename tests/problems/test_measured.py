@@ -7,6 +7,7 @@ import pytest
 
 from model_ops.dtypes import Dtype
 from model_ops.errors import CatalogueError, DeploymentError, ProblemError
+from problems import catalogue
 from problems.measured import cells
 from problems.measured.memory import Held, memory_truth
 from problems.measured.mlperf import sustained, sustained_of
@@ -15,7 +16,7 @@ from problems.measured.requests import measured
 from problems.measured.served import Arrival, served
 from problems.measured.shipped import FOLDER, shipped
 from problems.measured.tables import OPERATORS, read_table
-from problems.measured.workloads import UNKNOWN, workload
+from problems.measured.workloads import MLPERF, UNKNOWN, workload
 
 SERVED = {
     "source_id": "x",
@@ -214,10 +215,58 @@ def test_an_mlperf_result_and_the_same_as_a_serving_result() -> None:
     assert result.requests.output_tokens == 293
     path = "closed/NVIDIA/8xH200/llama2-70b-99.9/Interactive; status=available"
     cells_ = {"load_mode": "poisson_server", "notes": path, "isl": "", "osl": "293"}
-    same = SERVED | row | cells_ | {"pp": "", "dp": "8.0"}
+    same = SERVED | row | cells_ | {"pp": "", "dp": "8.0", "framework": "TensorRT 10"}
     assert sustained_of(served(same)) == result
     with pytest.raises(ProblemError, match="no MLPerf result is named"):
         sustained_of(served(same | {"notes": "some page"}))
+
+
+def test_the_engine_of_a_round_and_a_vendor() -> None:
+    row = {
+        "model": "Llama-2-70B",
+        "benchmark": "llama2-70b-99",
+        "hardware": "H200-SXM-141GB",
+        "num_accelerators": "8",
+        "slo_ttft_p99_ms": "2000",
+        "system": "8xH200_TRT",
+        "round": "v5.1",
+    }
+    late, early, named, other = (
+        sustained(row | cells).framework
+        for cells in (
+            {},
+            {"round": "v4.1"},
+            {"system": "xd670_h200_x8_vllm_092"},
+            {"system": "8xMI325X", "hardware": "MI325X-256GB"},
+        )
+    )
+    assert early == "tensorrt-llm-v0"
+    assert late == catalogue.framework_at("tensorrt-llm", month="2025-09")
+    assert late != early
+    assert named == other == catalogue.framework_at("vllm", month="2025-09")
+
+
+def test_nothing_limits_requests_that_are_all_there() -> None:
+    path = "closed/NVIDIA/8xH200/llama2-70b-99.9/Offline; status=available"
+    row = SERVED | {"load_mode": "offline_max", "notes": path, "osl": "", "isl": ""}
+    found = sustained_of(served(row | {"model": "Llama-2-70B"}))
+    assert found.limits == ()
+    assert found.requests.output_tokens == 294
+
+
+def test_attention_is_split_over_requests_where_notes_say_so() -> None:
+    note = {"notes": "MoE run with enable_attention_dp in this doc"}
+    assert served(SERVED | note).attention_dp
+    assert not served(SERVED).attention_dp
+
+
+def test_no_request_of_a_data_set_is_longer_than_it_says() -> None:
+    for known in MLPERF.values():
+        profile = known.profile
+        assert profile.prompt.tokens[-1] <= known.longest_input
+        assert profile.output.tokens[-1] <= known.longest_output
+        assert profile.prompt.mean == pytest.approx(known.input_tokens, rel=0.01)
+        assert profile.output.mean == pytest.approx(known.output_tokens, rel=0.01)
 
 
 def test_workloads() -> None:

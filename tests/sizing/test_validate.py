@@ -223,6 +223,73 @@ def test_tighter_limits_and_fewer_accelerators_sustain_less() -> None:
     assert free >= loose
 
 
+def test_unpublished_formats_are_those_that_are_fastest() -> None:
+    rows = [
+        MLPERF | {"weight_dtype": "", "kv_dtype": ""},
+        MLPERF | {"kv_dtype": "fp8"},
+        MLPERF | {"kv_dtype": "bf16"},
+    ]
+    unstated, fp8, bf16 = (a.predicted for a in mlperf.answers(rows))
+    assert unstated == fp8 > bf16
+
+
+def test_the_most_offline_is_no_less_than_what_limits_leave() -> None:
+    path = "closed/A/8xH200/llama2-70b-99/{}; status=available"
+    common = {
+        "model": "Llama-2-70B",
+        "hardware": "H200-SXM-141GB",
+        "num_accelerators": "8",
+        "metric": "req_s",
+    }
+    free, bound = (
+        _answer(**common, load_mode=mode, notes=path.format(name), osl="293", isl="")
+        for mode, name in (("offline_max", "Offline"), ("poisson_server", "Server"))
+    )
+    assert free.predicted > bound.predicted
+    tokens = _answer(
+        **(common | {"metric": "output_tok_s"}),
+        load_mode="offline_max",
+        notes=path.format("Offline"),
+        osl="293",
+        isl="",
+    )
+    assert tokens.predicted == pytest.approx(293 * free.predicted)
+
+
+def test_beams_take_their_time() -> None:
+    path = "closed/A/x/{}/SingleStream; status=available"
+    common = {"load_mode": "single_stream", "metric": "e2e_ms", "isl": "778"}
+    gptj, mean, late = (
+        _answer(**common, model=model, notes=path.format(name), osl="", stat=stat)
+        for model, name, stat in (
+            ("GPT-J-6B", "gptj-99", "mean"),
+            ("Llama-3.1-8B", "llama3_1-8b", "mean"),
+            ("GPT-J-6B", "gptj-99", "p99"),
+        )
+    )
+    assert gptj.given
+    assert mean.given
+    assert late.predicted > gptj.predicted
+
+
+def test_attention_over_requests_takes_the_same_accelerators() -> None:
+    note = {"notes": "max-load; MoE run with enable_attention_dp", "osl": "1000"}
+    row = {
+        "model": "Qwen3-235B-A22B",
+        "hardware": "H200-SXM-141GB",
+        "num_accelerators": "8",
+        "tp": "8",
+        "load_mode": "offline_max",
+        "batch_or_concurrency": "",
+        "metric": "output_tok_s",
+    }
+    split = Deployed.of(served(SERVED | row | note)).layout
+    assert (split.npus, split.tp, split.ep, split.dp) == (8, 1, 8, 8)
+    dense = Deployed.of(served(SERVED | row | note | {"model": "Llama-3.1-70B"})).layout
+    assert (dense.tp, dense.ep) == (8, None)
+    assert _answer(**row, **note).given
+
+
 def test_limits_that_nothing_keeps_are_refused() -> None:
     (found,) = mlperf.answers([MLPERF | {"slo_ttft_p99_ms": "0.01"}])
     assert "takes longer" in found.reason
