@@ -2,16 +2,16 @@
 
 A request goes round: it is read, its cache travels, it is answered, and its user asks
 again. With b requests on each of D decode queues, answers of n steps of t(b) seconds
-end at the rate X = D b / (n t(b)), and Little's law over the circle says which b it is::
+end at the rate X = D b / (n t(b)). Little's law over the circle says which b it is::
 
-    users = X (outside + reading + travel + t(b) / 2) + D b
+    users = X (reading + travel + t(b) / 2) + D b
 
 What an arrival meets is the load that the other users make, X (1 - 1 / users) (arrival
 theorem: M. Reiser and S. Lavenberg, JACM 27, 1980; P. Schweitzer's approximation).
 Users beyond what a pool or the links take wait for it, as long as the law says.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,8 +51,10 @@ class PairLoop:
     batch: float
 
 
-def closed_loop(pair: Pair, users: float) -> PairLoop:
-    """Return the steady state of so many users that are never idle.
+def closed_loop(
+    pair: Pair, users: float, requests_per_user: float = np.inf
+) -> PairLoop:
+    """Return the means under so many users that are never idle.
 
     Parameters
     ----------
@@ -61,7 +63,19 @@ def closed_loop(pair: Pair, users: float) -> PairLoop:
     users
         Requests in flight; infinite for as many as it takes: TTFT is then a prompt's
         own.
+    requests_per_user
+        Requests that each makes, all users starting at once; the mean TTFT includes
+        that start. Infinite for the steady state alone.
     """
+    steady = _steady(pair, users)
+    if np.isinf(users) or np.isinf(requests_per_user):
+        return steady
+    first = 1.0 / requests_per_user
+    start = start_of_users(pair, users, steady)
+    return replace(steady, ttft=first * start + (1.0 - first) * steady.ttft)
+
+
+def _steady(pair: Pair, users: float) -> PairLoop:
     server = Server.of(pair.decode.engine, pair.profile)
     queues, steps = pair.decode.queues, float(server.steps[..., 0])
     high = min(users / queues, decode_slots(pair) / queues)
@@ -90,7 +104,7 @@ def decode_slots(pair: Pair) -> float:
     """Return the requests that the decode pool may run at once."""
     server = Server.of(pair.decode.engine, pair.profile)
     own = float(server.slot_cap(RARE_PREEMPTION)[..., 0])
-    return pair.decode.queues * max(np.floor(own), 1.0)
+    return float(pair.decode.queues * max(np.floor(own), 1.0))
 
 
 def start_of_users(
@@ -109,8 +123,8 @@ def start_of_users(
     tokens = np.minimum(own, server.chunk)
     step = server.curve.base_at(tokens) + tokens * server.pairs_per_token
     reading = float(step[..., 0]) * (1.0 + level * max(many - 1.0, 0.0))
-    supply = pool.replica.supply
-    host = float(supply.host_time) * max(level * users / pool.queues, 1.0)
+    host = float(pool.replica.supply.host_time) * level * users / pool.queues
+    host += float(pool.engine.request_overhead)
     answers = level * max(users / decode_slots(pair) - 1.0, 0.0)
     whole = pair.profile.output.mean * steady.tpot
     return reading + host + _handover(pair, steady.rate) + answers * whole
@@ -127,12 +141,11 @@ def _unhindered(pair: Pair, rate: Floats, users: float) -> Floats:
         np.minimum(met, most) / queues,
         pair.variation(queues, 1.0),
     )
-    host = float(pair.prefill.replica.supply.host_time)
     travel = np.array([_handover(pair, each) for each in met])
-    return np.asarray(laws.ttft.mean[..., 0] + host + travel)
+    return np.asarray(laws.ttft.mean[..., 0] + travel)
 
 
 def _handover(pair: Pair, rate: RequestsPerSecond) -> Seconds:
-    """Return the seconds of a cache's travel and of the decode pool's host."""
+    """Return the seconds of a cache's travel, and outside the decode pool's steps."""
     travel = pair.transfer(rate).seconds(pair.profile.prompt.mean)
-    return travel + float(pair.decode.replica.supply.outside)
+    return travel + float(pair.decode.engine.request_overhead)

@@ -18,7 +18,7 @@ from model_ops.estimate import REQUESTS_PER_USER, LoadMode
 from model_ops.serving.engine import Profile
 from model_ops.serving.lengths import fixed
 from model_ops.serving.pair import Pair, Pool, pool_of
-from model_ops.serving.pair_loop import PairLoop, closed_loop, start_of_users
+from model_ops.serving.pair_loop import closed_loop, start_of_users
 from model_ops.serving.pools import first_token_only
 from model_ops.serving.transfer import Link
 from problems import catalogue
@@ -119,7 +119,7 @@ def _pool(
     """Return a pool; what ran although by prediction it does not fit has a cache."""
     experts = deployed.arch.num_experts
     groups = workers.dp if experts else 1
-    # Groups that attend alone deal experts out; sources leave that out (SGLang sets it).
+    # Groups that attend alone deal experts out; sources leave that out.
     dealt = workers.ep if workers.dp == 1 or workers.ep > 1 else workers.tp * groups
     replica = deployed.replica(workers.tp, groups, dealt if experts else 1)
     pool = pool_of(
@@ -147,29 +147,21 @@ def _figures(pair: Pair, row: Served) -> dict[str, float]:
     if row.rate and not row.concurrency:
         return _arriving(pair, row.rate)
     users = row.concurrency or np.inf
-    loop = closed_loop(pair, users)
-    ttft = {"ttft": loop.ttft}
+    steady = closed_loop(pair, users)
+    loop = closed_loop(pair, users, REQUESTS_PER_USER)
+    # The slowest of ten requests is mostly the first: one in a hundred is one in ten.
+    slow = steady.ttft
     if np.isfinite(users):
-        ttft = _with_start(pair, users, loop)
+        slow = start_of_users(pair, users, steady, 1.0 - 0.01 * REQUESTS_PER_USER)
     further = (pair.profile.output.mean - 1.0) * loop.tpot
     return {
-        **{name: 1e3 * seconds for name, seconds in ttft.items()},
+        "ttft": 1e3 * loop.ttft,
+        "ttft_p50": 1e3 * steady.ttft,
+        "ttft_p99": 1e3 * max(slow, steady.ttft),
         "tpot": 1e3 * loop.tpot,
-        "e2e": 1e3 * (ttft["ttft"] + further),
+        "e2e": 1e3 * (loop.ttft + further),
         **_rates(pair, loop.rate),
     }
-
-
-def _arriving(pair: Pair, rate: float) -> dict[str, float]:
-    """Return the latencies of requests that arrive at random, and the most there are."""
-    found = _rates(pair, closed_loop(pair, np.inf).rate)
-    latencies = pair.latencies(rate)
-    if not latencies.stable:
-        return found
-    for metric in ("ttft", "tpot", "e2e"):
-        figures = asdict(getattr(latencies, metric))
-        found |= {f"{metric}_{name}": 1e3 * float(s) for name, s in figures.items()}
-    return found
 
 
 def _rates(pair: Pair, rate: float, pool: str = "") -> dict[str, float]:
@@ -184,14 +176,13 @@ def _rates(pair: Pair, rate: float, pool: str = "") -> dict[str, float]:
     }
 
 
-def _with_start(pair: Pair, users: float, loop: PairLoop) -> dict[str, float]:
-    """Return the TTFT of the benchmark: the first request of ten starts with all."""
-    first = 1.0 / REQUESTS_PER_USER
-    start = start_of_users(pair, users, loop)
-    # The slowest of ten requests is mostly the first: one in a hundred is one in ten.
-    slow = start_of_users(pair, users, loop, 1.0 - 0.01 * REQUESTS_PER_USER)
-    return {
-        "ttft": first * start + (1.0 - first) * loop.ttft,
-        "ttft_p50": loop.ttft,
-        "ttft_p99": max(slow, loop.ttft),
-    }
+def _arriving(pair: Pair, rate: float) -> dict[str, float]:
+    """Return latencies where requests arrive at random, and the most that may."""
+    found = _rates(pair, closed_loop(pair, np.inf).rate)
+    latencies = pair.latencies(rate)
+    if not latencies.stable:
+        return found
+    for metric in ("ttft", "tpot", "e2e"):
+        figures = asdict(getattr(latencies, metric))
+        found |= {f"{metric}_{name}": 1e3 * float(s) for name, s in figures.items()}
+    return found
