@@ -65,14 +65,18 @@ def closed_loop(
         own.
     requests_per_user
         Requests that each makes, all users starting at once; the mean TTFT includes
-        that start. Infinite for the steady state alone.
+        that start, and so does the rate. Infinite for the steady state alone.
     """
     steady = _steady(pair, users)
     if np.isinf(users) or np.isinf(requests_per_user):
         return steady
     first = 1.0 / requests_per_user
     start = start_of_users(pair, users, steady)
-    return replace(steady, ttft=first * start + (1.0 - first) * steady.ttft)
+    ttft = first * start + (1.0 - first) * steady.ttft
+    slower = 1.0 / (1.0 + (ttft - steady.ttft) * steady.rate / users)
+    return replace(
+        steady, ttft=ttft, rate=steady.rate * slower, batch=steady.batch * slower
+    )
 
 
 def _steady(pair: Pair, users: float) -> PairLoop:
