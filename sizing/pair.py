@@ -7,13 +7,14 @@ from typing import Any
 from model_ops.arrivals import MAX_SEQUENCES
 from model_ops.dtypes import Precision
 from model_ops.errors import DeploymentError, ProblemError
-from model_ops.estimate import Estimate, LoadMode, whole_prompts
+from model_ops.estimate import REQUESTS_PER_USER, Estimate, LoadMode, whole_prompts
 from model_ops.profiler.memory import MemoryFootprint
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.profiler.work import RequestShape, Step
 from model_ops.serving.engine import Profile
 from model_ops.serving.lengths import fixed
 from model_ops.serving.pair import Pair, Pool, pool_of
+from model_ops.serving.pair_loop import PairLoop, closed_loop
 from model_ops.serving.pools import first_token_only
 from model_ops.serving.queueing import Latencies
 from model_ops.serving.steady_state import (
@@ -23,7 +24,12 @@ from model_ops.serving.steady_state import (
 )
 from model_ops.serving.step import Replica
 from model_ops.serving.transfer import Link
-from model_ops.units import BYTE_PER_SECOND, BytesPerSecond, RequestsPerSecond
+from model_ops.units import (
+    BYTE_PER_SECOND,
+    BytesPerSecond,
+    RequestsPerSecond,
+    Seconds,
+)
 from problems import catalogue
 from problems.catalogue import DEFAULT_FRAMEWORK
 from problems.optimisations import optimisations_of
@@ -79,29 +85,46 @@ class PairPrediction:
         The deployment.
     shape, rate
         Tokens of a request, and requests per second.
-    latencies
-        What requests see.
+    seen
+        What requests see that arrive at random; or users, in the mean, who wait for
+        their answers.
     """
 
     title: str
     pair: Pair
     shape: RequestShape
     rate: RequestsPerSecond
-    latencies: Latencies
+    seen: Latencies | PairLoop
+
+    @property
+    def mode(self) -> LoadMode:
+        """How requests come."""
+        closed = isinstance(self.seen, PairLoop)
+        return LoadMode.CLOSED_LOOP if closed else LoadMode.OPEN_LOOP
 
     @property
     def decoding(self) -> float:
         """Requests of a decode replica that decode, on average."""
-        groups = self.pair.decode.queues / self.pair.decode.replicas
-        return float(self.latencies.batch_mean) * groups
+        pool = self.pair.decode
+        if isinstance(self.seen, PairLoop):
+            return self.seen.batch / pool.replicas
+        return float(self.seen.batch_mean) * pool.queues / pool.replicas
+
+    @property
+    def means(self) -> tuple[Seconds, Seconds]:
+        """Mean TTFT and TPOT."""
+        if isinstance(self.seen, PairLoop):
+            return self.seen.ttft, self.seen.tpot
+        return float(self.seen.ttft.mean), float(self.seen.tpot.mean)
 
     @property
     def estimate(self) -> Estimate:
         """The means of all requests; batch and memory are the decode pool's."""
+        ttft, tpot = self.means
         return Estimate(
             shape=self.shape,
-            ttft=float(self.latencies.ttft.mean),
-            tpot=float(self.latencies.tpot.mean) * float(self.shape.decode_steps > 0),
+            ttft=ttft,
+            tpot=tpot * float(self.shape.decode_steps > 0),
             rate=self.rate,
             batch=self.decoding,
             memory=self.decode.memory,
@@ -165,10 +188,7 @@ def predict_pair(  # noqa: PLR0913 - one parameter per option of the command
         If something is missing, unknown or contradictory, the model does not fit,
         or more requests arrive than a pool or the links between them take.
     """
-    if concurrency is not None or mode not in (None, LoadMode.OPEN_LOOP):
-        given = "--mode" if concurrency is None else "--concurrency"
-        raise ProblemError(f"{given}: a disaggregated deployment is given a --rate")
-    arriving = rate_of(required("--rate", rate))
+    arriving = _arriving(rate, concurrency, mode)
     arch = catalogue.load_model(required("--model", model))
     used = optimisations_of(optimisations)
     formats = Precision.of(precision) if precision else arch.precision
@@ -189,13 +209,41 @@ def predict_pair(  # noqa: PLR0913 - one parameter per option of the command
     pair = _pair(shape, replicas, pools, reach, chunk)
     _check_fit(pair, arch.name)
     title = (
-        f"{arch.name} in {formats.name}, disaggregated, open loop, "
+        f"{arch.name} in {formats.name}, disaggregated, "
+        f"{'open' if concurrency is None else 'closed'} loop, "
         f"{shape.input_tokens:,.0f} tokens in and {shape.output_tokens:,.0f} out"
         + besides(shape, used)
     )
-    found = PairPrediction(title, pair, shape, arriving, pair.latencies(arriving))
-    _check_rate(found)
-    return found
+    if concurrency is not None:
+        loop = closed_loop(pair, concurrency, REQUESTS_PER_USER)
+        return PairPrediction(title, pair, shape, loop.rate, loop)
+    latencies = pair.latencies(arriving)
+    if not latencies.stable:
+        raise _too_many(pair)
+    return PairPrediction(title, pair, shape, arriving, latencies)
+
+
+def _arriving(
+    rate: str | None, concurrency: int | None, mode: str | None
+) -> RequestsPerSecond:
+    """Return the requests per second that are stated; 0 where users are.
+
+    Raises
+    ------
+    ProblemError
+        If neither is stated or both are, or another kind of load.
+    """
+    stated = LoadMode.OPEN_LOOP if concurrency is None else LoadMode.CLOSED_LOOP
+    if mode not in (None, stated):
+        raise ProblemError(
+            "--mode: a disaggregated deployment is given a --rate (open_loop) or a "
+            f"--concurrency (closed_loop), not {mode}"
+        )
+    if concurrency is None:
+        return rate_of(required("--rate", rate))
+    if rate is not None:
+        raise ProblemError("--rate: users who wait for answers set it; leave it out")
+    return 0.0
 
 
 def _pair(
@@ -242,15 +290,13 @@ def _check_fit(pair: Pair, model: str) -> None:
             )
 
 
-def _check_rate(found: PairPrediction) -> None:
-    """Raise `DeploymentError` if more requests arrive than the pair can take."""
-    if found.latencies.stable:
-        return
-    name = found.pair.binding
-    most = found.pair.rates[name]
+def _too_many(pair: Pair) -> DeploymentError:
+    """Return the error that more requests arrive than the pair can take."""
+    name = pair.binding
+    most = pair.rates[name]
     part, more = "links between the pools", "give more --kv-bandwidth"
     if name != "transfer":
         part, more = f"{name} pool", f"give more --{name}-replicas"
-    raise DeploymentError(
+    return DeploymentError(
         f"--rate: the {part} can take at most {most:.3g} req/s; {more}"
     )

@@ -170,19 +170,19 @@ class Pair:
             self.prefill.engine,
             first_token_only(self.profile),
             rate / queues,
-            self._variation(queues, self.arrival_variation),
+            self.variation(queues, self.arrival_variation),
         )
         decode = DecodeLaws.of(
             self.decode.engine,
             self.profile,
             rate / self.decode.queues,
-            self._variation(self.decode.queues, 1.0),
+            self.variation(self.decode.queues, 1.0),
             per_token=transfer.per_token,
             latency=transfer.latency,
         )
         return PairLaws(prefill, decode, np.asarray(transfer.utilisation < 1.0))
 
-    def _variation(self, queues: int, before: float) -> float:
+    def variation(self, queues: int, before: float) -> float:
         """Return the squared variation of the gaps behind a router; `gap_variation`."""
         variation = max(before, 1.0) if self.random else before
         return float(split_variation(queues, random=self.random, variation=variation))

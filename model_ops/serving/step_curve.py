@@ -144,7 +144,7 @@ class StepCurve:
         pairs = slots * grid**2 / 2
         base = np.maximum.accumulate(reading(grid, 0.0) - per_pair * pairs, axis=-1)
         near = per_cached * (slots * grid * _NEAR)
-        decoding = np.maximum(writing(grid, _NEAR) - near - base, 0.0)
+        decoding = writing(grid, _NEAR) - near - base
         return cls(base, decoding, _last(per_cached), _last(per_pair))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from model_ops.estimate import LoadMode, bounds
+from model_ops.serving.queueing import Latencies
 from model_ops.units import BYTE, BYTE_PER_SECOND, SECOND
 from problems.accuracy import latency_intervals, untested
 from sizing.pair import PairPrediction, PoolFacts
@@ -31,7 +32,7 @@ def _latencies(prediction: PairPrediction) -> dict[str, dict[str, float]]:
     """
     estimate, pair = prediction.estimate, prediction.pair
     first, further = (
-        latency_intervals(pool.replica, estimate, LoadMode.OPEN_LOOP)
+        latency_intervals(pool.replica, estimate, prediction.mode)
         for pool in (pair.prefill, pair.decode)
     )
     steps = float(estimate.shape.decode_steps)
@@ -40,14 +41,13 @@ def _latencies(prediction: PairPrediction) -> dict[str, dict[str, float]]:
     around["e2e"] = (low, high)
     found = {}
     for metric in _METRICS if steps else ("ttft", "e2e"):
-        figures = getattr(prediction.latencies, metric)
         low, high = around[metric]
-        found[metric] = {
-            "mean": float(figures.mean),
-            "low": float(low),
-            "high": float(high),
-            **{name: float(getattr(figures, name)) for name in PERCENTILES},
-        }
+        mean = float(getattr(estimate, metric))
+        found[metric] = {"mean": mean, "low": float(low), "high": float(high)}
+        if isinstance(prediction.seen, Latencies):
+            figures = getattr(prediction.seen, metric)
+            more = {name: float(getattr(figures, name)) for name in PERCENTILES}
+            found[metric] |= more | {"mean": float(figures.mean)}
     return found
 
 
@@ -68,7 +68,7 @@ def as_text(prediction: PairPrediction, *, operators: bool = False) -> str:
         )
     console.print(
         f"A decode replica decodes {prediction.decoding:.4g} sequences on average. "
-        "TPOT holds what follows the first token, transfer and wait for a step too."
+        + _TRANSFER_IN[prediction.mode]
     )
     console.print(
         "The intervals were measured on deployments that are not disaggregated."
@@ -83,6 +83,14 @@ def as_text(prediction: PairPrediction, *, operators: bool = False) -> str:
         one = f"{facts.step_name[0].upper()}{facts.step_name[1:]}: {whole} per NPU"
         section(console, one, breakdown_table(rows))
     return text_of(console)
+
+
+_TRANSFER_IN = {
+    LoadMode.OPEN_LOOP: "TPOT holds what follows the first token, transfer and wait "
+    "for a step too.",
+    LoadMode.CLOSED_LOOP: "TTFT holds the transfer too: the first token comes through "
+    "the decode pool. All users start at once and make ten requests each.",
+}
 
 
 def as_long_text(prediction: PairPrediction) -> str:
@@ -100,7 +108,8 @@ def _unmeasured(prediction: PairPrediction) -> Iterable[str]:
 
 
 def _figures(prediction: PairPrediction) -> RichTable:
-    columns = (f">{name}" for name in PERCENTILES)
+    named = PERCENTILES if isinstance(prediction.seen, Latencies) else ()
+    columns = (f">{name}" for name in named)
     table = plain_table("figure", ">predicted", ">low", ">high", *columns)
     for metric, cells in _latencies(prediction).items():
         table.add_row(metric.upper(), *(SECOND.format(cell) for cell in cells.values()))

@@ -141,7 +141,7 @@ def test_text(genz: Genz) -> None:
         (("--prefill-tp", 2, "--prefill-npu", "l4"), "does not fit on the prefill"),
         (("--prefill-tp", 3), "tp"),
         (("--decode-npu", "h1000"), "did you mean"),
-        (("--concurrency", 8), "--concurrency: a disaggregated deployment"),
+        (("--concurrency", 8), "--rate: users who wait for answers set it"),
         (("--mode", "offline"), "--mode: a disaggregated deployment"),
         (("--beams", 2), "--beams"),
         (("--plot", "x.png"), "--plot has no effect"),
@@ -161,3 +161,27 @@ def test_a_rate_is_needed(genz: Genz) -> None:
     ran = genz(*PAIR[:-2])
     assert (ran.code, ran.out) == (2, "")
     assert "--rate" in ran.err
+
+
+def test_users_who_wait_for_answers(genz: Genz) -> None:
+    at = PAIR.index("--rate")
+    ran = genz(*PAIR[:at], *PAIR[at + 2 :], "--concurrency", 64, "--format", "json")
+    assert (ran.code, ran.err) == (0, "")
+    ttft, tpot = (ran.json[f"{name}_s"] for name in ("ttft", "tpot"))
+    for figures in (ttft, tpot):
+        assert set(figures) == {"mean", "low", "high"}
+        assert 0 < figures["low"] < figures["mean"] < figures["high"]
+    # They cannot outrun the pools, and by Little's law 64 are on their way.
+    rate = ran.json["requests_per_s"]
+    assert 0 < rate <= ran.json["prefill"]["most_req_per_s"] * 1.001
+    busy = rate * (ttft["mean"] + 499 * tpot["mean"])
+    assert busy == pytest.approx(64, rel=1e-3)
+    assert ran.json["decode"]["batch"] == pytest.approx(rate * 499 * tpot["mean"])
+
+
+def test_text_says_where_the_transfer_is(genz: Genz) -> None:
+    at = PAIR.index("--rate")
+    said = genz(*PAIR[:at], *PAIR[at + 2 :], "--concurrency", 8).out
+    assert "closed loop" in said
+    assert "TTFT holds the transfer" in said
+    assert "TPOT holds" not in said

@@ -6,7 +6,7 @@ and T. Dao et al., "Flash-Decoding", 2023 (splits of the keys).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -214,7 +214,7 @@ class DecodeKernel:
         shape = work.shape
         keys, together = shape.columns, shape.rows
         each = work.compute / np.maximum(shape.groups * together * keys, 1e-300)
-        tiles, cost = shape.groups, np.maximum(together, self.tile) / self.compute
+        tiles, cost = shape.groups, self._rows(together)
         item, alone = self.item, self._alone(shape)
         if np.any(alone):
             tiles = np.where(alone, tiles * together, tiles)
@@ -231,6 +231,10 @@ class DecodeKernel:
             exposed=self.exposed,
         )
 
+    def _rows(self, together: Number) -> Number:
+        """Return the time of the rows of a key head over that of one at full rate."""
+        return np.maximum(together, self.tile) / self.compute
+
     def _alone(self, shape: KernelShape) -> Mask:
         """Return whether each head runs alone."""
         single = (shape.repeats <= 1.0) & (self.alone_above < _NEVER)
@@ -238,7 +242,7 @@ class DecodeKernel:
         return (shape.repeats > self.alone_above) | single | cut
 
     @classmethod
-    def plain(cls, kernel: KernelEfficiency) -> "DecodeKernel":
+    def plain(cls, kernel: KernelEfficiency) -> Self:
         """Return the form with constant shares alone."""
         return cls(compute=kernel.compute, memory=kernel.memory, launch=kernel.launch)
 
@@ -246,8 +250,9 @@ class DecodeKernel:
 class LatentDecodeKernel(DecodeKernel):
     """The same of latent attention, whose one key head serves all query heads.
 
-    Kernels multiply those together, however many (FlashMLA: tiles of 64): what is left
-    to `alone_above` is whether a single one runs alone.
+    Kernels multiply those together, however many: `alone_above` says whether a single
+    one runs alone. Up to `FEW_HEADS` they were measured; more fill the tensor cores'
+    tiles, at `FULL_TILES` of the rate, and take no less than so few.
     """
 
     __slots__ = ()
@@ -256,6 +261,18 @@ class LatentDecodeKernel(DecodeKernel):
         """Return whether each head runs alone."""
         return (shape.repeats <= 1.0) & np.asarray(self.alone_above < _NEVER)
 
+    def _rows(self, together: Number) -> Number:
+        """Return the time of the rows of a key head over that of one at full rate."""
+        few = np.maximum(np.minimum(together, FEW_HEADS), self.tile) / self.compute
+        return np.maximum(few, together / np.maximum(self.compute, FULL_TILES))
+
+
+FEW_HEADS = 32.0
+"""Query heads per rank up to which kernels of latent attention were measured."""
+
+FULL_TILES = 0.59
+"""Share of the arithmetic's rate with 128 heads (deepseek-ai/FlashMLA, README of
+2025-02: 580 TFLOP/s of an H800's 989 where decoding is bound by compute)."""
 
 _NEVER = 1e6
 """Query heads that no key head has."""
