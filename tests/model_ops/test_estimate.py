@@ -121,7 +121,7 @@ def test_most_sequences_are_those_of_a_finished_request(toy_replica: Replica) ->
 
 def test_static_batch_by_hand(toy_replica: Replica) -> None:
     batch = 8
-    found = estimate(toy_replica, load(STATIC, concurrency=batch))
+    found = estimate(toy_replica, load(STATIC, concurrency=batch, chunk_tokens=800))
     first = step_time(toy_replica, Step((prefill(batch, 100),))).latency
     each = step_time(toy_replica, Step((decode(batch, 100 + 41 / 2),))).latency
     assert found.ttft == pytest.approx(first)
@@ -130,6 +130,21 @@ def test_static_batch_by_hand(toy_replica: Replica) -> None:
     assert found.batch == batch
     assert not found.overloaded
     assert found.memory == lockstep_footprint(held(toy_replica), SHAPE, batch)
+
+
+def test_prompts_of_a_static_batch_pass_in_steps(toy_replica: Replica) -> None:
+    # Eight prompts of 100 tokens, 200 a step: four steps of two whole prompts.
+    found = estimate(toy_replica, load(STATIC, concurrency=8, chunk_tokens=200))
+    step = step_time(toy_replica, Step((prefill(2, 100),)))
+    assert found.ttft == pytest.approx(4 * step.latency)
+
+
+def test_a_long_prompt_follows_itself_through_a_pipeline(toy_replica: Replica) -> None:
+    # One prompt of 100 tokens, 25 a step, which see 37.5 before them in the mean.
+    replica = split(toy_replica, 1, 3)
+    found = estimate(replica, load(STATIC, concurrency=1, chunk_tokens=25))
+    step = step_time(replica, Step((prefill(1, 25, 37.5),)))
+    assert found.ttft == pytest.approx(step.latency + 3 * step.bottleneck)
 
 
 def test_static_batch_on_a_pipeline_by_hand(toy_replica: Replica) -> None:

@@ -393,9 +393,23 @@ def test_missing_and_binary_configs_are_refused(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("profile", catalogue.names("efficiencies"))
-def test_profile_was_measured_on_npus_that_use_it(profile: str) -> None:
-    for npu in catalogue.efficiency_file(profile).measured_on:
+def test_a_profile_names_npus_of_the_vendor_of_those_that_use_it(profile: str) -> None:
+    file = catalogue.efficiency_file(profile)
+    every = [catalogue.npu_file(npu) for npu in catalogue.names("npus")]
+    vendors = {npu.vendor for npu in every if npu.efficiency == profile}
+    for npu in file.measured_on:
+        assert catalogue.npu_file(npu).vendor in vendors
+    for npu in file.fitted_on:
         assert catalogue.npu_file(npu).efficiency == profile
+
+
+def test_kernels_of_a_framework_of_its_own_come_before_measured_ones() -> None:
+    file = catalogue.efficiency_file("nvidia-hopper")
+    stated = file.stacks["llama-cpp"][KernelFamily.GEMM]
+    key = KernelKey(KernelFamily.GEMM, Dtype.BF16, Dtype.BF16)
+    own = catalogue.load_npu_under("h100-pcie", "llama-cpp").efficiency.kernel(key)
+    assert own == stated.efficiency()
+    assert catalogue.load_npu("h100-pcie").efficiency.kernel(key) != own
 
 
 @pytest.mark.parametrize(
