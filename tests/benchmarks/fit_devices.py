@@ -1,11 +1,11 @@
 """Fit profiles of NPUs whose kernels nobody measured to measured serving results.
 
 Run: ``python tests/benchmarks/fit_devices.py [E2E.csv.gz] [PROFILE...]`` (the results
-that come with the project, all profiles; up to five minutes a profile). Each profile of
-`problems/catalogue/efficiencies/` has few parameters, named in `FITS`; a search in their
-logarithms minimises the median ``|ln(predicted / measured)|`` of each group of results
-and figure, groups alike. It prints parameters beside results, and the errors: as the
-files are, fitted, of groups left out and of devices left out.
+that come with the project, all profiles; minutes a profile). Each profile of
+`problems/catalogue/efficiencies/` has few parameters, named in `FITS`; a search in
+their logarithms minimises the median ``|ln(predicted / measured)|`` of each group of
+results and figure, groups alike. It prints parameters beside results, and errors: as
+the files are, fitted, of groups left out and of devices left out.
 
 The files hold the parameters rounded, and where a fit says what no hardware does
 (``docs/efficiencies.md``) an assumption instead.
@@ -253,8 +253,9 @@ def main(path: Path, chosen: Sequence[str]) -> None:
         figures = "; ".join(f"{name} {value:.3g}" for name, value in found.items())
         groups = len({row["group_id"] for row in rows})
         print(  # noqa: T201
-            f"{fit.profile} {fit.engine}: {len(found)} parameters, {len(rows)} results "
-            f"of {groups} groups; error {score(rows):.3f} as it is, {error:.3f} fitted, "
+            f"{fit.profile} {fit.engine}: {len(found)} parameters, {len(rows)} "
+            f"results of {groups} groups; error {score(rows):.3f} as it is, "
+            f"{error:.3f} fitted, "
             f"{left_out(fit, rows, 'group_id'):.3f} groups left out, "
             f"{left_out(fit, rows, 'hardware'):.3f} devices left out\n    {figures}",
             flush=True,
