@@ -124,7 +124,7 @@ def lognormal(
 
 
 _STRETCHES = 40
-"""Rounds that keep the mean of a cut law to 1 %, of a cut at twice the mean or above."""
+"""Rounds that keep the mean of a cut law to 1 %, cut at twice the mean or above."""
 
 
 def quantiles(points: dict[float, float], mean: float | None = None) -> Lengths:

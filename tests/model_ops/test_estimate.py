@@ -121,7 +121,8 @@ def test_most_sequences_are_those_of_a_finished_request(toy_replica: Replica) ->
 
 def test_static_batch_by_hand(toy_replica: Replica) -> None:
     batch = 8
-    found = estimate(toy_replica, load(STATIC, concurrency=batch))
+    together = load(STATIC, concurrency=batch, chunk_tokens=batch * 100)
+    found = estimate(toy_replica, together)
     first = step_time(toy_replica, Step((prefill(batch, 100),))).latency
     each = step_time(toy_replica, Step((decode(batch, 100 + 41 / 2),))).latency
     assert found.ttft == pytest.approx(first)
@@ -410,7 +411,8 @@ def test_ttft_of_ten_requests_per_user_is_that_of_a_simulation(
         load_model("llama-3.1-70b"),
         Parallelism(tp=8),
         load_model("llama-3.1-70b").precision,
-        Supply.of(load_npu("h200")),
+        # The simulator knows no host on which users wait for each other.
+        Supply.of(replace(load_npu("h200"), host_time=0.0)),
     )
     rng = np.random.default_rng(0)
     inputs, outputs = (

@@ -3,6 +3,7 @@
 import json
 import statistics
 import tomllib
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -393,9 +394,10 @@ def test_missing_and_binary_configs_are_refused(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("profile", catalogue.names("efficiencies"))
-def test_profile_was_measured_on_npus_that_use_it(profile: str) -> None:
+def test_profile_was_measured_on_npus_of_its_architecture(profile: str) -> None:
     for npu in catalogue.efficiency_file(profile).measured_on:
-        assert catalogue.npu_file(npu).efficiency == profile
+        own = catalogue.npu_file(npu).efficiency
+        assert profile.startswith(own) or own.startswith(profile)
 
 
 @pytest.mark.parametrize(
@@ -414,4 +416,5 @@ def test_an_npu_takes_the_kernels_of_the_most_alike(npu: str, relative: str) -> 
     own, like = (
         catalogue.load_npu(name).efficiency.kernel(key) for name in (npu, relative)
     )
-    assert own == like
+    # But for the share of the peak that its power sustains.
+    assert replace(own, compute=like.compute) == like
