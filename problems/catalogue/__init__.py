@@ -213,7 +213,10 @@ def _power_share(file: NpuFile, measured: NpuFile) -> float:
     """Return an NPU's watts per FLOP/s over those of one whose kernels it takes."""
     if not file.tdp or not measured.tdp:
         return 1.0
-    own, theirs = (each.tdp / each.flop_per_s[Dtype.BF16] for each in (file, measured))
+    rates = (each.flop_per_s[Dtype.BF16] for each in (file, measured))
+    own, theirs = (
+        tdp / rate for tdp, rate in zip((file.tdp, measured.tdp), rates, strict=True)
+    )
     return float(own / theirs)
 
 
