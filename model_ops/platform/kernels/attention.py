@@ -6,7 +6,7 @@ and T. Dao et al., "Flash-Decoding", 2023 (splits of the keys).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -238,7 +238,7 @@ class DecodeKernel:
         return (shape.repeats > self.alone_above) | single | cut
 
     @classmethod
-    def plain(cls, kernel: KernelEfficiency) -> "DecodeKernel":
+    def plain(cls, kernel: KernelEfficiency) -> Self:
         """Return the form with constant shares alone."""
         return cls(compute=kernel.compute, memory=kernel.memory, launch=kernel.launch)
 
