@@ -70,8 +70,8 @@ MLPERF: Mapping[str, Workload] = {
         145,
         0.9,
         0.7,
-        "OpenOrca, GSM8K and MBXP, a third each; prompts assumed of 280, 800 (with worked "
-        "examples) and 250 tokens",
+        "OpenOrca, GSM8K and MBXP, a third each; prompts assumed of 280, 800 (with "
+        "worked examples) and 250 tokens",
         2048,
         1024,
     ),

@@ -1,8 +1,8 @@
 """What MLPerf submitters reach: rates within limits, the most offline, one at a time.
 
 The result of a Server run is by the rules the highest rate whose 99th percentiles keep
-the limits. Submitters tune the tokens of a step, what holds the KV cache, and the tensor
-parallel degree where the table does not tell it; so does the prediction. Latencies are
+the limits. Submitters tune the tokens of a step, what holds the KV cache, and the
+tensor parallel degree where the table does not tell it; so does the prediction. Latencies are
 those at the highest rate that is predicted: that a limit binds is what the run is for.
 """
 
