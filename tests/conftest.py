@@ -134,10 +134,10 @@ def plain(npu: Npu) -> Npu:
 @pytest.fixture(scope="module")
 def plain_npus() -> Iterator[None]:
     """Let the catalogue's NPUs and their errors be plain: no measurement moves them."""
-    derived = (accuracy.assumed_npu, catalogue.load_npu_under, catalogue.load_npu_as)
-    load_npu = catalogue.load_npu
+    derived = (accuracy.assumed_npu, catalogue.load_npu, catalogue.load_npu_as)
+    load = catalogue.load_npu_under
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalogue, "load_npu", lambda name: plain(load_npu(name)))
+        patch.setattr(catalogue, "load_npu_under", lambda *names: plain(load(*names)))
         patch.setattr(accuracy, "error_law", lambda *_: PLAIN_LAW)
         for cached in derived:
             cached.cache_clear()

@@ -257,7 +257,7 @@ def _activations(held: Sequence[Held], tokens: Number, sampled: Number) -> Numbe
     return most
 
 
-def footprint(
+def footprint(  # noqa: PLR0913 - keywords
     held: Sequence[Held],
     shape: RequestShape,
     *,
@@ -332,7 +332,7 @@ def lockstep_footprint(
     return whole.placed(placement)
 
 
-def largest_batch(
+def largest_batch(  # noqa: PLR0913 - keywords
     held: Sequence[Held],
     shape: RequestShape,
     *,

@@ -425,7 +425,8 @@ def test_ttft_of_ten_requests_per_user_is_that_of_a_simulation(
         load_model("llama-3.1-70b"),
         Parallelism(tp=8),
         load_model("llama-3.1-70b").precision,
-        Supply.of(load_npu("h200")),
+        # The simulator knows no host on which users wait for each other.
+        Supply.of(replace(load_npu("h200"), host_time=0.0)),
     )
     rng = np.random.default_rng(0)
     inputs, outputs = (

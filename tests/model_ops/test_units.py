@@ -325,6 +325,7 @@ DIMENSIONLESS = {
     "Npu.link_efficiency",
     "Npu.memory_usable",
     "Npu.pace",
+    "Npu.prefill_pace",
     "Pair.arrival_variation",
     "Placement.cache",
     "Placement.weights",
@@ -385,8 +386,16 @@ def _float_fields() -> dict[str, Any]:
         hints = get_type_hints(owner, include_extras=True)
         for field in dataclasses.fields(owner):
             if _holds_float(hints[field.name]):
-                found[f"{owner.__name__}.{field.name}"] = hints[field.name]
+                found[f"{_declarer(owner, field.name)}.{field.name}"] = hints[
+                    field.name
+                ]
     return found
+
+
+def _declarer(owner: type, name: str) -> str:
+    """Return the class that declares a field, of those that have it."""
+    declaring = [c for c in owner.__mro__ if name in vars(c).get("__annotations__", {})]
+    return declaring[-1].__name__
 
 
 def test_every_float_field_names_its_unit_or_is_dimensionless() -> None:

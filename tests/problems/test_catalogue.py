@@ -3,6 +3,7 @@
 import json
 import statistics
 import tomllib
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -428,4 +429,5 @@ def test_an_npu_takes_the_kernels_of_the_most_alike(npu: str, relative: str) -> 
     own, like = (
         catalogue.load_npu(name).efficiency.kernel(key) for name in (npu, relative)
     )
-    assert own == like
+    # But for the share of the peak that its power sustains.
+    assert replace(own, compute=like.compute) == like

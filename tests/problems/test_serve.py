@@ -14,7 +14,6 @@ from problems.serve import capacity, served
 from problems.stations import Station, gap_variation, planned_engine, replica_of
 from problems.traffic import TrafficClass
 
-
 pytestmark = pytest.mark.usefixtures("plain_npus")
 
 

@@ -13,7 +13,6 @@ from solver.settings import Setting
 from solver.solve import Optimal, Workspace
 from solver.table import tabulate
 
-
 USUAL = Setting(1024, 2048)
 
 
@@ -84,9 +83,7 @@ def test_what_was_confirmed_at_no_rate_is_not_planned(traffic: dict[str, Any]) -
     place = ("traffic", npu, first.split, first.precision.name)
     corrections = {(*place, first.setting): 0.0}
     for exact in (True, False):
-        after = select(
-            tables, available, asked, exact=exact, corrections=corrections
-        )
+        after = select(tables, available, asked, exact=exact, corrections=corrections)
         assert after
         assert (npu, first.split) not in {
             (available[c.offer].npu.name, c.split) for c in after

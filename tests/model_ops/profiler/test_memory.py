@@ -217,9 +217,7 @@ def test_no_more_prompts_are_read_than_there_are_requests(
     # What their caches leave free, more sequences take.
     room = Room(few.total + 10 * block)
     assert largest_batch(models, shape, room=room, step_tokens=8192) == 0
-    found = largest_batch(
-        models, shape, room=room, step_tokens=8192, requests=requests
-    )
+    found = largest_batch(models, shape, room=room, step_tokens=8192, requests=requests)
     assert found > 0
 
 
