@@ -52,7 +52,8 @@ class StepCurve:
         Of a step's tokens, attention apart; shaped [option..., node].
     decoding
         Added by so many decoding requests, attention apart from what grows with
-        their context included; same shape.
+        their context included; below zero where tokens of prompts are read at a slower
+        pace; same shape.
     per_cached
         Per cached token that decoding requests read; shaped [option...].
     per_pair
