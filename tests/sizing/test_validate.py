@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from model_ops.profiler.parallelism import Parallelism
+from model_ops.serving.pair import Pair
 from problems.measured.served import served
 from problems.measured.shipped import FOLDER
 from problems.measured.tables import read_table
@@ -165,6 +167,11 @@ def test_a_burst_takes_as_long_as_its_requests() -> None:
         ),
         ("DISAGG 1P:3D; more", Workers(1, 2, 1, 1), Workers(3, 2, 1, 1)),
         ("nothing", Workers(2, 2, 1, 1), Workers(2, 2, 1, 1)),
+        (
+            "OUTPUT tok/s per 8-GPU decode node; 12-node deployment",
+            Workers(1, 1, 32, 32),
+            Workers(1, 1, 64, 64),
+        ),
     ],
 )
 def test_workers_of_a_disaggregated_row(
@@ -175,21 +182,55 @@ def test_workers_of_a_disaggregated_row(
     assert pools.workers_of(row, row.layout) == (prefill, decode)
 
 
-def test_pools_obey_littles_law() -> None:
-    split = {
-        "load_mode": "closed_loop_disagg",
-        "notes": "DISAGG 1P:1D",
-        "num_accelerators": "2",
-        "batch_or_concurrency": "64",
+def test_groups_that_attend_alone_deal_experts_where_no_one_says_so() -> None:
+    def pair(ep: int) -> Pair:
+        workers = f"1x(tp1,attn_dp8,ep{ep})"
+        notes = f"prefill {workers} decode {workers}"
+        more = {"model": "DeepSeek-R1", "notes": notes, "num_accelerators": "16"}
+        return pools.pair_of(served(SERVED | DISAGGREGATED | more))
+
+    assert pair(1).decode.replica.parallelism == Parallelism(1, 1, ep=8, dp=8)
+    assert pair(2).decode.replica.parallelism == Parallelism(1, 1, ep=2, dp=8)
+
+
+def test_figures_of_a_node_are_its_share_of_a_pool() -> None:
+    notes = "INPUT tok/s per 8-GPU prefill node; 12-node deployment"
+    more = DISAGGREGATED | {"notes": notes, "batch_or_concurrency": ""}
+    pair = pools.pair_of(served(SERVED | more))
+    read = _answer(metric="total_tok_s", **more).predicted
+    prompt = pair.profile.prompt.mean
+    assert read == pytest.approx(pair.rates["prefill"] * prompt * 8 / 32)
+
+
+def test_requests_that_arrive_see_the_laws_of_the_pair() -> None:
+    more = DISAGGREGATED | {
+        "load_mode": "open_loop_disagg",
+        "batch_or_concurrency": "",
+        "request_rate": "1",
     }
+    laws = pools.pair_of(served(SERVED | more)).latencies(1.0)
+    for statistic in ("mean", "p99"):
+        found = _answer(metric="ttft_ms", stat=statistic, **more).predicted
+        assert found == pytest.approx(1e3 * float(getattr(laws.ttft, statistic)))
+
+
+DISAGGREGATED = {
+    "load_mode": "closed_loop_disagg",
+    "notes": "DISAGG 1P:1D",
+    "num_accelerators": "2",
+    "batch_or_concurrency": "64",
+}
+
+
+def test_pools_obey_littles_law() -> None:
     found = {
-        name: _answer(metric=name, **split).predicted
+        name: _answer(metric=name, **DISAGGREGATED).predicted
         for name in ("ttft_ms", "tpot_ms", "e2e_ms", "req_s")
     }
     assert found["e2e_ms"] == pytest.approx(
         found["ttft_ms"] + 127 * found["tpot_ms"], rel=1e-6
     )
-    assert found["req_s"] * found["e2e_ms"] / 1e3 == pytest.approx(64, rel=0.05)
+    assert found["req_s"] * found["e2e_ms"] / 1e3 == pytest.approx(64, rel=1e-6)
 
 
 MLPERF = {

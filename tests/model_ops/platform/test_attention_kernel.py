@@ -16,6 +16,7 @@ from model_ops.opcost import KernelFamily, KernelShape
 from model_ops.platform.kernels import (
     DecodeKernel,
     KernelEfficiency,
+    LatentDecodeKernel,
     PrefillKernel,
     Work,
     stacked,
@@ -130,6 +131,22 @@ def test_heads_that_run_alone_use_vector_units() -> None:
     assert single == pytest.approx(5 * 100 * PAIR / 0.05 + 2e-6)
     together = kernel.time(work(groups=5, heads=32, keys=100)).compute
     assert together == pytest.approx(5 * 32 * 100 * PAIR / 0.5)
+
+
+def test_heads_of_latent_attention_fill_tiles_together() -> None:
+    kernel = LatentDecodeKernel(
+        compute=0.2, memory=0.8, launch=1e-5, vector=0.01, alone_above=32.0, tile=16.0
+    )
+
+    def seconds(heads: float) -> float:
+        return float(kernel.time(work(groups=5, heads=heads, keys=100)).compute)
+
+    # A single one alone; up to 32 as measured; 64 take no more, 128 full tiles' time.
+    key = 5 * 100 * PAIR
+    assert seconds(1) == pytest.approx(key / 0.01)
+    assert seconds(8) == pytest.approx(key * 16 / 0.2)
+    assert seconds(32) == seconds(64) == pytest.approx(key * 32 / 0.2)
+    assert seconds(128) == pytest.approx(key * 128 / 0.59)
 
 
 def test_windowed_heads_run_alone_where_the_stack_does_so() -> None:

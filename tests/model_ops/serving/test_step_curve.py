@@ -1,8 +1,11 @@
 """The tabulated step time against formula and operators."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from model_ops.platform.supply import Supply
 from model_ops.serving.step_curve import StepCurve, token_grid
 
 NUMBERS = {
@@ -54,3 +57,14 @@ def test_options_are_looked_up_in_their_own_rows():
             numbers = NUMBERS | {"weights": weights[row, place]}
             alone = StepCurve.line(**numbers, most_tokens=4096)
             np.testing.assert_allclose(found[row, place], alone.base_at(tokens))
+
+
+def test_a_slow_pace_of_prompts_leaves_decoding_alone(toy_replica):
+    npu = replace(toy_replica.supply.npus[0], prefill_pace=1.4)
+    slow = replace(toy_replica, supply=Supply.of(npu))
+    plain, paced = (StepCurve.of(each, 2048) for each in (toy_replica, slow))
+    requests = np.array([1.0, 16.0, 64.0])
+    found = paced.base_at(requests) + paced.decoding_at(requests)
+    expected = plain.base_at(requests) + plain.decoding_at(requests)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert (paced.base_at(requests) > plain.base_at(requests)).all()
