@@ -2,7 +2,7 @@
 
 A law says how measured / predicted is spread over published results: one per kind of
 load, figure, and how well the NPU's kernels are known. ``genz-size validate --laws``
-derives them, widened until nine of ten results of a source that it had not seen lie in
+derives them, widened until nine of ten results of groups that it had not seen lie in
 the interval; ``catalogue/accuracy.toml`` holds them.
 """
 
