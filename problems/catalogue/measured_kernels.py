@@ -72,7 +72,7 @@ class KernelFit(BaseModel):
         if unknown := set(self.parameters) - known:
             first = sorted(unknown)[0]
             raise ValueError(f"unknown parameter '{first}'{nearest(first, known)}")
-        if missing := known - set(self.parameters):
+        if missing := {*form.BOUNDS, *form.CHOICES} - set(self.parameters):
             raise ValueError(f"lacks the parameter '{sorted(missing)[0]}'")
         hints = get_type_hints(form, include_extras=True)
         return form(

@@ -122,9 +122,14 @@ class Row:
         return self.batch * (self.beams if self.func == "decode" else 1)
 
     def predicted(self) -> float:
-        """Our TTFT or TPOT of the row's static batch."""
+        """Our TTFT or TPOT of the row's static batch, whose prompts one step reads."""
         shape = RequestShape(float(self.input_tokens), float(self.output_tokens or 1))
-        load = Load(shape, LoadMode.STATIC_BATCH, concurrency=float(self.sequences))
+        load = Load(
+            shape,
+            LoadMode.STATIC_BATCH,
+            concurrency=float(self.sequences),
+            chunk_tokens=self.sequences * self.input_tokens,
+        )
         result = estimate(self.replica, load)
         return float(result.ttft if self.func == "prefill" else result.tpot)
 

@@ -42,7 +42,7 @@ class OnlyGemm:
 
 @pytest.fixture(scope="module")
 def npu() -> Npu:
-    return replace(catalogue.load_npu("h100-sxm"), efficiency=OnlyGemm())
+    return replace(catalogue.load_npu("h100-sxm").ideal(), efficiency=OnlyGemm())
 
 
 def table(seconds: np.ndarray | None = None) -> OperatorRows:

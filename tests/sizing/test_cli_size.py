@@ -644,7 +644,7 @@ def test_long_waits_take_no_place_in_the_batch(genz: Genz) -> None:
     assert answer["total_npus"] == row["npus"]
     # Those who wait for their first token do not decode: Little's law of either.
     (each,) = answer["predictions"][0]["deployments"]
-    writing, reading = (each[m]["mean"] for m in ("tpot_s", "ttft_s"))
+    writing, reading = (each[f"{m}_mean_s"] for m in ("tpot", "ttft"))
     share = 15 * writing / (15 * writing + reading)
     decoding = each["decoding_per_replica"] * row["replicas"]
     assert decoding == pytest.approx(64 * share, rel=0.1)

@@ -247,15 +247,29 @@ class DecodeKernel:
         return cls(compute=kernel.compute, memory=kernel.memory, launch=kernel.launch)
 
 
+FEW_HEADS = 32.0
+"""Query heads per rank up to which kernels of latent attention were measured."""
+
+FULL_TILES = 0.59
+"""Share of the arithmetic's rate with 128 heads (deepseek-ai/FlashMLA, README of
+2025-02: 580 TFLOP/s of an H800's 989 where decoding is bound by compute)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LatentDecodeKernel(DecodeKernel):
     """The same of latent attention, whose one key head serves all query heads.
 
     Kernels multiply those together, however many: `alone_above` says whether a single
     one runs alone. Up to `FEW_HEADS` they were measured; more fill the tensor cores'
-    tiles, at `FULL_TILES` of the rate, and take no less than so few.
+    tiles and take no less than so few.
+
+    Parameters
+    ----------
+    full
+        Share of the arithmetic's rate that full tiles reach at least.
     """
 
-    __slots__ = ()
+    full: Number = FULL_TILES
 
     def _alone(self, shape: KernelShape) -> Mask:
         """Return whether each head runs alone."""
@@ -264,15 +278,14 @@ class LatentDecodeKernel(DecodeKernel):
     def _rows(self, together: Number) -> Number:
         """Return the time of the rows of a key head over that of one at full rate."""
         few = np.maximum(np.minimum(together, FEW_HEADS), self.tile) / self.compute
-        return np.maximum(few, together / np.maximum(self.compute, FULL_TILES))
+        return np.maximum(few, together / np.maximum(self.compute, self.full))
 
-
-FEW_HEADS = 32.0
-"""Query heads per rank up to which kernels of latent attention were measured."""
-
-FULL_TILES = 0.59
-"""Share of the arithmetic's rate with 128 heads (deepseek-ai/FlashMLA, README of
-2025-02: 580 TFLOP/s of an H800's 989 where decoding is bound by compute)."""
+    @classmethod
+    def plain(cls, kernel: KernelEfficiency) -> Self:
+        """Return the form with constant shares alone, whatever the heads."""
+        return cls(
+            compute=kernel.compute, memory=kernel.memory, launch=kernel.launch, full=0.0
+        )
 
 _NEVER = 1e6
 """Query heads that no key head has."""

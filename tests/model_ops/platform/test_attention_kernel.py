@@ -62,10 +62,12 @@ DECODE = DecodeKernel(compute=0.5, memory=0.8, launch=1e-5)
 def test_constant_shares_alone_are_the_roofline() -> None:
     own = KernelEfficiency(compute=0.5, memory=0.8, launch=1e-5)
     given_work = work(groups=4, queries=100, heads=8, keys=50, memory=1e-3)
-    for form in (PrefillKernel, DecodeKernel):
-        assert form.plain(own).time(given_work).total == pytest.approx(
-            own.time(given_work).total
-        )
+    latent = work(groups=4, queries=1, heads=128, keys=50, memory=1e-3)
+    for form in (PrefillKernel, DecodeKernel, LatentDecodeKernel):
+        for given in (given_work, latent):
+            assert form.plain(own).time(given).total == pytest.approx(
+                own.time(given).total
+            )
 
 
 def test_padded_queries_and_a_lead_are_computed_in_vain() -> None:

@@ -168,7 +168,8 @@ def test_layers_are_dealt_as_vllm_deals_them(
 def test_slowest_stage_of_deepseek_v3_by_brute_force(
     deepseek: ModelArch, pp: int, split: dict[str, int]
 ) -> None:
-    supply = Supply.of(catalogue.load_npu("h200"))
+    ideal = catalogue.load_npu("h200").ideal()
+    supply = Supply.of(replace(ideal, step_overhead=1e-3))
     parallelism = Parallelism(pp=pp, **split)
     replica = Replica(deepseek, parallelism, deepseek.precision, supply)
     step = Step((prefill(1, 512, 100), decode(32, 1000)))
