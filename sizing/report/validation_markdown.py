@@ -8,10 +8,10 @@ from sizing.validate.score import Scores
 _PREFACE = """\
 # Predicted against measured
 
-Written by `genz-size validate --format markdown`, of the data that comes with the
-project (`problems/measured/data/`, its README names sources and licences). Errors are
-ln(predicted / measured): medians within a group of measurements (one source, model,
-device and tensor parallel degree), averaged over groups.
+Written by `genz-size validate --format markdown`; without `--data`, of the data that
+comes with the project (`problems/measured/data/`, its README names sources and
+licences). Errors are ln(predicted / measured): medians within a group of measurements
+(one source, model, device and tensor parallel degree), averaged over groups.
 
 n: measurements. answered: share with a prediction. median |ln|, bias, p90: median of
 the absolute error, of the signed one, 90th percentile of the absolute one. 5 %, 95 %:
