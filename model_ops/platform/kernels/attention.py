@@ -287,5 +287,6 @@ class LatentDecodeKernel(DecodeKernel):
             compute=kernel.compute, memory=kernel.memory, launch=kernel.launch, full=0.0
         )
 
+
 _NEVER = 1e6
 """Query heads that no key head has."""

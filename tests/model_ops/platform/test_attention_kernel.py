@@ -64,9 +64,9 @@ def test_constant_shares_alone_are_the_roofline() -> None:
     given_work = work(groups=4, queries=100, heads=8, keys=50, memory=1e-3)
     latent = work(groups=4, queries=1, heads=128, keys=50, memory=1e-3)
     for form in (PrefillKernel, DecodeKernel, LatentDecodeKernel):
-        for given in (given_work, latent):
-            assert form.plain(own).time(given).total == pytest.approx(
-                own.time(given).total
+        for each in (given_work, latent):
+            assert form.plain(own).time(each).total == pytest.approx(
+                own.time(each).total
             )
 
 
