@@ -179,10 +179,12 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
                 *_weakness_of(deployment),
                 _memory_of(deployment.memory),
             ]
+    asked = answer.problem.confidence
+    slow = "" if asked is None else f"; times as slow as {asked:.0%} allow for"
     for binding in answer.bindings:
         lines.append(
             f"What keeps {binding.where} from more: {binding.requirement} "
-            f"({binding.reason})."
+            f"({binding.reason}{slow})."
         )
     if plan.optimisations.text:
         lines.append(f"As the problem states: {plan.optimisations.text}.")
