@@ -1,6 +1,6 @@
 """From the solver's counts to a plan."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from problems.offers import Offer
@@ -18,11 +18,7 @@ _UNKNOWN = 1.0
 
 def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
     """Return the plan that a choice of counts describes."""
-    chosen = _pooled(
-        (candidate, count)
-        for candidate, count in zip(instance.candidates, choice.replicas, strict=True)
-        if count
-    )
+    chosen = _pooled(instance.candidates, choice.replicas)
     deployments: list[PlannedDeployment] = []
     purchases: list[Purchase] = []
     for number in sorted({candidate.offer for candidate, _ in chosen}):
@@ -57,20 +53,22 @@ def _with_batches(problem: SizingProblem, plan: Plan) -> Plan:
 
 
 def _pooled(
-    chosen: Iterable[tuple[Candidate, int]],
+    candidates: Sequence[Candidate], counts: Sequence[int]
 ) -> list[tuple[Candidate, int]]:
     """Put replicas that differ only in their pool behind one router.
 
-    Together they are at least as many as the best of them needs.
+    Of those pools they are the one with the highest rate that so many replicas make.
     """
     alike: dict[Any, list[tuple[Candidate, int]]] = {}
-    for candidate, count in chosen:
+    for candidate, count in zip(candidates, counts, strict=True):
         what = (candidate.traffic, candidate.offer, candidate.split)
         how = (candidate.precision, candidate.setting)
         alike.setdefault((*what, *how), []).append((candidate, count))
+    together = [(group, sum(n for _, n in group)) for group in alike.values()]
     return [
-        (max((c for c, _ in group), key=lambda c: c.rate), sum(n for _, n in group))
-        for group in alike.values()
+        (max((c for c, _ in group if c.least <= many), key=lambda c: c.rate), many)
+        for group, many in together
+        if many
     ]
 
 
