@@ -38,11 +38,12 @@ _CAUSES = """\
   published.
 - **PCIe without a switch.** Collectives of L40S and RTX PRO 6000 servers do not
   transfer to each other (0.4 to 0.9 in ln): their root complexes differ. Those of the
-  L40S were measured on a server whose eight cards share a root; TensorRT-LLM 0.17 served
-  eight times as fast as that allows with 8 ranks, and twice with 4.
+  L40S were measured on a server whose eight cards share a root; TensorRT-LLM 0.17
+  served eight times as fast as that allows with 8 ranks, and twice with 4.
 - **Engines without CUDA graphs.** The Splitwise fork of vLLM (2024) takes 30 ms for a
-  step of Llama-2-70B on H100 and 45 ms on A100 with 4 ranks and with 8: its host starts
-  kernels one by one, and is the slower of the two. With 2 ranks it takes what we predict.
+  step of Llama-2-70B on H100 and 45 ms on A100 with 4 ranks and with 8: its host
+  starts kernels one by one, and is the slower of the two. With 2 ranks it takes what
+  we predict.
 - **Prompt lengths of MLPerf** are not published for every data set; those assumed are
   in `problems/measured/workloads.py`.
 """
