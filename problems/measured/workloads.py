@@ -75,7 +75,9 @@ MLPERF: Mapping[str, Workload] = {
         2048,
         1024,
     ),
-    "llama3.1-8b": Workload(778, 128, 0.5, 0.0, _SMALL, 2540),
+    "llama3.1-8b": Workload(
+        778, 128, 0.5, 0.0, f"{_SMALL}; the longest prompt is assumed", 2540
+    ),
     "gptj": Workload(
         778,
         69,
@@ -87,7 +89,9 @@ MLPERF: Mapping[str, Workload] = {
         128,
         beams=4,
     ),
-    "llama3.1-405b": Workload(9400, 680, 0.6, 0.7, _LARGE, 20_000, 2000),
+    "llama3.1-405b": Workload(
+        9400, 680, 0.6, 0.7, f"{_LARGE}; the longest are assumed", 20_000, 2000
+    ),
     "deepseek-r1": Workload(
         800,
         3880,
