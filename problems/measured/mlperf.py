@@ -8,6 +8,7 @@ from model_ops.dtypes import Dtype
 from model_ops.errors import ProblemError, nearest
 from problems import catalogue
 from problems.measured import cells
+from problems.measured.generations import framework_at
 from problems.measured.names import dtype, framework_name, model_name, npu_name
 from problems.measured.served import Arrival, Layout, Served
 from problems.measured.tables import Row
@@ -160,9 +161,9 @@ def _framework(system: str, npu: str, month: str) -> str:
     """Return what a system's name says that it ran, else its vendor's own engine."""
     for word in re.split(r"[\s_/]+", system.lower()):
         if name := framework_name(word):
-            return catalogue.framework_at(name, month=month)
+            return framework_at(name, month=month)
     nvidia = catalogue.npu_file(npu).vendor.lower() == "nvidia"
-    return catalogue.framework_at("tensorrt-llm" if nvidia else "vllm", month=month)
+    return framework_at("tensorrt-llm" if nvidia else "vllm", month=month)
 
 
 def _requests(benchmark: str, answer: float | None) -> Workload:

@@ -11,6 +11,7 @@ from functools import cache
 from model_ops.dtypes import Dtype
 from model_ops.errors import CatalogueError, DeploymentError
 from problems import catalogue
+from problems.measured.generations import framework_at
 
 _VENDORS = re.compile(
     "nvidia|amd|intel|google|aws|amazon|huawei|geforce|instinct|tesla|radeon|gpu|hgx"
@@ -82,7 +83,7 @@ def engine_name(given: str, date: str) -> str:
     if not name:
         return ""
     months, release = _MONTH.findall(date), _RELEASE.search(given)
-    return catalogue.framework_at(
+    return framework_at(
         name, release[1] if release else "", months[-1] if months else ""
     )
 

@@ -7,8 +7,8 @@ import pytest
 
 from model_ops.dtypes import Dtype
 from model_ops.errors import CatalogueError, DeploymentError, ProblemError
-from problems import catalogue
 from problems.measured import cells
+from problems.measured.generations import framework_at
 from problems.measured.memory import Held, memory_truth
 from problems.measured.mlperf import sustained, sustained_of
 from problems.measured.names import dtype, framework_name, model_name, npu_name
@@ -241,9 +241,9 @@ def test_the_engine_of_a_round_and_a_vendor() -> None:
         )
     )
     assert early == "tensorrt-llm-v0"
-    assert late == catalogue.framework_at("tensorrt-llm", month="2025-09")
+    assert late == framework_at("tensorrt-llm", month="2025-09")
     assert late != early
-    assert named == other == catalogue.framework_at("vllm", month="2025-09")
+    assert named == other == framework_at("vllm", month="2025-09")
 
 
 def test_nothing_limits_requests_that_are_all_there() -> None:
