@@ -99,7 +99,7 @@ class PrefillKernel:
         heads = shape.groups * shape.repeats
         each = work.compute / np.maximum(heads * queries * seen, 1e-300)
         pairs = heads * (queries + self.padding / packed) * (seen + lead)
-        last = seen + queries * (0.5 * (1.0 - shape.cut)) + lead
+        last = seen + queries * (0.5 * (1.0 - shape.cut) ** 2) + lead
         pairs = pairs + (self.tile * work.processors) * last
         return OpTime(
             compute=each * pairs * (1.0 / self._efficiency(shape.depth)),

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from model_ops.dtypes import Dtype
@@ -245,6 +245,7 @@ def seconds(kind: str, layer: AttentionCore, flop: float = 1e14) -> float:
     reach=st.sampled_from([None, 128, 4096]),
     more=st.floats(1, 3),
 )
+@example(sequences=1.0, queries=195.0, context=127.0, heads=8.0, reach=128, more=2.0)
 def test_more_work_never_takes_less_time(
     kind: str,
     sequences: float,
