@@ -12,7 +12,7 @@ from problems import catalogue
 from problems.accuracy import assumed_npu
 from problems.catalogue import Quote
 from problems.catalogue.schema import CONFIDENCES, Price
-from problems.problem import GivenPrice, SizingProblem
+from problems.problem import GivenPrice, Prices, SizingProblem
 
 GIVEN = "given"
 """Provider of a price that the user states."""
@@ -156,17 +156,10 @@ def offers(problem: SizingProblem) -> list[Offer]:
         If no NPU that passes the hardware filter has a price.
     """
     wanted = problem.hardware.names()
-    given = {
-        catalogue.canonical("npus", price.npu): price for price in problem.prices.given
-    }
     found: list[Offer] = []
     for name in wanted:
         npu = assumed_npu(name, problem.confidence, problem.framework)
-        if name in given:
-            found.append(Offer(npu, GIVEN, _given_price(npu, given[name])))
-        else:
-            quotes = (q for q in catalogue.load_quotes() if q.price.npu == name)
-            found.extend(_cheapest(npu, _matching(problem, quotes)))
+        found.extend(offers_of(npu, problem.prices))
     if problem.objective == "power" or problem.limits.power is not None:
         known = [offer for offer in found if offer.npu.power is not None]
         if found and not known:
@@ -186,6 +179,15 @@ def offers(problem: SizingProblem) -> list[Offer]:
             f"widen them, or give a price of your own (prices.given){hints}"
         )
     return found
+
+
+def offers_of(npu: Npu, prices: Prices) -> list[Offer]:
+    """Return an NPU's offers among prices, cheapest per NPU first; none if unpriced."""
+    for given in prices.given:
+        if catalogue.canonical("npus", given.npu) == npu.name:
+            return [Offer(npu, GIVEN, _given_price(npu, given))]
+    quotes = (q for q in catalogue.load_quotes() if q.price.npu == npu.name)
+    return _cheapest(npu, _matching(prices, quotes))
 
 
 def _unmatched(field: str, patterns: Sequence[str], known: set[str]) -> str:
@@ -220,8 +222,7 @@ def _given_price(npu: Npu, price: GivenPrice) -> Price:
     )
 
 
-def _matching(problem: SizingProblem, quotes: Iterable[Quote]) -> Iterator[Quote]:
-    wanted = problem.prices
+def _matching(wanted: Prices, quotes: Iterable[Quote]) -> Iterator[Quote]:
     least = CONFIDENCES.index(wanted.confidence)
     for quote in quotes:
         price = quote.price

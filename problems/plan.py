@@ -110,39 +110,10 @@ class Purchase(_Part):
     power: Watts | None
 
 
-class Plan(_Part):
-    """Deployments and the purchases that they stand on.
+class Bought(_Part):
+    """What is bought, and what it comes to."""
 
-    Its rates are those at which targets hold with `confidence`; None: as predicted.
-
-    A class may have one disaggregated pair: a row of prefill replicas and a row of
-    decode replicas. Its KV caches travel at `kv_bandwidth` per NPU and direction; None:
-    at that of the tier of the fabric between them.
-    """
-
-    model: str
-    framework: str = "vllm"
-    confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
-    optimisations: Optimisations = Optimisations()
-    kv_bandwidth: Annotated[BytesPerSecond, Field(gt=0)] | None = None
-    deployments: Annotated[tuple[PlannedDeployment, ...], Field(min_length=1)]
     purchases: Annotated[tuple[Purchase, ...], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _pools_are_pairs(self) -> Self:
-        for traffic in dict.fromkeys(d.traffic for d in self.deployments):
-            modes = [d.mode for d in self.of_class(traffic)]
-            if modes.count("prefill") != modes.count("decode"):
-                raise ValueError(
-                    f"mode: {traffic} has prefill or decode replicas without the other"
-                )
-            if modes.count("prefill") > 1:
-                raise ValueError(f"mode: {traffic} has more than one prefill row")
-        return self
-
-    def at(self, confidence: float | None) -> "Plan":
-        """Return the plan with NPUs as slow as they are with another confidence."""
-        return self.model_copy(update={"confidence": confidence})
 
     @property
     def usd_per_hour(self) -> UsdPerHour:
@@ -159,6 +130,40 @@ class Plan(_Part):
         """Watts to provision; None where one NPU's is unknown."""
         each = [purchase.power for purchase in self.purchases]
         return None if None in each else sum(p for p in each if p is not None)
+
+
+class Plan(Bought):
+    """Deployments and the purchases that they stand on.
+
+    Its rates are those at which targets hold with `confidence`; None: as predicted.
+
+    A class may have one disaggregated pair: a row of prefill replicas and a row of
+    decode replicas. Its KV caches travel at `kv_bandwidth` per NPU and direction; None:
+    at that of the tier of the fabric between them.
+    """
+
+    model: str
+    framework: str = "vllm"
+    confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
+    optimisations: Optimisations = Optimisations()
+    kv_bandwidth: Annotated[BytesPerSecond, Field(gt=0)] | None = None
+    deployments: Annotated[tuple[PlannedDeployment, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _pools_are_pairs(self) -> Self:
+        for traffic in dict.fromkeys(d.traffic for d in self.deployments):
+            modes = [d.mode for d in self.of_class(traffic)]
+            if modes.count("prefill") != modes.count("decode"):
+                raise ValueError(
+                    f"mode: {traffic} has prefill or decode replicas without the other"
+                )
+            if modes.count("prefill") > 1:
+                raise ValueError(f"mode: {traffic} has more than one prefill row")
+        return self
+
+    def at(self, confidence: float | None) -> "Plan":
+        """Return the plan with NPUs as slow as they are with another confidence."""
+        return self.model_copy(update={"confidence": confidence})
 
     def of_class(self, traffic: str) -> tuple[PlannedDeployment, ...]:
         """Return the deployments that serve a class."""

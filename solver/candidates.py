@@ -14,43 +14,28 @@ from model_ops.profiler.parallelism import Parallelism
 from problems.offers import Offer
 from problems.problem import SizingProblem
 from solver.corrections import NO_CORRECTIONS, Corrections, confirmed
+from solver.counted import Counted
 from solver.race import POOLS, Entrants, Race
 from solver.settings import Setting
 from solver.table import Table
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """Replicas that a plan may count.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate(Counted):
+    """Replicas of a deployment, at the highest rate within the targets.
 
     Parameters
     ----------
-    traffic
-        Index of the class served.
-    offer
-        Index of the offer stood on.
     split, precision, setting
         The deployment.
     rate
         Requests per second that a replica takes at most.
-    npus, slot
-        NPUs used, and NPUs of a host occupied.
-    capacity
-        What one replica covers of the class's demand.
-    least
-        Replicas behind one router that the rate needs; a plan counts none or as many.
     """
 
-    traffic: int
-    offer: int
     split: Parallelism
     rate: float
     precision: Precision
     setting: Setting
-    npus: int
-    slot: int
-    capacity: float
-    least: int = 1
 
 
 def select(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from problems.offers import Offer
 from problems.problem import Limits, Objective
-from solver.candidates import Candidate
+from solver.counted import Counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Instance:
         What may be used at most, and what is minimised.
     """
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Counted, ...]
     offers: tuple[Offer, ...]
     demand: tuple[float, ...]
     limits: Limits

@@ -1,7 +1,7 @@
 """From the solver's counts to a plan."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from problems.offers import Offer
 from problems.plan import Plan, PlannedDeployment, Purchase
@@ -18,7 +18,9 @@ _UNKNOWN = 1.0
 
 def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
     """Return the plan that a choice of counts describes."""
-    chosen = _pooled(instance.candidates, choice.replicas)
+    # An instance made from our tables counts nothing else.
+    candidates = cast(tuple[Candidate, ...], instance.candidates)
+    chosen = _pooled(candidates, choice.replicas)
     deployments: list[PlannedDeployment] = []
     purchases: list[Purchase] = []
     for number in sorted({candidate.offer for candidate, _ in chosen}):

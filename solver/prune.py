@@ -11,7 +11,7 @@ A candidate whose bound exceeds the cost of a known plan is in no cheaper one.
 import math
 from dataclasses import replace
 
-from solver.candidates import Candidate
+from solver.counted import Counted
 from solver.instance import Instance
 from solver.scaling import LARGEST_LOSS
 
@@ -60,7 +60,7 @@ def lower_bound(instance: Instance) -> float:
     return sum(w * _least(instance, t) for t, w in enumerate(instance.demand))
 
 
-def _cost(instance: Instance, candidate: Candidate) -> float:
+def _cost(instance: Instance, candidate: Counted) -> float:
     """Return what one replica costs at the least: its NPUs in full hosts."""
     return candidate.npus * instance.unit_cost(instance.offers[candidate.offer])
 
@@ -73,7 +73,7 @@ def _least(instance: Instance, traffic: int) -> float:
     )
 
 
-def _alone(instance: Instance, candidate: Candidate) -> float:
+def _alone(instance: Instance, candidate: Counted) -> float:
     """Return the cost of covering the class with this candidate only."""
     offer = instance.offers[candidate.offer]
     replicas = _replicas(instance, candidate)
@@ -83,7 +83,7 @@ def _alone(instance: Instance, candidate: Candidate) -> float:
     )
 
 
-def _replicas(instance: Instance, candidate: Candidate) -> int:
+def _replicas(instance: Instance, candidate: Counted) -> int:
     # In integers a replica covers less by the loss of scaling: one more may be due.
     covered = candidate.capacity * (1 - LARGEST_LOSS)
     needed = math.ceil(instance.demand[candidate.traffic] / covered)

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from model_ops.errors import ProblemError, SolverError
 from problems.offers import Offer, offers
-from problems.plan import Plan
+from problems.plan import Bought, Plan
 from problems.problem import SizingProblem
 from problems.verify import violations
 from solver.candidates import Candidate, select
@@ -246,7 +246,7 @@ def check(problem: SizingProblem, plan: Plan) -> None:
         )
 
 
-def objective_value(problem: SizingProblem, plan: Plan) -> float:
+def objective_value(problem: SizingProblem, plan: Bought) -> float:
     """Return what the problem minimises, in USD/h, NPUs or W."""
     if problem.objective == "cost":
         return plan.usd_per_hour
