@@ -17,7 +17,8 @@ from solver.model import Choice, SolveOptions, choose, is_possible
 from solver.planning import plan_of
 from solver.prune import known_plan, lower_bound, pruned
 from solver.scaling import LARGEST_LOSS
-from solver.table import Table, tabulate
+from solver.table import Table
+from solver.tabulation import tabulate
 
 
 @dataclass(frozen=True, slots=True)

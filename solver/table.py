@@ -4,8 +4,7 @@ A `Table` holds the engine of every [NPU, split] that the model fits on, at each
 of the scheduler: figures at tabulated loads, and highest rates within targets.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -15,34 +14,18 @@ import numpy.typing as npt
 from model_ops.dtypes import Precision
 from model_ops.opcost import Number
 from model_ops.platform.npu import Npu
-from model_ops.platform.supply import Supply
-from model_ops.profiler.arch import ModelArch
-from model_ops.profiler.parallelism import Parallelism, stacked
-from model_ops.serving.deployed import curve_of, engine_of
+from model_ops.profiler.parallelism import Parallelism
 from model_ops.serving.engine import Engine
 from model_ops.serving.highest_rate import Target, excess, highest_rate
 from model_ops.serving.queueing import Laws, Metric, Statistic
 from model_ops.serving.saturation import saturation_rate
-from model_ops.serving.step import Replica
-from problems import catalogue
-from problems.offers import Offer
-from problems.optimisations import Optimisations
-from problems.problem import SizingProblem
 from problems.stations import gap_variation
 from problems.traffic import LatencyTarget, TrafficClass
-from solver.settings import Setting, settings_of
+from solver.settings import Setting
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-
-LARGEST_REPLICA = 64
-"""NPUs of one replica that are tried: a choice that keeps the tables small."""
-
-PIPELINE_STAGES = (1, 2, 3, 4, 6, 8, 12, 16)
-
-MIXER_RANKS = (1, 2, 4, 8)
-"""Ranks that share a mixer where the groups of them share the experts."""
 
 MOST_LOAD = 0.97
 """Share of the saturation rate that a plan may use: beyond it queues hardly settle."""
@@ -64,40 +47,6 @@ FOREVER = Target("e2e", "mean", 1e12)
 
 _BLOCK = 64
 """Options per array: small enough for the arrays to stay in the processor's cache."""
-
-_NONE = Optimisations()
-
-
-def splits(
-    arch: ModelArch,
-    offers: Sequence[Offer],
-    optimisations: Optimisations = _NONE,
-) -> list[Parallelism]:
-    """Return the splits that the model allows and some offer admits.
-
-    Experts are split as everything else or dealt whole, the mixers over all ranks of
-    a stage or each on its own: what frameworks offer by one switch each.
-    """
-    return [
-        split
-        for ranks in range(1, LARGEST_REPLICA + 1)
-        for pp in PIPELINE_STAGES
-        if ranks * pp <= LARGEST_REPLICA
-        for split in _layouts(arch, ranks, pp)
-        if optimisations.rule_broken_by(arch, split) is None
-        and any(offer.admits(split) for offer in offers)
-    ]
-
-
-def _layouts(arch: ModelArch, ranks: int, pp: int) -> Iterator[Parallelism]:
-    """Yield the ways in which the ranks of a stage may share its layers."""
-    yield Parallelism(ranks, pp)
-    ep = math.gcd(ranks, arch.num_experts)
-    if not arch.num_experts or ep == 1:
-        return
-    yield Parallelism(ranks, pp, ep=ep)
-    for tp in (tp for tp in MIXER_RANKS if ranks % tp == 0 and tp < ranks):
-        yield Parallelism(tp, pp, ep=ep, dp=ranks // tp)
 
 
 @dataclass(frozen=True)
@@ -316,82 +265,3 @@ def _first_crossing(excess: Floats, rates: Floats) -> Floats:
     between = rates[row, at - 1] + share * (rates[row, at] - rates[row, at - 1])
     rate = np.where(first == excess.shape[1], rates[:, -1], between)
     return np.where(first == 0, 0.0, rate)
-
-
-def tabulate(problem: SizingProblem, offers: Sequence[Offer]) -> list[Table]:
-    """Return a table per traffic class and precision over the offers' NPUs."""
-    arch = catalogue.load_model(problem.model)
-    npus = tuple({offer.npu.name: offer.npu for offer in offers}.values())
-    axes = splits(arch, offers, problem.optimisations)
-    return [
-        _table(arch, problem, traffic, precision, offers, able, axes)
-        for precision in problem.formats()
-        if (able := tuple(npu for npu in npus if npu.computes(precision)))
-        for traffic in problem.traffic
-    ]
-
-
-def _table(
-    arch: ModelArch,
-    problem: SizingProblem,
-    traffic: TrafficClass,
-    precision: Precision,
-    offers: Sequence[Offer],
-    npus: tuple[Npu, ...],
-    axes: list[Parallelism],
-) -> Table:
-    replica = Replica(
-        arch,
-        stacked(axes, point_axes=1),
-        precision,
-        Supply.stack(npus, axes=2),
-        **problem.optimisations.features(arch, precision),
-    )
-    settings = settings_of(problem, traffic.profile.prompt.tokens[-1])
-    largest = max(setting.chunk_tokens for setting in settings)
-    curve = curve_of(replica, largest, traffic.beams)
-    engines = [
-        engine_of(
-            replica,
-            traffic.profile,
-            chunk_tokens=setting.chunk_tokens,
-            max_sequences=setting.batch,
-            beams=traffic.beams,
-            curve=curve,
-        )
-        for setting in settings
-    ]
-    shape = (len(settings), len(npus), len(axes))
-    cache = np.stack(
-        [np.broadcast_to(engine.cache_tokens, shape[1:]) for engine in engines]
-    )
-    admitted = _admitted(offers, npus, axes)
-    fits = cache[0] > np.max(traffic.profile.longest)
-    npu_of, split_of = np.nonzero(fits & admitted.any(axis=0))
-    return Table(
-        traffic=traffic,
-        precision=precision,
-        settings=settings,
-        npus=npus,
-        splits=tuple(axes),
-        npu_of=npu_of,
-        split_of=split_of,
-        admitted=admitted[:, npu_of, split_of],
-        engines=engines[0].some((npu_of, split_of)),
-        cache_tokens=cache[:, npu_of, split_of],
-    )
-
-
-def _admitted(
-    offers: Sequence[Offer], npus: Sequence[Npu], axes: Sequence[Parallelism]
-) -> Flags:
-    """Return which offer admits which replica; shaped [offer, npu, split]."""
-    return np.array(
-        [
-            [
-                [offer.npu.name == npu.name and offer.admits(split) for split in axes]
-                for npu in npus
-            ]
-            for offer in offers
-        ]
-    )

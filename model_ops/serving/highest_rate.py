@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +10,7 @@ import numpy.typing as npt
 from model_ops.opcost import Number
 from model_ops.serving.engine import Engine, Profile
 from model_ops.serving.lengths import Floats
-from model_ops.serving.queueing import Laws, Metric, Statistic
-from model_ops.serving.saturation import saturation
+from model_ops.serving.queueing import Laws, Metric, RequestLaws, Statistic
 from model_ops.serving.step_curve import StepCurve
 from model_ops.units import Seconds
 
@@ -45,6 +45,38 @@ class Target:
     statistic: Statistic
     limit: Seconds | Number
 
+    def excess(self, laws: RequestLaws) -> Floats:
+        """Return a number above 0 where laws exceed the limit, shaped [..., 1]."""
+        return laws.excess(self.metric, self.statistic, np.asarray(self.limit))
+
+
+class Deviation(Target):
+    """A limit on the standard deviation of the time to first token."""
+
+    def excess(self, laws: RequestLaws) -> Floats:
+        """Return a number above 0 where laws exceed the limit, shaped [..., 1]."""
+        over = np.log(np.maximum(laws.ttft.variance, 1e-300) / self.limit**2)
+        return np.where(laws.stable, over, np.inf)
+
+
+class Loaded(Protocol):
+    """Engines under requests of given lengths, at any rate."""
+
+    @property
+    def most(self) -> Floats:
+        """The saturation rate, shaped [..., 1]."""
+
+    def at(self, rate: Floats, arrival_variation: Floats) -> RequestLaws:
+        """Return the laws at rates of so varied gaps; all shaped [..., 1]."""
+
+
+LawsOf = Callable[[Engine, Profile], Loaded]
+"""What becomes of requests of given lengths in engines: the laws, but for the rate."""
+
+
+def _reading_and_answering(engine: Engine, profile: Profile) -> Loaded:
+    return Laws.of(engine, profile, 1.0)
+
 
 def highest_rate(
     engine: Engine,
@@ -53,6 +85,7 @@ def highest_rate(
     *,
     replicas: Number = 1,
     most_load: float = 1.0,
+    laws_of: LawsOf = _reading_and_answering,
 ) -> Floats:
     """Return the highest rate per replica at which all targets hold.
 
@@ -74,6 +107,8 @@ def highest_rate(
         then sees more even arrivals; a number, or an array over options.
     most_load
         Share of the saturation rate that is returned at most.
+    laws_of
+        What the engines do; by default they read prompts and answer.
 
     Returns
     -------
@@ -81,7 +116,7 @@ def highest_rate(
         Requests per second, shaped as the options; 0 where a target is missed even by
         a request alone.
     """
-    options = _Options.of(engine, profile, targets, replicas)
+    options = _Options.of(engine, profile, targets, replicas, laws_of)
     found = np.empty(options.count)
     for start in range(0, options.count, _BLOCK):
         asked = _Asked.of(options, slice(start, start + _BLOCK))
@@ -98,17 +133,18 @@ def excess(
     rates: Floats,
     *,
     replicas: Number = 1,
+    laws_of: LawsOf = _reading_and_answering,
 ) -> Floats:
     """Return numbers above 0 where a target is missed at rates.
 
     Parameters
     ----------
-    engine, profile, targets, replicas
+    engine, profile, targets, replicas, laws_of
         As for `highest_rate`.
     rates
         Requests per second of each option; shaped [option, rate], as what is returned.
     """
-    options = _Options.of(engine, profile, targets, replicas)
+    options = _Options.of(engine, profile, targets, replicas, laws_of)
     found = np.empty(rates.shape)
     block = max(_BLOCK, _POINTS // rates.shape[-1])
     for start in range(0, options.count, block):
@@ -127,6 +163,7 @@ class _Options:
     targets: tuple[Target, ...]
     variation: Floats
     shape: tuple[int, ...]
+    laws_of: LawsOf
 
     @property
     def count(self) -> int:
@@ -139,6 +176,7 @@ class _Options:
         profile: Profile,
         targets: Sequence[Target],
         replicas: Number,
+        laws_of: LawsOf,
     ) -> "_Options":
         curve = engine.curve
         values = [engine.chunk_tokens, engine.max_sequences, engine.cache_tokens]
@@ -175,6 +213,7 @@ class _Options:
             targets=tuple(replace(one, limit=flat(one.limit)) for one in targets),
             variation=1.0 / flat(replicas),
             shape=shape,
+            laws_of=laws_of,
         )
 
 
@@ -182,17 +221,17 @@ class _Options:
 class _Asked:
     """The laws of a block of options, and what they must keep; shaped [option, 1]."""
 
-    laws: Laws
+    laws: Loaded
     most: Floats
     variation: Floats
     targets: tuple[Target, ...]
 
     @classmethod
     def of(cls, options: _Options, at: slice) -> "_Asked":
-        laws = Laws.of(options.engine.rows(at), options.profile, 1.0)
+        laws = options.laws_of(options.engine.rows(at), options.profile)
         return cls(
             laws=laws,
-            most=saturation(laws.server, laws.ladder)[..., 0],
+            most=laws.most[..., 0],
             variation=options.variation[at, None],
             targets=tuple(
                 replace(one, limit=np.asarray(one.limit)[at, None, None])
@@ -204,13 +243,10 @@ class _Asked:
         """Return how far the worst target is missed at shares of the saturation."""
         rate = (shares * self.most)[..., None]
         even = np.broadcast_to(self.variation[..., None], rate.shape)
-        laws = replace(self.laws, rate=rate, arrival_variation=even)
+        laws = self.laws.at(rate, even)
         worst = np.full(shares.shape, -_FAR)
         for target in self.targets:
-            over = laws.excess(
-                target.metric, target.statistic, np.asarray(target.limit)
-            )
-            worst = np.maximum(worst, over[..., 0])
+            worst = np.maximum(worst, target.excess(laws)[..., 0])
         return worst
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from model_ops.opcost import Number
 from model_ops.profiler.memory import kv_bytes_per_sequence
 from model_ops.serving.batch_distribution import Flags
 from model_ops.serving.deployed import engine_of
@@ -71,6 +72,13 @@ class Pool:
         return self.npus // self.queues
 
 
+def sent_per_token(replica: Replica, profile: Profile) -> Bytes | Number:
+    """Return the cache and state of a mean prompt, per token, on the fullest NPU."""
+    tokens = round(profile.prompt.mean, 6)
+    each = (kv_bytes_per_sequence(h.arch, h.shard, tokens, 1) for h in replica.held)
+    return sum(each, start=0.0) / tokens
+
+
 @dataclass(frozen=True)
 class Pair:
     """A prefill pool and a decode pool that serve requests of one kind.
@@ -102,10 +110,7 @@ class Pair:
 
         All of it travels, also what a prefix cache has spared the prefill.
         """
-        tokens = round(self.profile.prompt.mean, 6)
-        held = self.decode.replica.held
-        each = (kv_bytes_per_sequence(h.arch, h.shard, tokens, 1) for h in held)
-        return float(sum(each, start=0.0)) / tokens
+        return float(sent_per_token(self.decode.replica, self.profile))
 
     @property
     def bytes_per_request(self) -> Bytes:

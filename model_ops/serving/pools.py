@@ -21,7 +21,7 @@ from model_ops.serving.batch_distribution import (
 from model_ops.serving.engine import Engine, Profile
 from model_ops.serving.lengths import Floats, fixed
 from model_ops.serving.prompt_queue import FirstToken
-from model_ops.serving.queueing import Laws, RequestLaws
+from model_ops.serving.queueing import Laws, Metric, RequestLaws, Statistic
 from model_ops.serving.server import RARE_PREEMPTION, Server, column
 from model_ops.serving.step_mix import slope
 from model_ops.serving.token_times import GammaMixture, drift_kept, steps_of
@@ -150,10 +150,73 @@ def decode_saturation_rate(engine: Engine, profile: Profile) -> Floats:
     engine, profile
         As for `saturation_rate`.
     """
-    server = Server.of(engine, profile)
+    return _decode_saturation(Server.of(engine, profile))[..., 0]
+
+
+def _decode_saturation(server: Server) -> Floats:
     slots = server.slot_cap(RARE_PREEMPTION)
     rate = slots / (server.steps * server.decode_step(slots))
-    return np.asarray(np.where(server.fits, rate, 0.0)[..., 0])
+    return np.asarray(np.where(server.fits, rate, 0.0))
+
+
+@dataclass(frozen=True)
+class AnswerLaws(RequestLaws):
+    """The laws of a decode pool alone, whatever reads its prompts within a budget.
+
+    Parameters
+    ----------
+    decode
+        The replicas that answer.
+    mean, deviation
+        Seconds of the time to first token, on average and as a standard deviation;
+        of the latter, the most that it may be.
+    """
+
+    decode: DecodeLaws
+    mean: Seconds = 0.0
+    deviation: Seconds = 0.0
+
+    @property
+    def answering(self) -> Server:
+        """The engines that decode."""
+        return self.decode.server
+
+    @property
+    def ttft(self) -> FirstToken:
+        """The time to first token, as much as is known of it."""
+        return FirstToken.known(self.mean, self.deviation**2)
+
+    @property
+    def per_step(self) -> GammaMixture:
+        """The time from the first token to the last, over the steps in between."""
+        return self.decode.per_step
+
+    @property
+    def stable(self) -> Flags:
+        """Whether no queue of the decode replicas grows without end."""
+        return self.decode.stable
+
+    @property
+    def most(self) -> Floats:
+        """The saturation rate, shaped [..., 1]."""
+        return _decode_saturation(self.answering)
+
+    def at(self, rate: Floats, arrival_variation: Floats) -> Self:
+        """Return the laws at other rates and variations, shaped [..., 1]."""
+        decode = replace(self.decode, rate=rate, arrival_variation=arrival_variation)
+        return replace(self, decode=decode)
+
+    def excess(self, metric: Metric, statistic: Statistic, limit: Floats) -> Floats:
+        """Return a number above 0 where a figure exceeds its limit, shaped [..., 1].
+
+        Of the time to the last token the larger one of the least and the most that
+        the first one may vary: a spread lifts high percentiles and lowers a median.
+        """
+        over = super().excess(metric, statistic, limit)
+        if metric != "e2e" or not self.deviation:
+            return over
+        even = replace(self, deviation=0.0)
+        return np.maximum(over, even.excess(metric, statistic, limit))
 
 
 @dataclass(frozen=True)

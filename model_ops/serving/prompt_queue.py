@@ -16,6 +16,7 @@ from model_ops.serving.lengths import Floats
 from model_ops.serving.quantile import gamma_cdf, quantile
 from model_ops.serving.server import Server
 from model_ops.serving.step_mix import StepMix
+from model_ops.units import Seconds
 
 _MOST_LOAD = 0.9995
 _LEAST_SPREAD = 0.05
@@ -58,6 +59,24 @@ class FirstToken:
     blocked: Floats
     slot_wait: Floats
     load: Floats
+
+    @classmethod
+    def known(cls, mean: Seconds, variance: float) -> "FirstToken":
+        """Return a time of which the mean and the variance alone are known."""
+        none, one = np.zeros(1), np.ones(1)
+        return cls(
+            own=none,
+            weights=one,
+            idle=none,
+            alone=none,
+            late=one,
+            plain=none,
+            wait=mean * one,
+            wait_variance=variance * one,
+            blocked=none,
+            slot_wait=none,
+            load=none,
+        )
 
     @property
     def mean(self) -> Floats:

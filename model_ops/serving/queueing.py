@@ -8,7 +8,7 @@ is an array over engines and rates.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, Self
 
@@ -179,6 +179,15 @@ class Laws(RequestLaws):
         server = Server.of(engine, profile)
         rates, variation = np.broadcast_arrays(column(rate), column(arrival_variation))
         return cls(server, Ladder.of(server, rungs), rates, variation)
+
+    def at(self, rate: Floats, arrival_variation: Floats) -> Self:
+        """Return the laws at other rates and variations, shaped [..., 1]."""
+        return replace(self, rate=rate, arrival_variation=arrival_variation)
+
+    @property
+    def most(self) -> Floats:
+        """The saturation rate, shaped [..., 1]."""
+        return saturation(self.server, self.ladder)
 
     @property
     def answering(self) -> Server:

@@ -20,7 +20,7 @@ from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.offers import Offer, offers
 from problems.problem import problem_of
-from solver.table import splits
+from solver.tabulation import splits
 
 PASSES = 7
 

@@ -28,12 +28,8 @@ from solver.prune import pruned
 from solver.race import POOLS
 from solver.settings import LARGEST_BATCH
 from solver.solve import Infeasible, Optimal, Workspace
-from solver.table import (
-    LARGEST_REPLICA,
-    MOST_LOAD,
-    MOST_LOAD_OF_USERS,
-    PIPELINE_STAGES,
-)
+from solver.table import MOST_LOAD, MOST_LOAD_OF_USERS
+from solver.tabulation import LARGEST_REPLICA, PIPELINE_STAGES
 
 OBJECTIVES = ("cost", "npus", "power")
 

@@ -24,15 +24,8 @@ from solver.candidates import Candidate, select, undominated
 from solver.race import POOLS
 from solver.settings import LARGEST_BATCH
 from solver.solve import Workspace
-from solver.table import (
-    LARGEST_REPLICA,
-    LOADS,
-    MOST_LOAD,
-    MOST_LOAD_OF_USERS,
-    Table,
-    splits,
-    tabulate,
-)
+from solver.table import LOADS, MOST_LOAD, MOST_LOAD_OF_USERS, Table
+from solver.tabulation import LARGEST_REPLICA, splits, tabulate
 
 Small = Callable[..., SizingProblem]
 

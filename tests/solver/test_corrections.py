@@ -11,7 +11,7 @@ from solver.candidates import Candidate, select
 from solver.corrections import confirmed
 from solver.settings import Setting
 from solver.solve import Optimal, Workspace
-from solver.table import tabulate
+from solver.tabulation import tabulate
 
 USUAL = Setting(1024, 2048)
 

@@ -14,7 +14,8 @@ from solver.candidates import Candidate, select
 from solver.race import WORTHWHILE
 from solver.settings import BATCHES, CHUNKS, Setting, settings_of
 from solver.solve import Optimal, Workspace
-from solver.table import Table, tabulate
+from solver.table import Table
+from solver.tabulation import tabulate
 
 Small = Callable[..., SizingProblem]
 

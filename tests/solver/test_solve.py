@@ -31,7 +31,8 @@ from solver.solve import (
     Workspace,
     objective_value,
 )
-from solver.table import MOST_LOAD, splits
+from solver.table import MOST_LOAD
+from solver.tabulation import splits
 
 Small = Callable[..., SizingProblem]
 
