@@ -87,10 +87,11 @@ class Offer:
         """Return the NPUs of a host that a replica occupies.
 
         Within a host, the next power of two, as buddy allocators give it, so that
-        replicas of any sizes pack without gaps; at most the whole host.
+        replicas of any sizes pack without gaps; at most the whole host. A larger
+        replica occupies hosts whole.
         """
         if npus >= self.host_npus:
-            return npus
+            return -(-npus // self.host_npus) * self.host_npus
         return min(1 << (npus - 1).bit_length(), self.host_npus)
 
     def hosts_for(self, slots: Mapping[int, int]) -> int:
@@ -185,7 +186,7 @@ def offers_of(npu: Npu, prices: Prices) -> list[Offer]:
     """Return an NPU's offers among prices, cheapest per NPU first; none if unpriced."""
     for given in prices.given:
         if catalogue.canonical("npus", given.npu) == npu.name:
-            return [Offer(npu, GIVEN, _given_price(npu, given))]
+            return [given_offer(npu, given)]
     quotes = (q for q in catalogue.load_quotes() if q.price.npu == npu.name)
     return _cheapest(npu, _matching(prices, quotes))
 
@@ -207,9 +208,10 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3]) + (f" or {len(names) - 3} more" if names[3:] else "")
 
 
-def _given_price(npu: Npu, price: GivenPrice) -> Price:
+def given_offer(npu: Npu, price: GivenPrice) -> Offer:
+    """Return the offer of an NPU at a price that a problem states."""
     whole = price.whole_instance
-    return Price(
+    stated = Price(
         npu=npu.name,
         instance=f"{price.npus} NPU" + ("s" if price.npus > 1 else ""),
         term="on_demand",
@@ -220,6 +222,7 @@ def _given_price(npu: Npu, price: GivenPrice) -> Price:
         confidence="high",
         source="given with the problem",
     )
+    return Offer(npu, GIVEN, stated)
 
 
 def _matching(wanted: Prices, quotes: Iterable[Quote]) -> Iterator[Quote]:

@@ -273,15 +273,16 @@ def _limits(
         if purchase.offer in available:
             nodes += purchase.hosts * available[purchase.offer].nodes_per_host
     for name, most in limits.npus_per_type.items():
-        yield from _at_most(f"limits.npus_per_type.{name}", per_type[name], most)
-    yield from _at_most("limits.npus", plan.total_npus, limits.npus)
-    yield from _at_most("limits.nodes", nodes, limits.nodes)
-    yield from _at_most("limits.usd_per_hour", plan.usd_per_hour, limits.usd_per_hour)
+        yield from at_most(f"limits.npus_per_type.{name}", per_type[name], most)
+    yield from at_most("limits.npus", plan.total_npus, limits.npus)
+    yield from at_most("limits.nodes", nodes, limits.nodes)
+    yield from at_most("limits.usd_per_hour", plan.usd_per_hour, limits.usd_per_hour)
     if limits.power is not None and plan.power is None:
         yield Violation("limits.power", "a purchased NPU has no published power")
-    yield from _at_most("limits.power", plan.power or 0.0, limits.power)
+    yield from at_most("limits.power", plan.power or 0.0, limits.power)
 
 
-def _at_most(requirement: str, value: float, most: float | None) -> Iterator[Violation]:
+def at_most(requirement: str, value: float, most: float | None) -> Iterator[Violation]:
+    """Yield the violation of a limit, if there is a limit and it is exceeded."""
     if most is not None and value > most * (1 + _ROUNDING):
         yield Violation(requirement, f"{value:.6g} exceeds {most:.6g}")

@@ -16,6 +16,7 @@ from solver.instance import Instance
 from solver.model import Choice, SolveOptions, choose, is_possible
 from solver.planning import plan_of
 from solver.prune import known_plan, lower_bound, pruned
+from solver.relaxing import Worth
 from solver.scaling import LARGEST_LOSS
 from solver.table import Table
 from solver.tabulation import tabulate
@@ -224,6 +225,14 @@ class Workspace:
             self._has_plan(problem, self.instance(problem, exact=exact), options)
             for exact in ((False, True) if sure else (False,))
         )
+
+    def cheapest(self, problem: SizingProblem, options: SolveOptions) -> Worth | None:
+        """Return what the cheapest plan of a problem costs; None if none is found."""
+        asked = problem.model_copy(update={"objective": "cost"})
+        outcome = self.solve(options, asked)
+        if not isinstance(outcome, Optimal | Feasible):
+            return None
+        return Worth(outcome.plan.usd_per_hour, outcome.plan.total_npus)
 
     @staticmethod
     def _has_plan(

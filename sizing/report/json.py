@@ -16,6 +16,7 @@ from sizing.facts import (
     usd_per_million_tokens,
     usd_per_month,
 )
+from solver.explain import Explanation
 from solver.solve import Feasible, Optimal
 
 
@@ -59,15 +60,18 @@ def _unplanned(answer: Answer) -> dict[str, Any]:
     }
     if answer.explanation is None:
         return empty
-    explanation = answer.explanation
-    return empty | {
-        "explanation": {
-            "conflicts": list(explanation.conflicts),
-            "floors": [asdict(floor) for floor in explanation.floors],
-            "relaxations": [asdict(relaxed) for relaxed in explanation.relaxations],
-            "remedies": [asdict(remedy) for remedy in explanation.remedies],
-            "complete": explanation.complete,
-        }
+    return empty | {"explanation": explained(answer.explanation)}
+
+
+def explained(explanation: Explanation) -> dict[str, Any]:
+    """Return why there is no plan."""
+    return {
+        "conflicts": list(explanation.conflicts),
+        "floors": [asdict(floor) for floor in explanation.floors],
+        "relaxations": [asdict(relaxed) for relaxed in explanation.relaxations],
+        "joint_relaxation": asdict(explanation.joint) if explanation.joint else None,
+        "remedies": [asdict(remedy) for remedy in explanation.remedies],
+        "complete": explanation.complete,
     }
 
 

@@ -11,7 +11,6 @@ from problems import catalogue
 from problems.offers import GIVEN
 from problems.plan import Plan, PlannedDeployment, Purchase
 from problems.problem import SizingProblem
-from problems.requirements import requirements
 from problems.serve import Served
 from sizing.api import Answer
 from sizing.facts import (
@@ -29,8 +28,7 @@ from sizing.facts import (
 )
 from sizing.intervals import WHY, widening
 from sizing.report.console import new_console, plain_table, section, text_of
-from solver.explain import Explanation, Remedy
-from solver.floors import MEMORY
+from sizing.report.infeasible import infeasible
 from solver.solve import Feasible, Optimal
 
 
@@ -40,7 +38,7 @@ def as_text(answer: Answer) -> str:
     if isinstance(answer.outcome, Optimal | Feasible):
         _plan(console, answer, answer.outcome.plan)
     elif answer.explanation is not None:
-        _infeasible(console, answer, answer.explanation)
+        infeasible(console, answer.problem, answer.explanation)
     else:
         console.print(
             "No answer in time: no plan was found, and none was ruled out. "
@@ -323,75 +321,3 @@ def _timing(answer: Answer) -> str:
         f"{certificate.candidates} candidates, {certificate.kept} after the bound, "
         f"solved and verified in {seconds['solve']:.2f} s."
     )
-
-
-def _infeasible(console: Console, answer: Answer, explanation: Explanation) -> None:
-    conflicts = explanation.conflicts
-    if conflicts == (MEMORY,):
-        console.print(
-            f"No plan: {answer.problem.model} does not fit in the memory of any "
-            "replica that these NPUs and prices allow."
-        )
-    elif len(conflicts) == 1:
-        console.print(f"No plan: {_alone(answer, conflicts[0])}.")
-    else:
-        console.print(
-            f"No plan: {_and(conflicts)} cannot be met together; "
-            "without any one of them the others can."
-        )
-    table = plain_table(
-        "requirement", ">asked", ">least", "possible", "where, and what binds"
-    )
-    for f in explanation.floors:
-        possible = "yes" if f.possible else "no"
-        table.add_row(f.requirement, f.wanted, f.least, possible, f.reason)
-    section(console, "The least that each could be by itself", table)
-    _ways_out(console, answer, explanation)
-
-
-def _ways_out(console: Console, answer: Answer, explanation: Explanation) -> None:
-    if explanation.remedies:
-        console.print()
-    for remedy in explanation.remedies:
-        console.print(f"- {_remedy(remedy)}")
-    if explanation.relaxations:
-        table = plain_table("requirement", ">asked", ">needed", ">then USD/h", ">NPUs")
-        for relaxed in explanation.relaxations:
-            cost = f"{relaxed.usd_per_hour:,.2f}"
-            table.add_row(
-                relaxed.requirement,
-                relaxed.wanted,
-                relaxed.to,
-                cost,
-                f"{relaxed.npus:,}",
-            )
-        title = "What to give up: any one of these alone makes a plan possible"
-        section(console, title, table)
-    elif len(requirements(answer.problem)) > 1 and explanation.conflicts != (MEMORY,):
-        console.print("No single relaxation suffices; more than one must move.")
-    if not explanation.complete:
-        console.print()
-        console.print(
-            "The time was up before all was known: the conflict may be smaller, and "
-            "more may help. Give more --time-limit."
-        )
-
-
-def _remedy(remedy: Remedy) -> str:
-    return (
-        f"{remedy.requirement} of {remedy.wanted} fails through load: hardly loaded it "
-        f"is {remedy.alone}; {remedy.replicas} would meet it."
-    )
-
-
-def _alone(answer: Answer, label: str) -> str:
-    """Return why a requirement cannot be met even by itself."""
-    (broken,) = (r for r in requirements(answer.problem) if r.label == label)
-    asked = f"{label} of {broken.text(broken.value)}"
-    if broken.target is not None:
-        return f"no hardware that these filters allow reaches a {asked}"
-    return f"the {asked} is too small for this traffic, whatever the targets"
-
-
-def _and(words: tuple[str, ...]) -> str:
-    return ", ".join(words[:-1]) + " and " + words[-1]
