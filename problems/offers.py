@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cache
 
 from model_ops.errors import ProblemError, nearest
 from model_ops.platform.npu import Npu
@@ -74,14 +75,19 @@ class Offer:
         within a host or fills hosts whole. An instance that is a part of a node shares
         no fast fabric with the next: a replica cannot span two.
         """
-        npus = int(split.npus)
         if split.tp > self.npu.scale_up_npus:
             return False
-        if npus <= self.host_npus:
-            return True
-        if self.whole and self.host_npus < self.npu.node_npus:
-            return False
-        return npus % self.host_npus == 0
+        return _stands(int(split.npus), self.host_npus, self._may_span)
+
+    @property
+    def _may_span(self) -> bool:
+        """Whether hosts are whole nodes, which a replica may fill several of."""
+        return not self.whole or self.host_npus >= self.npu.node_npus
+
+    @property
+    def sizes(self) -> frozenset[int]:
+        """NPUs of the replicas that may stand here, of those for which we compare."""
+        return _sizes(self.host_npus, self._may_span)
 
     def slot(self, npus: int) -> int:
         """Return the NPUs of a host that a replica occupies.
@@ -128,6 +134,19 @@ class Offer:
     def billed_npus(self, hosts: int, npus: int) -> int:
         """Return the NPUs that are paid for."""
         return hosts * self.host_npus if self.whole else npus
+
+
+def _stands(npus: int, host_npus: int, may_span: bool) -> bool:
+    return npus <= host_npus or (may_span and npus % host_npus == 0)
+
+
+_SIZES = range(1, 129)
+"""NPUs of a replica for which offers are compared."""
+
+
+@cache
+def _sizes(host_npus: int, may_span: bool) -> frozenset[int]:
+    return frozenset(npus for npus in _SIZES if _stands(npus, host_npus, may_span))
 
 
 def _fill(free: Counter[int], room: int, slot: int, count: int, hosts: int) -> int:
@@ -255,14 +274,9 @@ def _cheapest(npu: Npu, quotes: Iterable[Quote]) -> list[Offer]:
     return kept
 
 
-_SIZES = range(1, 129)
-"""NPUs of a replica for which offers are compared."""
-
-
 def _at_least_as_good(better: Offer, offer: Offer) -> bool:
     """Return whether `better`, no dearer per NPU, serves wherever `offer` does."""
-    sizes = (Parallelism(1, npus) for npus in _SIZES)
-    if any(offer.admits(size) and not better.admits(size) for size in sizes):
+    if not offer.sizes <= better.sizes:
         return False
     if not better.whole or better.host_npus == offer.host_npus:
         return better.whole <= offer.whole

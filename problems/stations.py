@@ -8,13 +8,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from model_ops.dtypes import Precision
 from model_ops.opcost import Number
 from model_ops.platform.supply import Supply
-from model_ops.serving.deployed import engine_of
+from model_ops.profiler.parallelism import Parallelism
+from model_ops.serving.deployed import curve_of, engine_of
 from model_ops.serving.engine import Engine, Profile
 from model_ops.serving.pair import Pair, Pool
 from model_ops.serving.pools import PairLaws, first_token_only
@@ -27,27 +29,62 @@ from model_ops.serving.queueing import (
 )
 from model_ops.serving.saturation import saturation_rate
 from model_ops.serving.step import Replica
+from model_ops.serving.step_curve import StepCurve
 from model_ops.serving.transfer import Link
 from model_ops.units import RequestsPerSecond
 from problems import catalogue
 from problems.accuracy import assumed_npu
+from problems.optimisations import Optimisations
 from problems.plan import Plan, PlannedDeployment
 from problems.traffic import LatencyTarget, TrafficClass
 
 
+@dataclass(frozen=True)
+class _Built:
+    """What fixes the step times of a replica."""
+
+    model: str
+    framework: str
+    confidence: float | None
+    optimisations: Optimisations
+    npu: str
+    split: Parallelism
+    precision: str
+
+    @classmethod
+    def of(cls, plan: Plan, deployment: PlannedDeployment) -> "_Built":
+        return cls(
+            plan.model,
+            plan.framework,
+            plan.confidence,
+            plan.optimisations,
+            deployment.npu,
+            deployment.parallelism,
+            deployment.precision,
+        )
+
+    @property
+    def replica(self) -> Replica:
+        arch = catalogue.load_model(self.model)
+        precision = Precision.of(self.precision)
+        return Replica(
+            arch=arch,
+            parallelism=self.split,
+            precision=precision,
+            supply=Supply.of(assumed_npu(self.npu, self.confidence, self.framework)),
+            **self.optimisations.features(arch, precision),
+        )
+
+
+@lru_cache(maxsize=512)
+def step_times(built: _Built, chunk_tokens: int, beams: int) -> StepCurve:
+    """Return the step times of a replica, kept: a plan is read many times over."""
+    return curve_of(built.replica, chunk_tokens, beams)
+
+
 def replica_of(plan: Plan, deployment: PlannedDeployment) -> Replica:
     """Return the replica that a planned deployment describes."""
-    arch, precision = (
-        catalogue.load_model(plan.model),
-        Precision.of(deployment.precision),
-    )
-    return Replica(
-        arch=arch,
-        parallelism=deployment.parallelism,
-        precision=precision,
-        supply=Supply.of(assumed_npu(deployment.npu, plan.confidence, plan.framework)),
-        **plan.optimisations.features(arch, precision),
-    )
+    return _Built.of(plan, deployment).replica
 
 
 def profile_of(deployment: PlannedDeployment, traffic: TrafficClass) -> Profile:
@@ -60,12 +97,14 @@ def planned_engine(
     plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass
 ) -> Engine:
     """Return the engine of each data-parallel group of a planned deployment."""
+    built, chunk = _Built.of(plan, deployment), deployment.chunk_tokens
     return engine_of(
-        replica_of(plan, deployment),
+        built.replica,
         profile_of(deployment, traffic),
-        chunk_tokens=deployment.chunk_tokens,
+        chunk_tokens=chunk,
         max_sequences=deployment.batch,
         beams=traffic.beams,
+        curve=step_times(built, chunk, traffic.beams),
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from ortools.sat.python import cp_model
@@ -182,13 +183,14 @@ def _solver(options: SolveOptions) -> cp_model.CpSolver:
     solver.parameters.max_time_in_seconds = options.remaining
     solver.parameters.num_workers = options.workers
     solver.parameters.random_seed = options.seed
+    solver.parameters.catch_sigint_signal = False
     # A covering problem is proved by its linear relaxation, all of it.
     solver.parameters.linearization_level = 2
     return solver
 
 
 def _status(solver: cp_model.CpSolver, model: cp_model.CpModel) -> str:
-    status = solver.solve(model)
+    status = _searched(solver, model)
     names = {
         cp_model.OPTIMAL: "optimal",
         cp_model.FEASIBLE: "feasible",
@@ -198,3 +200,15 @@ def _status(solver: cp_model.CpSolver, model: cp_model.CpModel) -> str:
     if status not in names:
         raise SolverError(f"CP-SAT refuses the model: {model.validate()}")
     return names[status]
+
+
+def _searched(
+    solver: cp_model.CpSolver, model: cp_model.CpModel
+) -> cp_model.CpSolverStatus:
+    """Search beside the main thread: CP-SAT would answer Ctrl-C with what it has."""
+    with ThreadPoolExecutor(1) as beside:
+        try:
+            return beside.submit(solver.solve, model).result()
+        except KeyboardInterrupt:
+            solver.stop_search()
+            raise

@@ -321,7 +321,8 @@ class Race:
         rates = np.full(pools.shape, np.inf)
         row, place = np.nonzero(np.isfinite(pools))
         if len(place):
-            rates[row, place] = self.table.highest_rate(
+            rates[row, place] = self.table.known.highest(
+                self.table,
                 self.traffic.sized_targets,
                 option[place],
                 pools[row, place],

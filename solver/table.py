@@ -21,6 +21,7 @@ from model_ops.serving.queueing import Laws, Metric, Statistic
 from model_ops.serving.saturation import saturation_rate
 from problems.stations import gap_variation
 from problems.traffic import LatencyTarget, TrafficClass
+from solver.known_rates import KnownRates
 from solver.settings import Setting
 
 Floats = npt.NDArray[np.float64]
@@ -81,6 +82,7 @@ class Table:
     cache_tokens: Floats
     _figures: dict[tuple[Metric, Statistic, int], Floats] = field(default_factory=dict)
     _saturations: dict[int, Floats] = field(default_factory=dict)
+    known: KnownRates = field(default_factory=KnownRates)
 
     @property
     def options(self) -> int:

@@ -25,7 +25,7 @@ from model_ops.profiler.attention import Attention
 from model_ops.profiler.ffn import DenseFfn
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.serving.step import Replica
-from problems import accuracy, catalogue
+from problems import accuracy, catalogue, stations
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -134,7 +134,12 @@ def plain(npu: Npu) -> Npu:
 @pytest.fixture(scope="module")
 def plain_npus() -> Iterator[None]:
     """Let the catalogue's NPUs and their errors be plain: no measurement moves them."""
-    derived = (accuracy.assumed_npu, catalogue.load_npu, catalogue.load_npu_as)
+    derived = (
+        accuracy.assumed_npu,
+        catalogue.load_npu,
+        catalogue.load_npu_as,
+        stations.step_times,
+    )
     load = catalogue.load_npu_under
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalogue, "load_npu_under", lambda *names: plain(load(*names)))
