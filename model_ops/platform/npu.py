@@ -53,6 +53,9 @@ class Npu:
     sequence_overhead
         Seconds of each step that each sequence in it takes besides: sampling, and what
         the engine does on the host for every token.
+    layer_time
+        Seconds in which the host starts the kernels of a layer, one by one; the NPU
+        waits where it is faster. 0 for engines that start a whole step as one graph.
     request_overhead
         Seconds that a request spends outside the steps before its first token.
     host_time
@@ -93,6 +96,7 @@ class Npu:
     runtime_reserve: Bytes = 0.0
     step_overhead: Seconds = 0.0
     sequence_overhead: Seconds = 0.0
+    layer_time: Seconds = 0.0
     request_overhead: Seconds = 0.0
     host_time: Seconds = 0.0
     pace: float = 1.0
@@ -160,6 +164,7 @@ class Npu:
             pace=self.pace * factor,
             step_overhead=self.step_overhead * factor,
             sequence_overhead=self.sequence_overhead * factor,
+            layer_time=self.layer_time * factor,
             request_overhead=self.request_overhead * factor,
             host_time=self.host_time * factor,
         )
@@ -178,6 +183,7 @@ class Npu:
             runtime_reserve=0.0,
             step_overhead=0.0,
             sequence_overhead=0.0,
+            layer_time=0.0,
             request_overhead=0.0,
             host_time=0.0,
         )

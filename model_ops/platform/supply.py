@@ -135,6 +135,11 @@ class Supply:
         return self._each(lambda npu: npu.sequence_overhead)
 
     @cached_property
+    def layer_time(self) -> Number:
+        """Seconds in which the host starts the kernels of a layer."""
+        return self._each(lambda npu: npu.layer_time)
+
+    @cached_property
     def tdp(self) -> Watts | Number:
         """Thermal design power of each NPU; NaN where it is unknown."""
         return self._each(lambda n: np.nan if n.tdp is None else n.tdp)

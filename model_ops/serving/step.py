@@ -109,6 +109,18 @@ class Replica:
         return 1.0 + more * step.prompt_share
 
     def overhead(self, step: Step) -> Seconds | Number:
+        """Return the seconds of a step that belong to no operator.
+
+        The engine's own, and those that the NPU waits for the host to start kernels.
+        """
+        own, start = self.scheduling(step), self.supply.layer_time
+        if np.ndim(start) == 0 and start == 0.0:
+            return own
+        for run, layer in zip(self.arch.runs, layer_seconds(self, step), strict=True):
+            own = own + run.count * np.maximum(start - layer, 0.0)
+        return own
+
+    def scheduling(self, step: Step) -> Seconds | Number:
         """Return the seconds that the engine adds to a step."""
         each, fixed = self.supply.sequence_overhead, self.supply.step_overhead
         if np.ndim(each) == 0 and each == 0.0:
@@ -255,15 +267,13 @@ def _timed(replica: Replica, step: Step) -> list[TimedOperator]:
 def step_time(replica: Replica, step: Step) -> StepTime:
     """Return the seconds of a step, pipeline stages included."""
     arch, shard, stretch = replica.arch, replica.shard, replica.stretch(step)
-    layers = [
-        stretch * _sum(layer_operators(run.layer, shard, step), replica)
-        for run in arch.runs
-    ]
+    start = replica.supply.layer_time
+    layers = [np.maximum(layer, start) for layer in layer_seconds(replica, step)]
     embedding = stretch * _sum(embedding_operators(arch, shard, step), replica)
     head = stretch * _sum(head_operators(arch, shard, step), replica)
     # The drafter runs behind the head, on the last stage.
     head = head + _draft_time(replica, step)
-    overhead = replica.overhead(step)
+    overhead = replica.scheduling(step)
     whole = embedding + head + overhead
     for run, layer in zip(arch.runs, layers, strict=True):
         whole = whole + run.count * layer
@@ -284,6 +294,15 @@ def step_time(replica: Replica, step: Step) -> StepTime:
     )
 
 
+def layer_seconds(replica: Replica, step: Step) -> list[Seconds | Number]:
+    """Return the seconds of a layer's operators, for each run of layers alike."""
+    shard, stretch = replica.shard, replica.stretch(step)
+    return [
+        stretch * _sum(layer_operators(run.layer, shard, step), replica)
+        for run in replica.arch.runs
+    ]
+
+
 def _draft_time(replica: Replica, step: Step) -> Number:
     """Return the seconds that the drafter adds to a step; it needs no scheduler."""
     drafter, speculation = replica.drafter, replica.speculation
@@ -291,7 +310,7 @@ def _draft_time(replica: Replica, step: Step) -> Number:
         return 0.0
     return sum(
         (
-            times * (step_time(drafter, one).latency - drafter.overhead(one))
+            times * (step_time(drafter, one).latency - drafter.scheduling(one))
             for times, one in draft_steps(step, speculation.guessed)
         ),
         start=0.0,

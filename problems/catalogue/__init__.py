@@ -268,6 +268,7 @@ def load_npu_under(name: str, framework: str) -> Npu:
     """
     file = framework_file(framework)
     npu, under = _bare(canonical("npus", name)), canonical("frameworks", framework)
+    profile = efficiency_file(npu_file(npu.name).efficiency)
     stated = {
         field: value
         for field in _FRAMEWORK_FIELDS
@@ -278,6 +279,7 @@ def load_npu_under(name: str, framework: str) -> Npu:
         fabric=load_fabric(npu.name, under),
         efficiency=_efficiency(npu.name, under),
         activation_factor=file.activation_factor,
+        layer_time=(file.layer_time or 0.0) * profile.host_pace,
         **stated,
     )
 

@@ -9,6 +9,7 @@ from problems.catalogue.measured_kernels import kernels_file, measured_npus
 ENGINE_PARAMETERS = (
     "step_overhead",
     "sequence_overhead",
+    "layer_time",
     "pace",
     "prefill_pace",
     "exposed_launch",

@@ -172,6 +172,10 @@ class EfficiencyFile(CatalogueFile):
         str | None, Field(description="by which its links' collectives were measured")
     ] = None
     step_overhead: Annotated[Seconds, Field(description="scheduler, per step")]
+    host_pace: Annotated[
+        float,
+        Field(description="time to start kernels over a Hopper server's host", gt=0),
+    ] = 1.0
     kernels: dict[KernelFamily, "KernelFile"]
     stacks: Annotated[
         dict[str, dict[KernelFamily, "KernelFile"]],
@@ -211,6 +215,10 @@ class FrameworkFile(CatalogueFile):
     step_overhead: Annotated[Seconds | None, Field(ge=0, le=1)] = None
     sequence_overhead: Annotated[
         Seconds | None, Field(description="of a step, per sequence", ge=0, le=1)
+    ] = None
+    layer_time: Annotated[
+        Seconds | None,
+        Field(description="host starts a layer's kernels one by one", ge=0, le=1),
     ] = None
     pace: Annotated[
         float | None,

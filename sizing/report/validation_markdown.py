@@ -38,12 +38,12 @@ _CAUSES = """\
   published.
 - **PCIe without a switch.** Collectives of L40S and RTX PRO 6000 servers do not
   transfer to each other (0.4 to 0.9 in ln): their root complexes differ. Those of the
-  L40S were measured on a server whose eight cards share a root; TensorRT-LLM 0.17
-  served eight times as fast as that allows with 8 ranks, and twice with 4.
-- **Engines without CUDA graphs.** The Splitwise fork of vLLM (2024) takes 30 ms for a
-  step of Llama-2-70B on H100 and 45 ms on A100 with 4 ranks and with 8: its host
-  starts kernels one by one, and is the slower of the two. With 2 ranks it takes what
-  we predict.
+  L40S were measured on a server whose eight cards share a root; TensorRT-LLM's
+  published figures come from one with switches, and have an entry of their own.
+- **Weights of unknown format.** MLPerf's GPT-J on Jetson Orin does not say its number
+  format; it is faster than 16-bit weights can be, and predicted at 16 bits.
+- **First tokens of the Splitwise fork** of vLLM (2023): prompts of 4,096 tokens and
+  more took twice our time with 4 and 8 ranks, not with 2: its all-reduces.
 - **Prompt lengths of MLPerf** are not published for every data set; those assumed are
   in `problems/measured/workloads.py`.
 """

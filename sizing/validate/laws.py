@@ -79,7 +79,7 @@ _MODES: Mapping[Arrival, LoadMode] = {
     Arrival.CLOSED_LOOP: LoadMode.CLOSED_LOOP,
     Arrival.OFFLINE: LoadMode.OFFLINE,
     Arrival.OPEN_LOOP: LoadMode.OPEN_LOOP,
-    Arrival.BURST: LoadMode.OPEN_LOOP,
+    Arrival.BURST: LoadMode.OFFLINE,
     Arrival.MLPERF_SERVER: LoadMode.OPEN_LOOP,
 }
 

@@ -13,7 +13,13 @@ from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.profiler.work import Lora, Shard, Step, decode, prefill
 from model_ops.serving.speculative import Speculation
-from model_ops.serving.step import Replica, StepTime, step_time, timed_operators
+from model_ops.serving.step import (
+    Replica,
+    StepTime,
+    layer_seconds,
+    step_time,
+    timed_operators,
+)
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
@@ -389,3 +395,34 @@ def test_shard_is_one_rank_of_the_replica(toy_replica: Replica) -> None:
     shard = at(toy_replica, tp=2, pp=3).shard
     assert shard == Shard(H, Parallelism(2, 3), Precision())
     assert shard.tp == 2
+
+
+def test_a_host_that_starts_kernels_one_by_one_is_a_floor(toy_replica: Replica) -> None:
+    quick = step_time(toy_replica, STEP).latency
+    slower = at(toy_replica, layer_time=1.0)
+    # Both layers wait for the host; embedding and head take what they took.
+    outside = quick - sum(
+        run.count * layer
+        for run, layer in zip(
+            toy_replica.arch.runs, layer_seconds(toy_replica, STEP), strict=True
+        )
+    )
+    assert step_time(slower, STEP).latency == pytest.approx(LAYERS * 1.0 + outside)
+    assert step_time(at(toy_replica, layer_time=1e-12), STEP).latency == quick
+
+
+def test_a_step_is_its_operators_and_what_it_waits_for_the_host(
+    toy_replica: Replica,
+) -> None:
+    replica = at(toy_replica, layer_time=1.0)
+    operators = timed_operators(replica, STEP)
+    busy = sum(timed.count * timed.time.total for timed in operators)
+    whole = step_time(replica, STEP).latency
+    assert whole == pytest.approx(busy + replica.overhead(STEP), rel=1e-12)
+    assert replica.overhead(STEP) > LAYERS * 0.9
+
+
+def test_a_pipelines_stages_wait_for_their_own_layers(toy_replica: Replica) -> None:
+    alone = step_time(at(toy_replica, layer_time=1.0), STEP)
+    two = step_time(at(toy_replica, pp=2, layer_time=1.0), STEP)
+    assert two.bottleneck == pytest.approx(alone.latency / 2, rel=0.01)
