@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_ops.estimate import Estimate, Load, LoadMode, load_steps, lockstep_requests
+from model_ops.binding import load_steps
+from model_ops.estimate import Estimate, Load, LoadMode, lockstep_requests
 from model_ops.opcost import Number
 from model_ops.platform.energy import PowerRange, full_power_seconds
 from model_ops.profiler.work import Step

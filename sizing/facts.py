@@ -6,8 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
+from model_ops.binding import bound_by
 from model_ops.dtypes import Precision
-from model_ops.estimate import bound_by
 from model_ops.serving.lengths import Floats
 from model_ops.serving.load import Load
 from model_ops.serving.quantile import quantile

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from model_ops.arrivals import alike_engine, under_arrivals, under_users
+from model_ops.binding import bound_by
 from model_ops.errors import (
     GenzSizeError,
     ProblemError,
@@ -21,7 +22,6 @@ from model_ops.estimate import (
     Estimate,
     Load,
     LoadMode,
-    bound_by,
     estimate,
     start_of_users,
 )

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_ops.estimate import Load, LoadMode, bounds, load_steps
+from model_ops.binding import bounds, load_steps
+from model_ops.estimate import Load, LoadMode
 from model_ops.platform.supply import Supply
 from model_ops.profiler.memory import weight_bytes
 from model_ops.profiler.parallelism import Parallelism

@@ -4,413 +4,63 @@ Every item is data with its source and date; adding one is adding a file. Names
 are the files' stems; aliases name the spellings that people and benchmarks use.
 """
 
-import json
-import math
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
-
-from model_ops.dtypes import Dtype
-from model_ops.errors import CatalogueError, ConfigError, nearest
-from model_ops.platform.efficiency import (
-    ConstantEfficiency,
-    Evidence,
-    MeasuredEfficiency,
+from problems.catalogue.files import (
+    Quote as Quote,
 )
-from model_ops.platform.fabric import Fabric, Tier
-from model_ops.platform.npu import Npu
-from model_ops.profiler.arch import ModelArch
-from model_ops.profiler.hf_config import read_config
-from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
-from problems.catalogue.measured_collectives import collective_kernels
-from problems.catalogue.measured_kernels import (
-    as_served,
-    at_power,
-    fits_for,
-    measured_npus,
+from problems.catalogue.files import (
+    canonical as canonical,
 )
-from problems.catalogue.schema import (
-    FOLDER,
-    EfficiencyFile,
-    FrameworkFile,
-    LinkFile,
-    ModelFile,
-    NpuFile,
-    Price,
-    PriceFile,
-    TierFile,
-    TraceFile,
-    UseCaseFile,
+from problems.catalogue.files import (
+    chunk_tokens_under as chunk_tokens_under,
 )
-from problems.fields import messages, read_text, shown
-
-_Item = TypeVar("_Item", bound=BaseModel)
-
-
-DEFAULT_FRAMEWORK = "vllm"
-"""The serving framework whose habits an NPU's profile assumes."""
-
-_FRAMEWORK_FIELDS = (
-    "memory_usable",
-    "runtime_reserve",
-    "step_overhead",
-    "sequence_overhead",
-    "pace",
-    "prefill_pace",
-    "exposed_launch",
-    "host_time",
-    "request_overhead",
+from problems.catalogue.files import (
+    efficiency_file as efficiency_file,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Quote:
-    """A price and who asks it."""
-
-    provider: str
-    price: Price
-
-
-def names(kind: str) -> tuple[str, ...]:
-    """Return the names of a kind of item (a folder of the catalogue), sorted."""
-    return tuple(sorted(path.stem for path in (FOLDER / kind).glob("*.toml")))
-
-
-@cache
-def _parsed(path: Path) -> Mapping[str, Any]:
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
-def _load(kind: str, name: str, schema: type[_Item]) -> _Item:
-    path = FOLDER / kind / f"{name}.toml"
-    if not path.is_file():
-        raise CatalogueError(f"no {name}.toml in {kind}{nearest(name, names(kind))}")
-    try:
-        return schema.model_validate(_parsed(path), context={"source": "file"})
-    except ValidationError as error:
-        raise CatalogueError(f"{kind}/{path.name}: {messages(error, schema)}") from None
-
-
-@cache
-def _aliases(kind: str) -> Mapping[str, str]:
-    return {
-        alias.lower(): name
-        for name in names(kind)
-        for alias in _parsed(FOLDER / kind / f"{name}.toml").get("aliases", ())
-    }
-
-
-@cache
-def canonical(kind: str, given: str) -> str:
-    """Return the catalogue name for a name or alias.
-
-    Raises
-    ------
-    CatalogueError
-        If there is neither; the message names the nearest.
-    """
-    key = given.strip().lower()
-    if key in names(kind):
-        return key
-    aliases = _aliases(kind)
-    if key in aliases:
-        return aliases[key]
-    what = kind[:-1].replace("_", " ")
-    hint = nearest(key, names(kind), aliases)
-    raise CatalogueError(f"unknown {what} {shown(given)}{hint}")
-
-
-@cache
-def npu_file(name: str) -> NpuFile:
-    """Return an NPU's file; `name` may be an alias."""
-    return _load("npus", canonical("npus", name), NpuFile)
-
-
-@cache
-def link_file(name: str) -> LinkFile:
-    """Return a link technology's file."""
-    return _load("links", name, LinkFile)
-
-
-@cache
-def efficiency_file(name: str) -> EfficiencyFile:
-    """Return an efficiency profile's file."""
-    return _load("efficiencies", name, EfficiencyFile)
-
-
-@cache
-def load_npu(name: str) -> Npu:
-    """Return an NPU as the usual framework uses it; `name` may be an alias.
-
-    Raises
-    ------
-    CatalogueError
-        If the catalogue lacks it, or its file is malformed.
-    """
-    return load_npu_under(name, DEFAULT_FRAMEWORK)
-
-
-@cache
-def _bare(own: str) -> Npu:
-    """Return an NPU as its own files describe it, whatever framework uses it."""
-    file = npu_file(own)
-    profile = efficiency_file(file.efficiency)
-    return Npu(
-        name=own,
-        flop_per_s=file.flop_per_s,
-        memory_bandwidth=file.memory_bandwidth,
-        memory_capacity=file.memory_capacity,
-        node_npus=file.node_npus,
-        fabric=load_fabric(own, None),
-        evidence=_evidence(own, profile),
-        processors=_processors(file, profile),
-        link_efficiency=profile.link_efficiency,
-        memory_usable=profile.memory_usable,
-        runtime_reserve=profile.runtime_reserve,
-        step_overhead=profile.step_overhead,
-        tdp=file.tdp,
-        idle_power=file.idle_power,
-        provisioned_power=file.provisioned_power,
-        outer_memory=file.outer_memory.memory() if file.outer_memory else None,
-    )
-
-
-def _evidence(npu: str, profile: EfficiencyFile) -> Evidence:
-    measured = {*measured_npus(), *profile.measured_on}
-    if npu in measured:
-        return Evidence.MEASURED
-    near = profile.measured_on or npu in profile.fitted_on
-    return Evidence.RELATIVE if near else Evidence.ASSUMED
-
-
-def _processors(file: NpuFile, profile: EfficiencyFile) -> float:
-    """Return an NPU's processors, or those of the one whose kernels it takes."""
-    known = (npu_file(n).processors for n in profile.measured_on)
-    return float(file.processors or next((n for n in known if n), 1))
-
-
-def _nearest_first(file: NpuFile, profile: EfficiencyFile) -> list[str]:
-    """Return the NPUs that a profile names as measured, the most alike first.
-
-    A kernel's tiles take as long as one processor's rate lets them, so that is what
-    NPUs of one architecture differ in: a data-centre part and a graphics card.
-    """
-
-    def rate(each: NpuFile) -> float:
-        flop_per_s = each.flop_per_s.get(Dtype.BF16, 1.0)
-        return math.log(flop_per_s / _processors(each, profile))
-
-    own = rate(file)
-    return sorted(profile.measured_on, key=lambda n: abs(rate(npu_file(n)) - own))
-
-
-def _power_share(file: NpuFile, measured: NpuFile) -> float:
-    """Return an NPU's watts per FLOP/s over those of one whose kernels it takes."""
-    if file.tdp is None or measured.tdp is None:
-        return 1.0
-    slower = measured.flop_per_s[Dtype.BF16] / file.flop_per_s[Dtype.BF16]
-    return float(file.tdp / measured.tdp * slower)
-
-
-@cache
-def _efficiency(
-    npu: str, framework: str, *, measured: bool = False
-) -> MeasuredEfficiency:
-    """Return the kernels that a framework runs on an NPU, or as they were measured."""
-    file = npu_file(npu)
-    profile = efficiency_file(file.efficiency)
-    stack = framework_file(framework).kernels or framework
-    own = profile.stacks.get(framework) or profile.stacks.get(stack, {})
-    constants = {**profile.kernels, **own}.items()
-    fits = fits_for(npu, _nearest_first(file, profile), stack)
-    kernels = {
-        fit.key: at_power(fit.kernel(), _power_share(file, npu_file(whose)))
-        for whose, fit in fits
-        if not {fit.family, fit.family.relative} & own.keys()
-    }
-    return MeasuredEfficiency(
-        kernels=kernels if measured else as_served(kernels, file.flop_per_s),
-        otherwise=ConstantEfficiency(
-            families={family: kernel.efficiency() for family, kernel in constants},
-            by_engine={
-                (family, engine): special.efficiency()
-                for family, kernel in constants
-                for engine, special in kernel.by_dtype.items()
-            },
-        ),
-    )
-
-
-@cache
-def framework_file(name: str) -> FrameworkFile:
-    """Return a serving framework's file; `name` may be an alias."""
-    return _load("frameworks", canonical("frameworks", name), FrameworkFile)
-
-
-def chunk_tokens_under(framework: str) -> int:
-    """Return the tokens that a step of a framework may process by default."""
-    return framework_file(framework).chunk_tokens or DEFAULT_CHUNK_TOKENS
-
-
-@cache
-def load_npu_under(name: str, framework: str) -> Npu:
-    """Return an NPU as a serving framework uses it.
-
-    Raises
-    ------
-    CatalogueError
-        If the catalogue lacks either.
-    """
-    file = framework_file(framework)
-    npu, under = _bare(canonical("npus", name)), canonical("frameworks", framework)
-    profile = efficiency_file(npu_file(npu.name).efficiency)
-    stated = {
-        field: value
-        for field in _FRAMEWORK_FIELDS
-        if (value := getattr(file, field)) is not None
-    }
-    return replace(
-        npu,
-        fabric=load_fabric(npu.name, under),
-        efficiency=_efficiency(npu.name, under),
-        activation_factor=file.activation_factor,
-        layer_time=(file.layer_time or 0.0) * profile.host_pace,
-        **stated,
-    )
-
-
-@cache
-def load_npu_as(name: str, stack: str) -> Npu:
-    """Return an NPU with its kernels and links as they were measured one by one.
-
-    Parameters
-    ----------
-    name
-        Of the NPU.
-    stack
-        The software that ran them: a framework, or a library alone.
-
-    Raises
-    ------
-    CatalogueError
-        If the catalogue lacks the NPU.
-    """
-    links: str | None
-    try:
-        framework = canonical("frameworks", stack)
-    except CatalogueError:
-        npu, kernels, links = load_npu(name), DEFAULT_FRAMEWORK, None
-    else:
-        npu, kernels = load_npu_under(name, framework), framework
-        links = framework
-    return replace(
-        npu,
-        fabric=load_fabric(npu.name, links),
-        efficiency=_efficiency(npu.name, kernels, measured=True),
-        pace=1.0,
-        exposed_launch=1.0,
-    )
-
-
-@cache
-def load_fabric(npu: str, framework: str | None) -> Fabric:
-    """Return an NPU's fabric as a framework drives it; None: a library alone.
-
-    Raises
-    ------
-    CatalogueError
-        If the catalogue lacks either.
-    """
-    file = npu_file(npu)
-    library = efficiency_file(file.efficiency).collective_library
-    own = framework and canonical("frameworks", framework)
-    own = own and (framework_file(own).kernels or own)
-
-    def tier(stated: TierFile) -> Tier:
-        link = link_file(stated.link)
-        like = link_file(link.like).collectives if link.like else ()
-        kernels = collective_kernels((link.collectives, like), library, own)
-        return replace(stated.tier(link), kernels=kernels)
-
-    return Fabric(tuple(tier(stated) for stated in file.fabric))
-
-
-@cache
-def model_file(name: str) -> ModelFile:
-    """Return a model's file; `name` may be an alias."""
-    return _load("models", canonical("models", name), ModelFile)
-
-
-@cache
-def load_model(name_or_path: str) -> ModelArch:
-    """Return a model of the catalogue, or the one a ``config.json`` describes.
-
-    Raises
-    ------
-    CatalogueError
-        If it is no path and the catalogue lacks the name.
-    ConfigError
-        If the config cannot be read as a model.
-    """
-    path = model_path(name_or_path)
-    if path is not None:
-        return _model_at(path)
-    return read_config(
-        model_file(name_or_path).config, canonical("models", name_or_path)
-    )
-
-
-def model_path(name_or_path: str) -> Path | None:
-    """Return the path of a config, if the text is one, and no catalogue name."""
-    path = Path(name_or_path)
-    is_path = path.suffix == ".json" or ("/" in name_or_path and path.exists())
-    return path if is_path else None
-
-
-def _model_at(path: Path) -> ModelArch:
-    if path.is_dir():
-        path = path / "config.json"
-    try:
-        config = json.loads(read_text(path, "model"))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: not valid JSON: nested too deeply") from None
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path}: not a JSON object")
-    label = path.parent.name if path.name == "config.json" else path.stem
-    return read_config(config, label or str(path))
-
-
-@cache
-def use_case_file(name: str) -> UseCaseFile:
-    """Return a use case's file; `name` may be an alias."""
-    return _load("use_cases", canonical("use_cases", name), UseCaseFile)
-
-
-@cache
-def trace_file(name: str) -> TraceFile:
-    """Return a trace's file; `name` may be an alias."""
-    return _load("traces", canonical("traces", name), TraceFile)
-
-
-@cache
-def load_quotes() -> tuple[Quote, ...]:
-    """Return every price of the catalogue with its provider."""
-    return tuple(
-        Quote(file.provider, price)
-        for file in (_load("prices", name, PriceFile) for name in names("prices"))
-        for price in file.prices
-    )
-
-
-def raw(kind: str, name: str) -> Mapping[str, Any]:
-    """Return an item as its file states it; `name` may be an alias."""
-    return _parsed(FOLDER / kind / f"{canonical(kind, name)}.toml")
+from problems.catalogue.files import (
+    framework_file as framework_file,
+)
+from problems.catalogue.files import (
+    link_file as link_file,
+)
+from problems.catalogue.files import (
+    load_model as load_model,
+)
+from problems.catalogue.files import (
+    load_quotes as load_quotes,
+)
+from problems.catalogue.files import (
+    model_file as model_file,
+)
+from problems.catalogue.files import (
+    model_path as model_path,
+)
+from problems.catalogue.files import (
+    names as names,
+)
+from problems.catalogue.files import (
+    npu_file as npu_file,
+)
+from problems.catalogue.files import (
+    raw as raw,
+)
+from problems.catalogue.files import (
+    trace_file as trace_file,
+)
+from problems.catalogue.files import (
+    use_case_file as use_case_file,
+)
+from problems.catalogue.hardware import (
+    DEFAULT_FRAMEWORK as DEFAULT_FRAMEWORK,
+)
+from problems.catalogue.hardware import (
+    load_fabric as load_fabric,
+)
+from problems.catalogue.hardware import (
+    load_npu as load_npu,
+)
+from problems.catalogue.hardware import (
+    load_npu_as as load_npu_as,
+)
+from problems.catalogue.hardware import (
+    load_npu_under as load_npu_under,
+)

@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
+from model_ops.binding import bounds, load_steps
 from model_ops.consumption import Consumption, consumption
-from model_ops.estimate import Estimate, Load, LoadMode, bounds, load_steps
+from model_ops.estimate import Estimate, Load, LoadMode
 from model_ops.opcost import OpCost
 from model_ops.platform.energy import PowerRange
 from model_ops.platform.kernels import OpTime

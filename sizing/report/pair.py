@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
-from model_ops.estimate import LoadMode, bounds
+from model_ops.binding import bounds
+from model_ops.estimate import LoadMode
 from model_ops.serving.queueing import Latencies
 from model_ops.units import BYTE, BYTE_PER_SECOND, SECOND
 from problems.accuracy import latency_intervals, untested

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from model_ops.binding import load_steps
 from model_ops.consumption import consumption
 from model_ops.dtypes import Precision
-from model_ops.estimate import Load, LoadMode, estimate, load_steps
+from model_ops.estimate import Load, LoadMode, estimate
 from model_ops.platform.energy import PowerRange
 from model_ops.platform.kernels import OpTime
 from model_ops.platform.npu import Npu

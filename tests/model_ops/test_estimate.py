@@ -3,16 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from model_ops.binding import bound_by, bounds, load_steps
 from model_ops.dtypes import Dtype
 from model_ops.estimate import (
     Estimate,
     Load,
     LoadMode,
-    bound_by,
-    bounds,
     estimate,
     least_latencies,
-    load_steps,
     most_sequences,
 )
 from model_ops.opcost import KernelFamily
