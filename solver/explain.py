@@ -15,6 +15,7 @@ from solver.model import SolveOptions
 from solver.relaxing import (
     Joint,
     Relaxation,
+    Space,
     clash_of,
     in_time,
     is_limit,
@@ -158,12 +159,25 @@ def _floor(
     """Return a requirement's least value with every other one dropped."""
     if requirement.target is not None:
         return latency_floor(workspace, requirement, *requirement.target)
+    return limit_floor(workspace, bare, requirement, options)
+
+
+def limit_floor(
+    space: Space,
+    bare: SizingProblem,
+    requirement: Requirement,
+    options: SolveOptions,
+) -> Floor:
+    """Return the least value of what bounds no single latency, alone.
+
+    `bare` is the problem without any requirement.
+    """
     wanted = requirement.text(requirement.value)
     alone = requirement.moved(bare, requirement.value)
-    if workspace.has_plan(alone, options, sure=True):
+    if space.has_plan(alone, options, sure=True):
         reason = "enough by itself"
         return Floor(requirement.label, wanted, f"<= {wanted}", True, reason)
-    least = least_value(workspace, bare, requirement, options)
+    least = least_value(space, bare, requirement, options)
     text = "none found" if least is None else requirement.text(least)
     reason = "to carry the traffic, however slowly"
     return Floor(requirement.label, wanted, text, False, reason)

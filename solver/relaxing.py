@@ -31,10 +31,19 @@ _MUCH_LESS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """What the cheapest plan of a problem costs and uses; no cost without prices."""
+    """What a plan costs and uses; no cost without prices.
+
+    Parameters
+    ----------
+    usd_per_hour, npus
+        Dollars, and NPUs paid for.
+    value
+        Its objective, in USD/h, NPUs or W.
+    """
 
     usd_per_hour: float | None
     npus: int
+    value: float
 
 
 class Space(Protocol):
@@ -51,6 +60,15 @@ class Space(Protocol):
 
     def cheapest(self, problem: SizingProblem, options: SolveOptions) -> Worth | None:
         """Return what the cheapest plan costs; None if none is found."""
+
+    def best(self, problem: SizingProblem, options: SolveOptions) -> Worth | None:
+        """Return what the best plan is worth, proved; None if there is no plan.
+
+        Raises
+        ------
+        OutOfTimeError
+            If it is not proved when the time is up.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,13 @@ from problems.verify import violations
 from solver.candidates import Candidate, select
 from solver.corrections import NO_CORRECTIONS, Corrections
 from solver.instance import Instance
-from solver.model import Choice, SolveOptions, choose, is_possible
+from solver.model import (
+    Choice,
+    OutOfTimeError,
+    SolveOptions,
+    choose,
+    is_possible,
+)
 from solver.planning import plan_of
 from solver.prune import known_plan, lower_bound, pruned
 from solver.relaxing import Worth
@@ -178,17 +184,7 @@ class Workspace:
         served = {candidate.traffic for candidate in full.candidates}
         if len(served) < len(problem.traffic):
             return Infeasible(replace(found, seconds=self._seconds(start)))
-        instance = pruned(full)
-        choice = choose(instance, options)
-        if choice.status == "timed_out" and not instance.limited:
-            # Without limits a plan is known before the search.
-            choice = replace(
-                choice,
-                status="feasible",
-                replicas=known_plan(instance),
-                bound=lower_bound(instance),
-                value=math.inf,
-            )
+        instance, choice = decided(full, options)
         certificate = replace(
             found,
             bound=choice.bound,
@@ -232,7 +228,11 @@ class Workspace:
         outcome = self.solve(options, asked)
         if not isinstance(outcome, Optimal | Feasible):
             return None
-        return Worth(outcome.plan.usd_per_hour, outcome.plan.total_npus)
+        return worth(asked, outcome.plan)
+
+    def best(self, problem: SizingProblem, options: SolveOptions) -> Worth | None:
+        """Return what the best plan is worth; see `solver.relaxing.Space`."""
+        return best_of(problem, self.solve(options, problem))
 
     @staticmethod
     def _has_plan(
@@ -244,6 +244,22 @@ class Workspace:
 
     def _seconds(self, start: float) -> dict[str, float]:
         return {"candidates": self.seconds, "solve": time.perf_counter() - start}
+
+
+def decided(full: Instance, options: SolveOptions) -> tuple[Instance, Choice]:
+    """Return a choice, and the instance without what no optimal plan can use."""
+    instance = pruned(full)
+    choice = choose(instance, options)
+    if choice.status == "timed_out" and not instance.limited:
+        # Without limits a plan is known before the search.
+        choice = replace(
+            choice,
+            status="feasible",
+            replicas=known_plan(instance),
+            bound=lower_bound(instance),
+            value=math.inf,
+        )
+    return instance, choice
 
 
 def check(problem: SizingProblem, plan: Plan) -> None:
@@ -265,10 +281,42 @@ def objective_value(problem: SizingProblem, plan: Bought) -> float:
     return plan.power or 0.0
 
 
+def worth(problem: SizingProblem, plan: Plan) -> Worth:
+    """Return what a plan of a problem is worth."""
+    value = objective_value(problem, plan)
+    return Worth(plan.usd_per_hour, plan.total_npus, value)
+
+
+def best_of(problem: SizingProblem, outcome: SolveOutcome) -> Worth | None:
+    """Return what an outcome's proved plan is worth; None if there can be none.
+
+    Raises
+    ------
+    OutOfTimeError
+        If neither is known.
+    """
+    if isinstance(outcome, Infeasible):
+        return None
+    if not isinstance(outcome, Optimal):
+        raise OutOfTimeError
+    return worth(problem, outcome.plan)
+
+
 def _outcome(
     problem: SizingProblem, plan: Plan, choice: Choice, certificate: Certificate
 ) -> SolveOutcome:
-    value = objective_value(problem, plan)
+    proved = proved_by(certificate, choice, objective_value(problem, plan))
+    return (Optimal if choice.status == "optimal" else Feasible)(plan, proved)
+
+
+def proved_by(certificate: Certificate, choice: Choice, value: float) -> Certificate:
+    """Return what stands behind a plan whose objective is `value` in floats.
+
+    Raises
+    ------
+    SolverError
+        If the solver's own figure is another, which is a fault of ours.
+    """
     off = choice.status == "optimal" and value < choice.value * (1 - LARGEST_LOSS)
     if off or value > choice.value * (1 + LARGEST_LOSS):
         raise SolverError(
@@ -279,5 +327,4 @@ def _outcome(
     gap = 0.0 if choice.status == "optimal" else (value - bound) / value
     if choice.status == "optimal":
         bound = value
-    proved = replace(certificate, bound=bound, gap=gap)
-    return (Optimal if choice.status == "optimal" else Feasible)(plan, proved)
+    return replace(certificate, bound=bound, gap=gap)

@@ -3,15 +3,16 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from model_ops.errors import CatalogueError, ProblemError
 from model_ops.platform.fabric import Fabric, Tier
 from model_ops.platform.npu import Npu
 from problems import catalogue
 from problems.catalogue.schema import Price
-from problems.given.problem import GivenProblem
 from problems.given.rows import FIELD, PRICE, Row
 from problems.offers import Offer, given_offer, offers_of
+from problems.problem import SizingProblem
 
 TABLE = "table"
 """Provider of a price that the table gives."""
@@ -39,7 +40,7 @@ class Market:
     standing: Mapping[str, tuple[int, ...]]
 
 
-def market_of(problem: GivenProblem, rows: Sequence[Row]) -> Market:
+def market_of(problem: SizingProblem, rows: Sequence[Row]) -> Market:
     """Return what rows may stand on.
 
     A price that the problem gives counts before the row's own, and that before the
@@ -50,25 +51,26 @@ def market_of(problem: GivenProblem, rows: Sequence[Row]) -> Market:
     ProblemError
         If money is asked about and a row has no price, or no row can be had.
     """
-    offers: dict[str, Offer] = {}
-    found: dict[str, list[str]] = {}
-    by_type: dict[str, list[Offer]] = {}
+    offers: list[Offer] = []
+    place: dict[str, int] = {}
+    standing: dict[str, tuple[int, ...]] = {}
+    by_kind: dict[tuple[str, float | None], list[Offer]] = {}
     for row in rows:
-        if row.npu not in by_type:
-            by_type[row.npu] = _offers_of_type(problem, row.npu)
-        found[row.name] = []
-        for offer in _offers_of(problem, row, by_type[row.npu]):
-            if _admits(problem, offer, row):
-                offers.setdefault(offer.key, offer)
-                found[row.name].append(offer.key)
+        own = None if row.usd_per_hour is None else row.usd_per_hour / row.npus
+        if (row.npu, own) not in by_kind:
+            by_kind[row.npu, own] = _offers_of(problem, row, own)
+        stands = [o for o in by_kind[row.npu, own] if _admits(problem, o, row)]
+        for offer in stands:
+            if offer.key not in place:
+                place[offer.key] = len(offers)
+                offers.append(offer)
+        standing[row.name] = tuple(place[offer.key] for offer in stands)
     if not offers:
         raise ProblemError(_nothing(problem, rows))
-    place = {key: number for number, key in enumerate(offers)}
-    standing = {name: tuple(place[k] for k in keys) for name, keys in found.items()}
-    return Market(tuple(offers.values()), standing)
+    return Market(tuple(offers), standing)
 
 
-def _offers_of_type(problem: GivenProblem, npu: str) -> list[Offer]:
+def _offers_of_type(problem: SizingProblem, npu: str) -> list[Offer]:
     """Return what an NPU type costs by the problem's prices or the catalogue's."""
     for price in problem.prices.given:
         if price.npu == npu:
@@ -78,10 +80,12 @@ def _offers_of_type(problem: GivenProblem, npu: str) -> list[Offer]:
     return offers_of(_npu(npu), problem.prices.model_copy(update={"given": ()}))
 
 
-def _offers_of(problem: GivenProblem, row: Row, of_type: list[Offer]) -> list[Offer]:
+def _offers_of(problem: SizingProblem, row: Row, own: float | None) -> list[Offer]:
+    """Return the offers of a row's NPU; `own` is the row's price per NPU."""
     given = any(price.npu == row.npu for price in problem.prices.given)
-    if row.usd_per_hour is not None and not given:
-        return [_own_offer(row.npu, TABLE, row.usd_per_hour / row.npus)]
+    if own is not None and not given:
+        return [_own_offer(row.npu, TABLE, own)]
+    of_type = _offers_of_type(problem, row.npu)
     if of_type:
         return of_type
     in_money = problem.objective == "cost" or problem.limits.usd_per_hour is not None
@@ -122,6 +126,7 @@ def _own_offer(npu: str, provider: str, usd_per_npu: float) -> Offer:
     return Offer(_npu(npu), provider, price)
 
 
+@cache
 def _npu(name: str) -> Npu:
     """Return an NPU; of one that the catalogue does not have only the name is known."""
     if name in catalogue.names("npus"):
@@ -139,10 +144,10 @@ def _npu(name: str) -> Npu:
 
 def is_known(offer: Offer) -> bool:
     """Return whether the catalogue knows an offer's NPU, and so its node and power."""
-    return offer.npu.name in catalogue.names("npus")
+    return bool(offer.npu.flop_per_s)
 
 
-def _admits(problem: GivenProblem, offer: Offer, row: Row) -> bool:
+def _admits(problem: SizingProblem, offer: Offer, row: Row) -> bool:
     needs_power = problem.objective == "power" or problem.limits.power is not None
     if needs_power and offer.npu.power is None:
         return False
@@ -152,14 +157,14 @@ def _admits(problem: GivenProblem, offer: Offer, row: Row) -> bool:
     return row.npus <= offer.host_npus or not part_of_node
 
 
-def _nothing(problem: GivenProblem, rows: Sequence[Row]) -> str:
+def _nothing(problem: SizingProblem, rows: Sequence[Row]) -> str:
     """Return why no row can be had, in words."""
     types = ", ".join(dict.fromkeys(row.npu for row in rows))
     reasons = list(_reasons(problem))
     return f"{FIELD}: no row can be had: {' or '.join(reasons)} of {types}"
 
 
-def _reasons(problem: GivenProblem) -> Iterator[str]:
+def _reasons(problem: SizingProblem) -> Iterator[str]:
     if problem.objective == "power" or problem.limits.power is not None:
         yield "nobody publishes the power"
     if problem.limits.nodes is not None:

@@ -2,17 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from model_ops.units import RequestsPerSecond, Seconds, UsdPerHour
 from problems.given.offers import UNPRICED, is_known, market_of
-from problems.given.problem import GivenProblem
-from problems.given.rows import GivenMode, Row, read_rows
+from problems.given.problem import admitted
+from problems.given.rows import GivenMode, Row
 from problems.offers import Offer
 from problems.plan import Bought, Positive, Purchase
+from problems.problem import SizingProblem
 from problems.purchasing import purchase_of
 from problems.verify import Violation, at_most
 
@@ -120,13 +120,18 @@ def _planned(row: Row, offer: Offer, many: int, usd_per_npu: float) -> PlannedRo
 # The check
 
 
-def violations(problem: GivenProblem, table: Path, plan: GivenPlan) -> list[Violation]:
+def violations(
+    problem: SizingProblem, every: Sequence[Row], plan: GivenPlan
+) -> list[Violation]:
     """Return each requirement that a plan breaks, by the table as it is in the file.
 
-    Everything is computed again in floats from the file and the plan alone.
+    Everything is computed again in floats from the plan and `every` row of the file,
+    read anew for this check.
     """
-    rows = {row.name: row for row in read_rows(table)}
-    offers = {o.key: o for o in market_of(problem, list(rows.values())).offers}
+    npus = admitted(problem, {row.npu for row in every})
+    rows = {row.name: row for row in every if row.npu in npus}
+    used = [rows[planned.name] for planned in plan.rows if planned.name in rows]
+    offers = {o.key: o for o in market_of(problem, used).offers} if used else {}
     return [
         *(v for row in plan.rows for v in _row(problem, rows, row)),
         *_demand(problem, rows, plan),
@@ -136,11 +141,11 @@ def violations(problem: GivenProblem, table: Path, plan: GivenPlan) -> list[Viol
 
 
 def _row(
-    problem: GivenProblem, rows: dict[str, Row], planned: PlannedRow
+    problem: SizingProblem, rows: dict[str, Row], planned: PlannedRow
 ) -> Iterator[Violation]:
     row = rows.get(planned.name)
     if row is None:
-        yield Violation("table", f"there is no row {planned.name}")
+        yield Violation("table", f"no row {planned.name} may be used")
         return
     same = ("npu", "mode", "tp", "pp", "dp", "batch", "rate", "ttft", "tpot")
     for field in same:
@@ -156,7 +161,7 @@ def _row(
 
 
 def _demand(
-    problem: GivenProblem, rows: dict[str, Row], plan: GivenPlan
+    problem: SizingProblem, rows: dict[str, Row], plan: GivenPlan
 ) -> Iterator[Violation]:
     wanted = problem.traffic[0].demand(problem.headroom)
     found = sum(
@@ -200,7 +205,7 @@ def _bill(
 
 
 def _limits(
-    problem: GivenProblem, offers: dict[str, Offer], plan: GivenPlan
+    problem: SizingProblem, offers: dict[str, Offer], plan: GivenPlan
 ) -> Iterator[Violation]:
     limits = problem.limits
     yield from at_most("limits.npus", plan.total_npus, limits.npus)

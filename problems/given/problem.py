@@ -107,17 +107,35 @@ def given_problem_of(
     ProblemError
         One message that names every wrong field, or the NPU that is not known.
     """
+    classes = data.get("traffic")
+    if isinstance(classes, list | tuple) and len(classes) > 1:
+        raise ProblemError(
+            f"traffic: {FIELD} has the figures of one class of requests, and the "
+            f"problem {len(classes)}"
+        )
     try:
         problem = GivenProblem.model_validate(data, context={"source": source})
     except ValidationError as error:
         raise ProblemError(messages(error, GivenProblem)) from None
     there = {row.npu for row in rows}
-    kept = _matching("hardware.npus", problem.hardware.npus, there)
-    kept -= _matching("hardware.exclude", problem.hardware.exclude, there, strict=False)
+    kept = admitted(problem, there)
     if not kept:
         raise ProblemError("hardware: exclude leaves no NPU of those in the table")
     named = _with_names(problem, there)
     return named, tuple(row for row in rows if row.npu in kept)
+
+
+def admitted(problem: SizingProblem, there: set[str]) -> set[str]:
+    """Return the NPUs of a table that a problem's filter lets pass.
+
+    Raises
+    ------
+    ProblemError
+        If the filter names an NPU that the table does not have.
+    """
+    hardware = problem.hardware
+    kept = _matching("hardware.npus", hardware.npus, there)
+    return kept - _matching("hardware.exclude", hardware.exclude, there, strict=False)
 
 
 def _with_names(problem: GivenProblem, there: set[str]) -> GivenProblem:

@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -215,6 +216,7 @@ def _text(text: str) -> str:
     return text
 
 
+@cache
 def _npu(text: str) -> str:
     """Return the catalogue name, or an unknown name as it is written."""
     try:

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 @problem_options
 @optimisation_options
 @click.option(
+    "--candidates",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="TABLE.csv",
+    help="Size from figures of your own or of another tool: replicas with their mean "
+    "TTFT, TPOT and rate.",
+)
+@click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True, max=86_400),
     default=60.0,
@@ -50,6 +57,7 @@ if TYPE_CHECKING:
 @output_options("text", "json", "csv")
 def command(
     problem_file: Path | None,
+    candidates: Path | None,
     time_limit: float,
     workers: int,
     check: bool,
@@ -60,7 +68,8 @@ def command(
     """Find the cheapest hardware that serves a model within its latency targets.
 
     State the problem in a TOML file (`genz-size new` writes one), by options, or
-    both: an option replaces what the file says.
+    both: an option replaces what the file says. With --candidates the figures of
+    replicas come from a table instead of our model.
     """
     if time_limit != time_limit:
         raise click.BadParameter(
@@ -73,8 +82,16 @@ def command(
     from solver.model import SolveOptions
 
     data = read_toml(problem_file) if problem_file is not None else {}
-    problem = problem_of(overridden(data, options), source="file")
+    data = overridden(data, options)
     solve = SolveOptions(time_limit=time_limit, workers=workers)
+    if candidates is not None:
+        if check:
+            raise click.BadParameter(
+                "does not go with --candidates: figures of a table are not simulated",
+                param_hint="--check",
+            )
+        return _from_table(data, candidates, solve, format_, output)
+    problem = problem_of(data, source="file")
     chosen = chosen_format(format_, output, FORMATS)
     if check:
         return _checked(problem, solve, chosen, output)
@@ -84,6 +101,24 @@ def command(
 
 
 _CODES = {"infeasible": INFEASIBLE, "timed_out": TIMED_OUT}
+
+
+def _from_table(
+    data: dict[str, Any],
+    table: Path,
+    options: "SolveOptions",
+    format_: str | None,
+    output: Path | None,
+) -> int:
+    """Write an answer over a candidates table, and return the exit code."""
+    from sizing.files import write
+    from sizing.given import size_given
+    from sizing.report.given import FORMATS
+
+    chosen = chosen_format(format_, output, FORMATS)
+    answer = size_given(data, table, options)
+    write(FORMATS[chosen](answer), output)
+    return _CODES.get(answer.status, 0)
 
 
 def _checked(

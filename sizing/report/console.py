@@ -29,7 +29,7 @@ def plain_table(*columns: str) -> RichTable:
         if column.startswith(">"):
             table.add_column(column[1:], justify="right", overflow="fold")
         else:
-            whole = column in ("NPU", "npu", "model", "traffic")
+            whole = column in ("NPU", "npu", "model", "traffic", "row", "mode")
             table.add_column(column, overflow="fold", no_wrap=whole)
     return table
 

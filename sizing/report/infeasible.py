@@ -11,9 +11,15 @@ from solver.relaxing import Joint
 
 
 def infeasible(
-    console: Console, problem: SizingProblem, explanation: Explanation
+    console: Console,
+    problem: SizingProblem,
+    explanation: Explanation,
+    tried: str = "hardware that these filters allow",
 ) -> None:
-    """Print what clashes, how little each requirement could be, and the ways out."""
+    """Print what clashes, how little each requirement could be, and the ways out.
+
+    `tried` names what was looked through.
+    """
     conflicts = explanation.conflicts
     if conflicts == (MEMORY,):
         console.print(
@@ -21,7 +27,7 @@ def infeasible(
             "replica that these NPUs and prices allow."
         )
     elif len(conflicts) == 1:
-        console.print(f"No plan: {_alone(problem, conflicts[0])}.")
+        console.print(f"No plan: {_alone(problem, conflicts[0], tried)}.")
     else:
         console.print(
             f"No plan: {_and(conflicts)} cannot be met together; "
@@ -97,12 +103,12 @@ def _remedy(remedy: Remedy) -> str:
     )
 
 
-def _alone(problem: SizingProblem, label: str) -> str:
+def _alone(problem: SizingProblem, label: str, tried: str) -> str:
     """Return why a requirement cannot be met even by itself."""
     (broken,) = (r for r in requirements(problem) if r.label == label)
     asked = f"{label} of {broken.text(broken.value)}"
     if broken.target is not None:
-        return f"no hardware that these filters allow reaches a {asked}"
+        return f"no {tried} reaches a {asked}"
     return f"the {asked} is too small for this traffic, whatever the targets"
 
 

@@ -1,0 +1,375 @@
+"""Answers over a candidates table, as text, JSON and CSV."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from model_ops.units import HOURS_PER_MONTH, SECOND, WATT
+from problems import catalogue
+from problems.given.offers import TABLE, UNPRICED
+from problems.given.plan import GivenPlan, PlannedRow
+from problems.given.rows import PRICE
+from problems.offers import GIVEN
+from problems.plan import Purchase
+from problems.requirements import requirements
+from sizing.given import GivenAnswer
+from sizing.report.console import new_console, plain_table, section, text_of
+from sizing.report.infeasible import infeasible
+from sizing.report.json import explained
+from sizing.report.text import usd
+
+_METRICS = ("ttft", "tpot")
+
+
+def _mean(plan: GivenPlan, metric: str) -> float:
+    """Return the mean over all requests, dealt in proportion to the rows' rates."""
+    total = sum(row.replicas * row.rate * getattr(row, metric) for row in plan.rows)
+    return float(total / plan.capacity)
+
+
+def _rate(answer: GivenAnswer) -> float:
+    return answer.problem.traffic[0].demand(headroom=0.0)
+
+
+def _targets(answer: GivenAnswer) -> dict[str, float]:
+    return {t.metric: t.at_most for t in answer.problem.traffic[0].targets}
+
+
+# Text
+
+
+def as_text(answer: GivenAnswer) -> str:
+    """Return the answer as readable text."""
+    console = new_console()
+    if answer.outcome.plan is not None:
+        _plan(console, answer, answer.outcome.plan)
+    elif answer.explanation is not None:
+        infeasible(console, answer.problem, answer.explanation, "row of the table")
+        console.print()
+        console.print(f"The figures are those of {answer.table.name}, taken as given.")
+    else:
+        console.print(
+            "No answer in time: no plan was found, and none was ruled out. "
+            "Give more --time-limit."
+        )
+    return text_of(console)
+
+
+def _plan(console: Console, answer: GivenAnswer, plan: GivenPlan) -> None:
+    console.print(_sentence(answer, plan))
+    console.print(_proof(answer))
+    section(console, "The plan", _rows(plan))
+    section(console, "By the table's mean figures", _figures(answer, plan))
+    console.print()
+    for line in _notes(answer, plan):
+        console.print(f"- {line}")
+    if answer.singles:
+        section(console, "The best plans of one kind", _singles(answer))
+    section(console, "Where the figures come from", _sources(answer, plan))
+    console.print()
+    console.print(_timing(answer))
+
+
+def _sentence(answer: GivenAnswer, plan: GivenPlan) -> str:
+    what = answer.problem.model or "the model of the table"
+    bought = " and ".join(_bought(purchase) for purchase in plan.purchases)
+    cost = plan.usd_per_hour_if_known
+    price = "of unknown price"
+    if cost is not None:
+        price = f"{usd(cost)} an hour, {usd(cost * HOURS_PER_MONTH)} a month"
+    return (
+        f"To serve {what} ({answer.problem.traffic[0].text}), take {bought}: {price}."
+    )
+
+
+def _bought(purchase: Purchase) -> str:
+    known = purchase.npu in catalogue.names("npus")
+    title = catalogue.npu_file(purchase.npu).title if known else purchase.npu
+    what = f"{purchase.npus:,} x {title}"
+    if purchase.provider == UNPRICED:
+        return what
+    if purchase.provider == TABLE:
+        return f"{what} (at the table's price)"
+    if purchase.provider == GIVEN:
+        return f"{what} (at your price)"
+    term = purchase.term.replace("_", "-")
+    return (
+        f"{what} ({purchase.provider} {purchase.instance}, {term}, price: "
+        f"{purchase.as_of.split(';')[0]})"
+    )
+
+
+_LESS = {"cost": "costs less", "npus": "uses fewer NPUs", "power": "needs less power"}
+
+
+def _proof(answer: GivenAnswer) -> str:
+    certificate = answer.outcome.certificate
+    if answer.status == "optimal":
+        return (
+            f"Proved optimal: of the {certificate.points:,} rows of "
+            f"{answer.table.name}, each as the table says it is, no combination within "
+            f"the targets that carries the traffic {_LESS[answer.problem.objective]}."
+        )
+    return (
+        f"Not proved optimal in the time given: a plan could be up to "
+        f"{certificate.gap:.2%} better, none can be better than that."
+    )
+
+
+def _rows(plan: GivenPlan) -> RichTable:
+    table = plain_table(
+        ">replicas", "row", "NPU", "mode", "split", ">req/s each", ">TTFT", ">TPOT",
+        ">NPUs", ">USD/h",
+    )  # fmt: skip
+    for row in plan.rows:
+        cost = "" if row.usd_per_hour is None else f"{row.usd_per_hour:,.2f}"
+        table.add_row(
+            f"{row.replicas:,}", row.name, row.npu, row.mode, _split(row),
+            f"{row.rate:.5g}", SECOND.format(row.ttft), SECOND.format(row.tpot),
+            f"{row.npus:,}", cost,
+        )  # fmt: skip
+    return table
+
+
+def _split(row: PlannedRow) -> str:
+    """Return how a row is split, as far as the table says."""
+    degrees = {"tp": row.tp, "pp": row.pp, "dp": row.dp}
+    known = [f"{name}={n}" for name, n in degrees.items() if n and n > 1]
+    return " ".join(known) if known or row.tp is None else "tp=1"
+
+
+def _figures(answer: GivenAnswer, plan: GivenPlan) -> RichTable:
+    table = plain_table("latency", ">mean", ">worst row", ">target")
+    targets = _targets(answer)
+    for metric in _METRICS:
+        asked = targets.get(metric)
+        table.add_row(
+            metric.upper(),
+            SECOND.format(_mean(plan, metric)),
+            SECOND.format(max(getattr(row, metric) for row in plan.rows)),
+            "" if asked is None else f"mean {SECOND.format(asked)}",
+        )
+    return table
+
+
+def _notes(answer: GivenAnswer, plan: GivenPlan) -> Iterator[str]:
+    yield (
+        "Figures are the table's means at each row's own rate, for the requests that "
+        "it was made for; nothing here predicts or simulates them. Percentiles, bursts "
+        "and errors of the table are not in them."
+    )
+    capacity, wanted = plan.capacity, _rate(answer)
+    free = answer.problem.headroom
+    kept = f"{free:.0%} of it is kept free" if free else "none is asked to be kept free"
+    yield (
+        f"Together the replicas take {capacity:.5g} req/s, {wanted / capacity:.1%} of "
+        f"which is used; {kept} (--headroom)."
+    )
+    for binding in answer.bindings:
+        reason = binding.reason
+        yield f"What keeps the plan from less: {binding.requirement} ({reason})."
+    foreign = {p.npu for p in plan.purchases} - set(catalogue.names("npus"))
+    for npu in sorted(foreign):
+        yield f"{npu} is not in the catalogue: its servers and power are not known."
+    if any(purchase.provider == TABLE for purchase in plan.purchases):
+        yield f"{PRICE} of the table is what one replica costs, all its NPUs together."
+    if plan.power is not None:
+        yield (
+            f"Power to provision: {WATT.format(plan.power)}, host and cooling included."
+        )
+
+
+def _singles(answer: GivenAnswer) -> RichTable:
+    unit = {"cost": "USD", "npus": "NPUs", "power": "power"}[answer.problem.objective]
+    table = plain_table("kind", "replicas", ">NPUs", ">USD/h", f">more {unit}")
+    kinds = {"row": "one row", "npu": "one NPU type"}
+    for single in answer.singles:
+        replicas = ", ".join(f"{r.replicas} x {r.name}" for r in single.plan.rows)
+        cost = single.plan.usd_per_hour_if_known
+        table.add_row(
+            f"{kinds[single.kind]}: {single.of}",
+            replicas,
+            f"{single.plan.total_npus:,}",
+            "" if cost is None else f"{cost:,.2f}",
+            f"{single.distance:+.1%}",
+        )
+    return table
+
+
+def provenance(answer: GivenAnswer, plan: GivenPlan) -> list[dict[str, str]]:
+    """Return where figures and prices come from."""
+    rows = [
+        {
+            "fact": "TTFT, TPOT and rates of replicas",
+            "as_of": "as given",
+            "source": f"figures from {answer.table.name}",
+        }
+    ]
+    for purchase in plan.purchases:
+        if purchase.provider != UNPRICED:
+            rows.append(
+                {
+                    "fact": f"price of {purchase.npu}: {purchase.provider} "
+                    f"{purchase.instance}, {purchase.term}",
+                    "as_of": purchase.as_of,
+                    "source": purchase.source,
+                }
+            )
+    return rows
+
+
+def _sources(answer: GivenAnswer, plan: GivenPlan) -> RichTable:
+    table = plain_table("fact", "as of", "source")
+    for row in provenance(answer, plan):
+        table.add_row(row["fact"], row["as_of"], row["source"])
+    return table
+
+
+def _timing(answer: GivenAnswer) -> str:
+    certificate = answer.outcome.certificate
+    return (
+        f"{certificate.points:,} rows read in {answer.seconds['candidates']:.2f} s, "
+        f"{certificate.candidates:,} candidates, {certificate.kept:,} after the bound, "
+        f"solved and verified in {answer.seconds['solve']:.2f} s."
+    )
+
+
+# JSON
+
+
+def as_json(answer: GivenAnswer) -> str:
+    """Return the answer as one JSON object, shaped as that of our own model."""
+    return json.dumps(as_dict(answer), indent=2, allow_nan=False) + "\n"
+
+
+def as_dict(answer: GivenAnswer) -> dict[str, Any]:
+    """Return the answer as plain dictionaries and lists."""
+    certificate = answer.outcome.certificate
+    problem = answer.problem
+    common: dict[str, Any] = {
+        "status": answer.status,
+        "model": problem.model,
+        "candidates": answer.table.name,
+        "problem": problem.model_dump(mode="json"),
+        "objective": problem.objective,
+        "requirements": {r.label: r.text(r.value) for r in requirements(problem)},
+        "certificate": {
+            "bound": certificate.bound,
+            "gap": certificate.gap,
+            "points_evaluated": certificate.points,
+            "candidates": certificate.candidates,
+            "candidates_after_bound": certificate.kept,
+            "integer_scaling_loss": certificate.loss,
+        },
+        "timing_s": answer.seconds,
+    }
+    if answer.outcome.plan is not None:
+        return common | _planned(answer, answer.outcome.plan)
+    empty: dict[str, Any] = {
+        "cost": None,
+        "plan": [],
+        "total_npus": 0,
+        "predictions": [],
+    }
+    if answer.explanation is None:
+        return common | empty
+    return common | empty | {"explanation": explained(answer.explanation)}
+
+
+def _planned(answer: GivenAnswer, plan: GivenPlan) -> dict[str, Any]:
+    certificate = answer.outcome.certificate
+    cost = plan.usd_per_hour_if_known
+    in_usd = answer.problem.objective == "cost"
+    return {
+        "cost": {
+            "usd_per_hour": cost,
+            "bound_usd_per_hour": certificate.bound if in_usd else None,
+            "gap": certificate.gap,
+            "usd_per_month": None if cost is None else cost * HOURS_PER_MONTH,
+        },
+        "plan": [_row(row) for row in plan.rows],
+        "purchases": [_purchase(purchase) for purchase in plan.purchases],
+        "total_npus": plan.total_npus,
+        "power_w": plan.power,
+        "predictions": [_predictions(answer, plan)],
+        "binding": [asdict(binding) for binding in answer.bindings],
+        "best_of_one_kind": [
+            {
+                "kind": single.kind,
+                "of": single.of,
+                "usd_per_hour": single.plan.usd_per_hour_if_known,
+                "total_npus": single.plan.total_npus,
+                "distance": single.distance,
+                "plan": [_row(row) for row in single.plan.rows],
+            }
+            for single in answer.singles
+        ],
+        "provenance": provenance(answer, plan),
+    }
+
+
+def _row(row: PlannedRow) -> dict[str, Any]:
+    shown = row.model_dump(exclude={"rate", "ttft", "tpot"})
+    return shown | {
+        "req_per_s_per_replica": row.rate,
+        "ttft_mean_s": row.ttft,
+        "tpot_mean_s": row.tpot,
+    }
+
+
+def _purchase(purchase: Purchase) -> dict[str, Any]:
+    shown = purchase.model_dump()
+    if purchase.provider == UNPRICED:
+        shown["usd_per_hour"] = None
+    return shown
+
+
+def _predictions(answer: GivenAnswer, plan: GivenPlan) -> dict[str, Any]:
+    traffic = answer.problem.traffic[0]
+    targets = _targets(answer)
+    return {
+        "traffic": traffic.name,
+        "rate_req_per_s": _rate(answer),
+        **{
+            f"{metric}_s": {
+                "mean": _mean(plan, metric),
+                "worst_row": max(getattr(row, metric) for row in plan.rows),
+                "target_mean": targets.get(metric),
+            }
+            for metric in _METRICS
+        },
+    }
+
+
+# CSV
+
+
+def as_csv(answer: GivenAnswer) -> str:
+    """Return the plan's rows as CSV; without a plan, the header alone."""
+    text = io.StringIO()
+    columns = (
+        "status", "name", "npu", "mode", "tp", "pp", "ep", "dp", "batch", "precision",
+        "replicas", "npus", "nodes", "usd_per_hour", "req_per_s_per_replica",
+        "ttft_mean_s", "tpot_mean_s",
+    )  # fmt: skip
+    writer = csv.DictWriter(
+        text, columns, extrasaction="ignore", lineterminator="\n", restval=""
+    )
+    writer.writeheader()
+    if answer.outcome.plan is not None:
+        for row in answer.outcome.plan.rows:
+            writer.writerow({"status": answer.status} | _row(row))
+    return text.getvalue()
+
+
+FORMATS: dict[str, Callable[[GivenAnswer], str]] = {
+    "text": as_text,
+    "json": as_json,
+    "csv": as_csv,
+}
