@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cache
 
@@ -206,8 +206,21 @@ def offers_of(npu: Npu, prices: Prices) -> list[Offer]:
     for given in prices.given:
         if catalogue.canonical("npus", given.npu) == npu.name:
             return [given_offer(npu, given)]
+    factor = prices.factor(npu.name)
     quotes = (q for q in catalogue.load_quotes() if q.price.npu == npu.name)
-    return _cheapest(npu, _matching(prices, quotes))
+    return [_scaled(o, factor) for o in _cheapest(npu, _matching(prices, quotes))]
+
+
+def _scaled(offer: Offer, factor: float) -> Offer:
+    """Return an offer at a share of its price, which its source then says."""
+    if factor == 1.0:
+        return offer
+    price = offer.price
+    changes = {
+        "usd_per_hour": price.usd_per_hour * factor,
+        "source": f"{price.source}; times {factor:g}, as the problem states",
+    }
+    return replace(offer, price=price.model_copy(update=changes))
 
 
 def _unmatched(field: str, patterns: Sequence[str], known: set[str]) -> str:

@@ -1,5 +1,6 @@
 """A sizing problem: what to serve, how fast, on what, at which prices, how much."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -51,8 +52,8 @@ class Hardware(Part):
         ProblemError
             If a pattern matches nothing, or nothing passes.
         """
-        kept = _matching("hardware.npus", self.npus)
-        kept -= _matching("hardware.exclude", self.exclude)
+        kept = npus_matching("hardware.npus", self.npus)
+        kept -= npus_matching("hardware.exclude", self.exclude)
         if not kept:
             raise ProblemError("hardware: exclude leaves no NPU of those in npus")
         return tuple(sorted(kept))
@@ -77,6 +78,14 @@ class Prices(Part):
     """Which prices count; of those that do, the cheapest is used and named.
 
     Prices of low confidence (blogs, single resellers) count only if asked for.
+
+    Parameters
+    ----------
+    given
+        Prices of the user's own.
+    factors
+        By NPU, name, alias or glob: what its prices of the catalogue are multiplied by;
+        where several match, by all of them.
     """
 
     terms: Annotated[tuple[Term, ...], Field(min_length=1)] = ("on_demand",)
@@ -84,6 +93,21 @@ class Prices(Part):
     regions: Globs = ("*",)
     confidence: Confidence = "medium"
     given: tuple[GivenPrice, ...] = ()
+    factors: Mapping[Name, Annotated[float, Field(gt=0, le=1000)]] = {}
+
+    def factor(self, npu: str) -> float:
+        """Return what the catalogue's prices of an NPU are multiplied by.
+
+        Raises
+        ------
+        ProblemError
+            If a pattern of `factors` matches no NPU.
+        """
+        return math.prod(
+            factor
+            for pattern, factor in self.factors.items()
+            if npu in npus_matching("prices.factors", (pattern,))
+        )
 
 
 class Limits(Part):
@@ -167,7 +191,8 @@ class SizingProblem(Part):
         """
         arch = catalogue.load_model(self.model)
         framework = catalogue.canonical("frameworks", self.framework)
-        self.hardware.names()
+        for npu in self.hardware.names():
+            self.prices.factor(npu)
         self.optimisations.features(arch, arch.precision)
         for traffic in self.traffic:
             if traffic.beams > 1 and self.optimisations.speculation:
@@ -201,7 +226,14 @@ def _npu(field: str, name: str) -> str:
         raise ProblemError(f"{field}: {error}") from None
 
 
-def _matching(field: str, patterns: tuple[str, ...]) -> set[str]:
+def npus_matching(field: str, patterns: tuple[str, ...]) -> set[str]:
+    """Return the catalogue NPUs that names, aliases or globs match.
+
+    Raises
+    ------
+    ProblemError
+        If one of them matches none.
+    """
     known = catalogue.names("npus")
     kept: set[str] = set()
     for pattern in patterns:

@@ -138,7 +138,7 @@ def _served(
     station = Station.of(plan, deployment, traffic)
     rate = share
     if traffic.is_closed:
-        rate = _rate_of_users(station, share, deployment.rate)
+        rate = rate_of_users(station, share, deployment.rate)
     figures = station.latencies(rate)
     replica = replica_of(plan, deployment)
     batch = float(figures.batch_mean) * deployment.dp
@@ -167,7 +167,7 @@ def _served(
     return Served(deployment, load, result, figures, share / most)
 
 
-def _rate_of_users(station: Station, users: float, most: float) -> float:
+def rate_of_users(station: Station, users: float, most: float) -> float:
     """Return the rate at which so many requests are in flight."""
     low, high = 0.0, most
     for _ in range(_HALVINGS):

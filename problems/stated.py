@@ -98,7 +98,7 @@ def stated_plan(problem: SizingProblem, tables: Sequence[Any]) -> Plan:
             raise ProblemError(f"plan.{number}: {error}") from None
         standing[offer.key] = offer
         rows.append(planned)
-    plan = _bought(problem, rows, standing)
+    plan = bought(problem, rows, standing)
     return _with_rates(problem, plan)
 
 
@@ -154,7 +154,7 @@ def _placed(
     return fitting[0], planned
 
 
-def _bought(
+def bought(
     problem: SizingProblem,
     rows: Sequence[PlannedDeployment],
     standing: Mapping[str, Offer],

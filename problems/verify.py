@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_ops.dtypes import Precision
+from model_ops.units import SECOND
 from problems import catalogue
 from problems.offers import Offer, offers
 from problems.plan import Plan, PlannedDeployment, Purchase
@@ -160,7 +161,8 @@ def _latencies(
 ) -> Iterator[Violation]:
     """Compare what a queue's requests see at its rate with the class's targets."""
     if not np.all(station.laws(rate).stable):
-        yield Violation("rate", f"{place}: requests arrive faster than they finish")
+        said = f"{rate:.6g} req/s arrive, faster than they finish"
+        yield Violation("rate", f"{place}: {said}")
         return
     batch = station.mean_batch(rate)
     if abs(mean_batch - batch) > _BATCH_CLOSE * batch:
@@ -168,9 +170,12 @@ def _latencies(
         yield Violation("mean_batch", f"{place}: {said}")
     for target in station.traffic.sized_targets:
         if station.excess(target, rate) > _CLOSE:
+            found = station.laws(rate).figure(target.metric, target.statistic)
+            seconds = SECOND.format(float(np.ravel(found)[0]))
             yield Violation(
                 f"{station.traffic.name} {target.label}",
-                f"{place}: {target.at_most:.6g} s is exceeded at {rate:.6g} req/s",
+                f"{place}: {seconds} at {rate:.6g} req/s exceed "
+                f"{SECOND.format(target.at_most)}",
             )
 
 

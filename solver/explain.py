@@ -20,6 +20,7 @@ from solver.relaxing import (
     in_time,
     is_limit,
     least_value,
+    minimal_conflict,
     without,
 )
 from solver.solve import Feasible, Optimal, Workspace
@@ -106,6 +107,20 @@ def explain(workspace: Workspace, options: SolveOptions) -> Explanation:
         remedies=tuple(_remedies(workspace, clash, options)),
         complete=options.remaining > 0,
     )
+
+
+def conflict(workspace: Workspace, options: SolveOptions) -> tuple[str, ...]:
+    """Return what cannot hold together of a problem without a plan, and no more.
+
+    All requirements, where the time was up before it was known.
+    """
+    options = options.started()
+    every = requirements(workspace.problem)
+    bare = without(workspace.problem, every)
+    if in_time(lambda: workspace.has_plan(bare, options, sure=True)) is False:
+        return (MEMORY,)
+    found = in_time(lambda: minimal_conflict(workspace, every, options))
+    return tuple(r.label for r in (every if found is None else found))
 
 
 def _remedies(

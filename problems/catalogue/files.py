@@ -39,6 +39,7 @@ class Quote:
     price: Price
 
 
+@cache
 def names(kind: str) -> tuple[str, ...]:
     """Return the names of a kind of item (a folder of the catalogue), sorted."""
     return tuple(sorted(path.stem for path in (FOLDER / kind).glob("*.toml")))

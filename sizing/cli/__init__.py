@@ -12,6 +12,10 @@ from sizing.cli.groups import Suggesting
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "size": ("sizing.cli.size", "Find the cheapest hardware for a model and targets."),
+    "what-if": (
+        "sizing.cli.what_if",
+        "Set variations of a problem beside it: plans, costs and why.",
+    ),
     "estimate": ("sizing.cli.estimate", "Predict what deployments do, and why."),
     "simulate": (
         "sizing.cli.simulate",
@@ -40,6 +44,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
 BAD_INPUT = 2
 INFEASIBLE = 3
 TIMED_OUT = 4
+INTERRUPTED = 130
 
 
 class _Lazy(Suggesting):
@@ -87,7 +92,7 @@ def cli(debug: bool) -> None:
 
     Results go to standard output, messages to standard error. Exit codes: 0 a
     plan or result, 2 bad input, 3 no plan is possible, or its
-    simulation misses a target, 4 no answer in time.
+    simulation misses a target, 4 no answer in time, 130 interrupted.
     """
 
 
@@ -103,7 +108,7 @@ def _run(arguments: list[str]) -> int:
         result: Any = cli.main(arguments, prog_name="genz-size", standalone_mode=False)
     except click.exceptions.Abort:
         click.secho("interrupted", fg="red", err=True)
-        return 130
+        return INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return BAD_INPUT

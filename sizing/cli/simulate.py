@@ -1,17 +1,13 @@
 """``genz-size simulate``."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from sizing.cli import INFEASIBLE, TIMED_OUT
 from sizing.cli.options import chosen_format, output_options
-
-if TYPE_CHECKING:
-    from model_ops.serving.confidence import Progress
+from sizing.cli.progress import progress_bar
 
 MISSED = 3
 """Exit code where a target fails in the simulation."""
@@ -94,23 +90,7 @@ def command(
         plan = stated
     router = options["router"] and Router(options["router"])
     settings = Settings(**options | {"router": router})
-    with progress_bar() as progress:
+    with progress_bar("simulating") as progress:
         found = simulated(problem, plan, settings, progress)
     write(FORMATS[chosen](found), output)
     return MISSED if found.verdict is Verdict.FAIL else 0
-
-
-@contextmanager
-def progress_bar() -> Iterator["Progress"]:
-    """Show on standard error how many runs are done, if it is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("simulating", total=None)
-
-        def show(done: int, wanted: int) -> None:
-            bar.update(task, completed=done, total=wanted)
-
-        yield show

@@ -13,6 +13,7 @@ from sizing.cli.options import (
     overridden,
     problem_options,
 )
+from sizing.cli.proof import proof_options
 
 if TYPE_CHECKING:
     from problems.problem import SizingProblem
@@ -35,20 +36,7 @@ if TYPE_CHECKING:
     help="Size from figures of your own or of another tool: replicas with their mean "
     "TTFT, TPOT and rate.",
 )
-@click.option(
-    "--time-limit",
-    type=click.FloatRange(min=0, min_open=True, max=86_400),
-    default=60.0,
-    show_default=True,
-    help="Seconds for the proof.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
-    help="Threads of the proof; one is deterministic.",
-)
+@proof_options
 @click.option(
     "--check",
     is_flag=True,
@@ -71,10 +59,6 @@ def command(
     both: an option replaces what the file says. With --candidates the figures of
     replicas come from a table instead of our model.
     """
-    if time_limit != time_limit:
-        raise click.BadParameter(
-            "nan is no number of seconds", param_hint="--time-limit"
-        )
     from problems.problem import problem_of, read_toml
     from sizing.api import size
     from sizing.files import write
@@ -126,7 +110,8 @@ def _checked(
 ) -> int:
     """Write a plan that was simulated, and return the exit code."""
     from sizing.check import checked_size
-    from sizing.cli.simulate import MISSED, progress_bar
+    from sizing.cli.progress import progress_bar
+    from sizing.cli.simulate import MISSED
     from sizing.files import write
     from sizing.report.simulation import CHECKED
 
@@ -134,7 +119,7 @@ def _checked(
         raise click.BadParameter(
             f"goes with {' or '.join(CHECKED)}", param_hint="--check"
         )
-    with progress_bar() as progress:
+    with progress_bar("simulating") as progress:
         checked = checked_size(problem, options, progress=progress)
     write(CHECKED[chosen](checked), output)
     return _CODES.get(checked.answer.status, MISSED if checked.failed else 0)

@@ -1,0 +1,165 @@
+"""Variations of a problem beside it: what each costs, what changed, and why."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from model_ops.units import WATT
+from problems.offers import offers
+from problems.plan import Plan
+from problems.problem import SizingProblem
+from problems.standing import standing
+from sizing.journal import Journal
+from sizing.scenarios import Scenario
+from sizing.solved import Record, Solved, solved
+from solver.model import SolveOptions
+from solver.solve import objective_value
+from solver.workspaces import Workspaces
+
+BASE = "base"
+"""The name of the problem as it is."""
+
+_CLOSE = 1e-9
+"""Relative distance within which two objectives are one."""
+
+
+class Row(Record):
+    """A scenario's answer.
+
+    Parameters
+    ----------
+    name, changes
+        Which scenario.
+    solved
+        Its answer.
+    why
+        What became of the base's plan, and so why this one is another.
+    """
+
+    name: str
+    changes: tuple[str, ...] = ()
+    solved: Solved
+    why: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """A question: a problem and its variations.
+
+    Parameters
+    ----------
+    problem, scenarios
+        The base, and what it is compared with.
+    options
+        Of each proof; the time limit holds for every scenario by itself.
+    journal
+        What is known already, and where it is kept.
+    """
+
+    problem: SizingProblem
+    scenarios: Sequence[Scenario]
+    options: SolveOptions = field(default_factory=SolveOptions)
+    journal: Journal = field(default_factory=Journal)
+
+    def check(self) -> None:
+        """Look at every scenario before the first is solved.
+
+        Raises
+        ------
+        GenzSizeError
+            If one names no usable hardware or price.
+        """
+        seen = set()
+        for scenario in self.scenarios:
+            market = {"hardware", "prices", "limits", "objective", "framework"}
+            asked = scenario.problem.model_dump_json(include=market)
+            if asked not in seen:
+                offers(scenario.problem)
+                seen.add(asked)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the base, and then each scenario in turn.
+
+        Raises
+        ------
+        GenzSizeError
+            If what was found cannot be kept.
+        """
+        spaces = Workspaces()
+        found, _ = self._answer(spaces, self.problem, None)
+        base = Row(name=BASE, solved=found)
+        yield base
+        for scenario in self.scenarios:
+            found, why = self._answer(spaces, scenario.problem, base.solved)
+            yield Row(
+                name=scenario.name,
+                changes=tuple(change.text for change in scenario.changes),
+                solved=found,
+                why=why,
+            )
+
+    def _answer(
+        self, spaces: Workspaces, problem: SizingProblem, base: Solved | None
+    ) -> tuple[Solved, tuple[str, ...]]:
+        """Return a scenario's answer and its reasons, found or known."""
+        question = _question(problem, base)
+        known = self.journal.get(*question)
+        if known is not None:
+            return Solved.model_validate(known["solved"]), tuple(known["why"])
+        found = solved(spaces, problem, self.options)
+        why = () if base is None else reasons(self.problem, base, problem, found)
+        # What ran out of time is worth another try.
+        if found.status != "timed_out":
+            kept = {"solved": found.model_dump(mode="json"), "why": list(why)}
+            self.journal.put(kept, *question)
+        return found, why
+
+
+def _question(problem: SizingProblem, base: Solved | None) -> list[Any]:
+    """Return what an answer hangs on, as it is told from others."""
+    prices = [(offer.key, offer.usd_per_hour_per_npu) for offer in offers(problem)]
+    known = None if base is None else base.model_dump(mode="json")
+    return [problem.model_dump(mode="json"), prices, known]
+
+
+def reasons(
+    before: SizingProblem, base: Solved, after: SizingProblem, found: Solved
+) -> tuple[str, ...]:
+    """Return why a scenario's plan is what it is, beside the base's."""
+    if base.plan is None:
+        return () if found.plan is None else ("the base has no plan",)
+    if found.status == "timed_out":
+        return ()
+    stands = standing(base.plan, before, after)
+    if stands.broken:
+        broken = "; ".join(str(violation) for violation in stands.broken)
+        return (f"the base's plan no longer does: {broken}",)
+    assert stands.plan is not None
+    if found.plan is None:  # the targets hold only as closely as the verifier asks
+        return ()
+    return (_compared(after, stands.plan, found.plan),)
+
+
+def _compared(problem: SizingProblem, theirs: Plan, ours: Plan) -> str:
+    """Return how the base's plan, which would do, compares with the best."""
+    if replicas(theirs) == replicas(ours):
+        return "the same replicas"
+    figures = {
+        "cost": f"{theirs.usd_per_hour:,.2f} USD/h",
+        "npus": f"{theirs.total_npus:,} NPUs",
+        "power": WATT.format(theirs.power or 0.0),
+    }
+    said = f"the base's plan would do, with {figures[problem.objective]}"
+    best = objective_value(problem, ours)
+    more = objective_value(problem, theirs) / best - 1 if best else 0.0
+    return f"{said}: {more:.1%} more than this one" if more > _CLOSE else said
+
+
+def replicas(plan: Plan) -> Counter[tuple[Any, ...]]:
+    """Return how many replicas of what a plan has, however they are scheduled."""
+    counts: Counter[tuple[Any, ...]] = Counter()
+    for each in plan.deployments:
+        what = (each.traffic, each.npu, each.mode, each.parallelism, each.precision)
+        counts[what] += each.replicas
+    return counts
