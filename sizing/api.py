@@ -1,6 +1,7 @@
 """The public function: a problem in, an answer out."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from problems.problem import SizingProblem
@@ -14,7 +15,9 @@ from solver.alternatives import (
 )
 from solver.corrections import NO_CORRECTIONS, Corrections
 from solver.explain import Explanation, explain
+from solver.instance import Instance
 from solver.model import SolveOptions
+from solver.prune import pruned
 from solver.solve import (
     Feasible,
     Infeasible,
@@ -68,6 +71,7 @@ def size(
     problem: SizingProblem,
     options: SolveOptions | None = None,
     corrections: Corrections = NO_CORRECTIONS,
+    export: Callable[[Instance], None] | None = None,
 ) -> Answer:
     """Return the cheapest plan for a problem, proved and explained.
 
@@ -79,6 +83,8 @@ def size(
         Time limit, threads and seed of the search.
     corrections
         Shares of the predicted rates that a simulation has confirmed.
+    export
+        Told what the solver chooses from, before it does.
 
     Raises
     ------
@@ -89,6 +95,8 @@ def size(
     start = time.perf_counter()
     problem = problem.checked()
     workspace = Workspace.of(problem, corrections)
+    if export is not None:
+        export(pruned(workspace.instance(problem)))
     outcome = workspace.solve(options)
     solved = time.perf_counter()
     seconds = dict(outcome.certificate.seconds)

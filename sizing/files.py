@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -20,25 +21,49 @@ def write(text: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
+
+    def put(scratch: Path) -> None:
+        scratch.write_text(text, encoding="utf-8", newline="")
+
+    write_by(put, output)
+
+
+def write_by(put: Callable[[Path], None], output: Path, field: str = "output") -> None:
+    """Let a function write a file that is then either whole or not there.
+
+    Parameters
+    ----------
+    put
+        Writes to the path that it is given, whose ending is that of the file.
+    output, field
+        The file, and the option that named it.
+
+    Raises
+    ------
+    ProblemError
+        If the file cannot be written.
+    """
     if not output.name:
-        raise ProblemError("--output: the name of the file is empty")
+        raise ProblemError(f"--{field}: the name of the file is empty")
     try:
-        handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+        handle, name = tempfile.mkstemp(
+            dir=output.parent, prefix=f".{output.stem}.", suffix=output.suffix
+        )
+        os.close(handle)
     except OSError as error:
-        raise _unwritable(output, error) from None
+        raise _unwritable(field, output, error) from None
     scratch = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        put(scratch)
         scratch.chmod(0o666 & ~_umask())
         scratch.replace(output)
     except OSError as error:
         scratch.unlink(missing_ok=True)
-        raise _unwritable(output, error) from None
+        raise _unwritable(field, output, error) from None
 
 
-def _unwritable(output: Path, error: OSError) -> ProblemError:
-    return ProblemError(f"--output: cannot write {output}: {error.strerror}")
+def _unwritable(field: str, output: Path, error: OSError) -> ProblemError:
+    return ProblemError(f"--{field}: cannot write {output}: {error.strerror}")
 
 
 def _umask() -> int:

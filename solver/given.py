@@ -16,6 +16,7 @@ from problems.problem import SizingProblem
 from problems.requirements import Requirement, requirements
 from problems.traffic import LatencyTarget
 from solver.alternatives import Binding
+from solver.certificate import Certificate, decided
 from solver.counted import Counted
 from solver.explain import Explanation, limit_floor
 from solver.floors import Floor
@@ -24,7 +25,7 @@ from solver.model import OutOfTimeError, SolveOptions, is_possible
 from solver.prune import lower_bound
 from solver.relaxing import Worth, clash_of, in_time, is_limit, without
 from solver.scaling import SLACK
-from solver.solve import Certificate, decided, objective_value, proved_by
+from solver.solve import objective_value, proved_by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,13 +163,8 @@ class GivenWorkspace:
         if not full.candidates:
             return GivenOutcome("infeasible", None, found)
         instance, choice = decided(full, options)
-        certificate = replace(
-            found,
-            bound=choice.bound,
-            kept=len(instance.candidates),
-            loss=choice.loss,
-            seconds={"solve": time.perf_counter() - start},
-        )
+        seconds = {"solve": time.perf_counter() - start}
+        certificate = found.of(full, instance, choice, seconds)
         if choice.status in ("infeasible", "timed_out"):
             return GivenOutcome(choice.status, None, certificate)
         plan = planned(list(_chosen(instance, choice.replicas)))

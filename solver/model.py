@@ -1,59 +1,18 @@
 """Variables, constraints and objective put together, solved level by level."""
 
-import math
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+import errno
+from dataclasses import dataclass
+from pathlib import Path
 
 from ortools.sat.python import cp_model
 
-from model_ops.errors import SolverError
 from solver.constraints import CONSTRAINTS
 from solver.instance import Instance
 from solver.objective import expression, per_unit, tie_breaks
+from solver.options import SolveOptions as SolveOptions
 from solver.scaling import scale
+from solver.search import CP_SAT, Found, cp_sat, search, status_of
 from solver.variables import Variables
-
-
-@dataclass(frozen=True, slots=True)
-class SolveOptions:
-    """How to search.
-
-    Parameters
-    ----------
-    time_limit
-        Seconds of wall time for the whole proof.
-    workers
-        Threads; one makes the search deterministic.
-    seed
-        Of the search's random choices.
-    deadline
-        When the time is up, on `time.monotonic`'s clock; None until `started`.
-    """
-
-    time_limit: float = 60.0
-    workers: int = 1
-    seed: int = 0
-    deadline: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.time_limit < math.inf:
-            raise SolverError(f"time_limit: {self.time_limit} s is no positive time")
-        if self.workers < 1:
-            raise SolverError(f"workers: {self.workers} must be at least 1")
-        if not 0 <= self.seed < 2**31:
-            raise SolverError(f"seed: {self.seed} must be from 0 to 2^31 - 1")
-
-    def started(self) -> "SolveOptions":
-        """Return options whose time runs from now, for solves that share it."""
-        return replace(self, deadline=time.monotonic() + self.time_limit)
-
-    @property
-    def remaining(self) -> float:
-        """Seconds left; zero once the time is up."""
-        if self.deadline is None:
-            return self.time_limit
-        return max(self.deadline - time.monotonic(), 0.0)
 
 
 class OutOfTimeError(Exception):
@@ -74,6 +33,10 @@ class Choice:
         What no plan can undercut, and the objective, in the objective's unit.
     loss
         Largest relative loss of a capacity by scaling to integers.
+    proved_by
+        Who proved the bound.
+    size
+        Variables and constraints of the model.
     """
 
     status: str
@@ -82,6 +45,8 @@ class Choice:
     bound: float = 0.0
     value: float = 0.0
     loss: float = 0.0
+    proved_by: str = CP_SAT
+    size: tuple[int, int] = (0, 0)
 
 
 def build(instance: Instance) -> tuple[cp_model.CpModel, Variables]:
@@ -105,23 +70,44 @@ def choose(instance: Instance, options: SolveOptions) -> Choice:
     """
     options = options if options.deadline is not None else options.started()
     model, variables = build(instance)
-    objective = expression(variables, instance.objective)
-    solver = _solver(options)
-    model.minimize(objective)
-    status = _status(solver, model)
-    if status in ("infeasible", "timed_out"):
-        return Choice(status, loss=variables.scaled.loss)
+    size = model_size(model)
+    model.minimize(expression(variables, instance.objective))
+    found = search(model, variables, options)
+    loss = variables.scaled.loss
+    if not found.values:
+        return Choice(found.status, loss=loss, size=size)
     unit = per_unit(variables, instance.objective)
-    counts = _counts(solver, variables)
-    if status == "optimal":
-        counts = _break_ties(model, variables, solver, options, counts)
+    counts = _counts(found.values, variables)
+    if found.status == "optimal":
+        counts = _break_ties(model, variables, found, options)
     return Choice(
-        status,
+        found.status,
         *counts,
-        bound=solver.best_objective_bound / unit,
-        value=solver.objective_value / unit,
-        loss=variables.scaled.loss,
+        bound=max(found.bound, 0.0) / unit,
+        value=found.value / unit,
+        loss=loss,
+        proved_by=found.proved_by,
+        size=size,
     )
+
+
+def model_size(model: cp_model.CpModel) -> tuple[int, int]:
+    """Return the variables and the constraints of a model."""
+    return len(model.proto.variables), len(model.proto.constraints)
+
+
+def export(instance: Instance, path: Path) -> None:
+    """Write the CP-SAT model of an instance: as text if the name ends in ``txt``.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    model, variables = build(instance)
+    model.minimize(expression(variables, instance.objective))
+    if not model.export_to_file(str(path)):
+        raise OSError(errno.EIO, "OR-Tools could not write it")
 
 
 def is_possible(instance: Instance, options: SolveOptions) -> bool:
@@ -133,7 +119,8 @@ def is_possible(instance: Instance, options: SolveOptions) -> bool:
         If neither is known when the time is up.
     """
     model, _ = build(instance)
-    status = _status(_solver(options), model) if options.remaining else "timed_out"
+    left = options.remaining
+    status = status_of(cp_sat(options), model) if left else "timed_out"
     if status == "timed_out":
         raise OutOfTimeError
     return status in ("optimal", "feasible")
@@ -142,23 +129,30 @@ def is_possible(instance: Instance, options: SolveOptions) -> bool:
 Counts = tuple[tuple[int, ...], tuple[int, ...]]
 
 
+_TIE_EFFORT = 1.0
+"""Deterministic seconds for each tie to be broken."""
+
+
 def _break_ties(
     model: cp_model.CpModel,
     variables: Variables,
-    solver: cp_model.CpSolver,
+    found: Found,
     options: SolveOptions,
-    counts: Counts,
 ) -> Counts:
-    held = expression(variables, variables.instance.objective)
+    counts = _counts(found.values, variables)
+    held, most = expression(variables, variables.instance.objective), found.value
     for tie_break in tie_breaks(model, variables):
-        model.add(held <= round(solver.objective_value)).with_name("hold")
+        model.add(held <= round(most)).with_name("hold")
         _hint(model, variables, counts)
         model.minimize(tie_break)
-        solver = _solver(options)
-        if _status(solver, model) != "optimal":
+        solver = cp_sat(options, _TIE_EFFORT)
+        if status_of(solver, model) not in ("optimal", "feasible"):
             break
-        counts = _counts(solver, variables)
-        held = tie_break
+        counts = (
+            tuple(solver.value(count) for count in variables.replicas),
+            tuple(solver.value(count) for count in variables.hosts),
+        )
+        held, most = tie_break, solver.objective_value
     return counts
 
 
@@ -171,44 +165,8 @@ def _hint(model: cp_model.CpModel, variables: Variables, counts: Counts) -> None
             model.add_hint(variable, value)
 
 
-def _counts(solver: cp_model.CpSolver, variables: Variables) -> Counts:
+def _counts(values: tuple[int, ...], variables: Variables) -> Counts:
     return (
-        tuple(solver.value(count) for count in variables.replicas),
-        tuple(solver.value(count) for count in variables.hosts),
+        tuple(values[count.index] for count in variables.replicas),
+        tuple(values[count.index] for count in variables.hosts),
     )
-
-
-def _solver(options: SolveOptions) -> cp_model.CpSolver:
-    solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = options.remaining
-    solver.parameters.num_workers = options.workers
-    solver.parameters.random_seed = options.seed
-    solver.parameters.catch_sigint_signal = False
-    # A covering problem is proved by its linear relaxation, all of it.
-    solver.parameters.linearization_level = 2
-    return solver
-
-
-def _status(solver: cp_model.CpSolver, model: cp_model.CpModel) -> str:
-    status = _searched(solver, model)
-    names = {
-        cp_model.OPTIMAL: "optimal",
-        cp_model.FEASIBLE: "feasible",
-        cp_model.INFEASIBLE: "infeasible",
-        cp_model.UNKNOWN: "timed_out",
-    }
-    if status not in names:
-        raise SolverError(f"CP-SAT refuses the model: {model.validate()}")
-    return names[status]
-
-
-def _searched(
-    solver: cp_model.CpSolver, model: cp_model.CpModel
-) -> cp_model.CpSolverStatus:
-    """Search beside the main thread: CP-SAT would answer Ctrl-C with what it has."""
-    with ThreadPoolExecutor(1) as beside:
-        try:
-            return beside.submit(solver.solve, model).result()
-        except KeyboardInterrupt:
-            solver.stop_search()
-            raise

@@ -24,9 +24,9 @@ def pruned(instance: Instance) -> Instance:
     Limits forbid plans, so the known plan is counted only if it keeps them; the
     bound needs no limits to hold.
     """
-    if instance.limited:
-        return instance
     classes = range(len(instance.demand))
+    if instance.limited or {c.traffic for c in instance.candidates} != set(classes):
+        return instance
     per_capacity = [_least(instance, traffic) for traffic in classes]
     bound = [w * r for w, r in zip(instance.demand, per_capacity, strict=True)]
     known = sum(

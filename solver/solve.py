@@ -1,6 +1,5 @@
 """From a problem to a typed outcome; every plan in it has passed the verifier."""
 
-import math
 import time
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -11,48 +10,21 @@ from problems.plan import Bought, Plan
 from problems.problem import SizingProblem
 from problems.verify import violations
 from solver.candidates import Candidate, select
+from solver.certificate import Certificate as Certificate
+from solver.certificate import decided
 from solver.corrections import NO_CORRECTIONS, Corrections
 from solver.instance import Instance
 from solver.model import (
     Choice,
     OutOfTimeError,
     SolveOptions,
-    choose,
     is_possible,
 )
 from solver.planning import plan_of
-from solver.prune import known_plan, lower_bound, pruned
 from solver.relaxing import Worth
 from solver.scaling import LARGEST_LOSS
 from solver.table import Table
 from solver.tabulation import tabulate
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """What stands behind an outcome.
-
-    Parameters
-    ----------
-    bound, gap
-        What no plan can undercut, in the objective's unit, and the relative
-        distance of the plan from it.
-    points, candidates, kept
-        Deployment points evaluated, candidates left by targets and dominance,
-        and those left by the bound.
-    loss
-        Largest relative loss of a capacity by scaling to integers.
-    seconds
-        Wall time by phase.
-    """
-
-    bound: float = 0.0
-    gap: float = 0.0
-    points: int = 0
-    candidates: int = 0
-    kept: int = 0
-    loss: float = 0.0
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +157,7 @@ class Workspace:
         if len(served) < len(problem.traffic):
             return Infeasible(replace(found, seconds=self._seconds(start)))
         instance, choice = decided(full, options)
-        certificate = replace(
-            found,
-            bound=choice.bound,
-            kept=len(instance.candidates),
-            loss=choice.loss,
-            seconds=self._seconds(start),
-        )
+        certificate = found.of(full, instance, choice, self._seconds(start))
         if choice.status == "infeasible":
             return Infeasible(certificate)
         if choice.status == "timed_out":
@@ -244,22 +210,6 @@ class Workspace:
 
     def _seconds(self, start: float) -> dict[str, float]:
         return {"candidates": self.seconds, "solve": time.perf_counter() - start}
-
-
-def decided(full: Instance, options: SolveOptions) -> tuple[Instance, Choice]:
-    """Return a choice, and the instance without what no optimal plan can use."""
-    instance = pruned(full)
-    choice = choose(instance, options)
-    if choice.status == "timed_out" and not instance.limited:
-        # Without limits a plan is known before the search.
-        choice = replace(
-            choice,
-            status="feasible",
-            replicas=known_plan(instance),
-            bound=lower_bound(instance),
-            value=math.inf,
-        )
-    return instance, choice
 
 
 def check(problem: SizingProblem, plan: Plan) -> None:

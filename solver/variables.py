@@ -41,6 +41,12 @@ class Variables:
             hosts.append(model.new_int_var(0, used, f"hosts_{number}"))
         return cls(instance, scaled, replicas, tuple(hosts))
 
+    @property
+    def owners(self) -> tuple[int | None, ...]:
+        """The class that each variable counts replicas of, None for hosts."""
+        replicas = tuple(c.traffic for c in self.instance.candidates)
+        return replicas + (None,) * len(self.hosts)
+
     def on_offer(self, number: int) -> list[int]:
         """Return the candidates that stand on an offer."""
         candidates = self.instance.candidates

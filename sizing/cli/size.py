@@ -1,5 +1,6 @@
 """``genz-size size``."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from sizing.cli.proof import proof_options
 
 if TYPE_CHECKING:
     from problems.problem import SizingProblem
+    from solver.instance import Instance
     from solver.model import SolveOptions
 
 
@@ -42,6 +44,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Simulate the plan; where a target fails, correct the rate and size again.",
 )
+@click.option(
+    "--export-model",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the CP-SAT model to this file: text if it ends in .txt, else binary.",
+)
 @output_options("text", "json", "csv")
 def command(
     problem_file: Path | None,
@@ -65,6 +72,11 @@ def command(
     from sizing.report.answer import FORMATS
     from solver.model import SolveOptions
 
+    export_model = options.pop("export_model")
+    if export_model is not None and (check or candidates is not None):
+        raise click.BadParameter(
+            "goes without --check and --candidates", param_hint="--export-model"
+        )
     data = read_toml(problem_file) if problem_file is not None else {}
     data = overridden(data, options)
     solve = SolveOptions(time_limit=time_limit, workers=workers)
@@ -79,9 +91,17 @@ def command(
     chosen = chosen_format(format_, output, FORMATS)
     if check:
         return _checked(problem, solve, chosen, output)
-    answer = size(problem, solve)
+    export = None if export_model is None else partial(_export, export_model)
+    answer = size(problem, solve, export=export)
     write(FORMATS[chosen](answer), output)
     return _CODES.get(answer.status, 0)
+
+
+def _export(output: Path, instance: "Instance") -> None:
+    from sizing.files import write_by
+    from solver.model import export
+
+    write_by(partial(export, instance), output, "export-model")
 
 
 _CODES = {"infeasible": INFEASIBLE, "timed_out": TIMED_OUT}

@@ -16,6 +16,7 @@ from sizing.facts import (
     usd_per_million_tokens,
     usd_per_month,
 )
+from sizing.report.certificate import certificate_dict
 from solver.explain import Explanation
 from solver.solve import Feasible, Optimal
 
@@ -27,7 +28,6 @@ def as_json(answer: Answer) -> str:
 
 def as_dict(answer: Answer) -> dict[str, Any]:
     """Return the answer as plain dictionaries and lists."""
-    certificate = answer.outcome.certificate
     common: dict[str, Any] = {
         "status": answer.status,
         "model": answer.problem.model,
@@ -36,14 +36,7 @@ def as_dict(answer: Answer) -> dict[str, Any]:
         "requirements": {
             r.label: r.text(r.value) for r in requirements(answer.problem)
         },
-        "certificate": {
-            "bound": certificate.bound,
-            "gap": certificate.gap,
-            "points_evaluated": certificate.points,
-            "candidates": certificate.candidates,
-            "candidates_after_bound": certificate.kept,
-            "integer_scaling_loss": certificate.loss,
-        },
+        "certificate": certificate_dict(answer),
         "timing_s": answer.seconds,
     }
     if isinstance(answer.outcome, Optimal | Feasible):

@@ -27,6 +27,7 @@ from sizing.facts import (
     usd_per_month,
 )
 from sizing.intervals import WHY, widening
+from sizing.report.certificate import certificate_text
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.infeasible import infeasible
 from solver.solve import Feasible, Optimal
@@ -77,7 +78,7 @@ def _plan(console: Console, answer: Answer, plan: Plan) -> None:
         section(console, title, _runners_up(answer))
     section(console, "Where the figures come from", _provenance(answer, plan))
     console.print()
-    console.print(_timing(answer))
+    console.print(certificate_text(answer))
 
 
 def _sentence(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> str:
@@ -311,13 +312,3 @@ def _provenance(answer: Answer, plan: Plan) -> RichTable:
     for row in provenance(answer, plan):
         table.add_row(row["fact"], row["as_of"], row["source"])
     return table
-
-
-def _timing(answer: Answer) -> str:
-    certificate = answer.outcome.certificate
-    seconds = answer.seconds
-    return (
-        f"{certificate.points:,} deployment points in {seconds['candidates']:.2f} s, "
-        f"{certificate.candidates} candidates, {certificate.kept} after the bound, "
-        f"solved and verified in {seconds['solve']:.2f} s."
-    )

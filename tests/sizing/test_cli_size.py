@@ -689,3 +689,22 @@ def test_real_command(process: Genz) -> None:
     assert (ran.code, ran.err) == (0, "")
     assert ran.json["status"] == "optimal"
     assert process("size", *IMPOSSIBLE, "--format", "csv").code == 3
+
+
+def test_the_model_is_exported_whole_or_not_at_all(genz: Genz, tmp_path: Path) -> None:
+    file = tmp_path / "model.txt"
+    assert genz("size", *QUESTION, "--export-model", file).code == 0
+    assert "replicas_0" in file.read_text(encoding="utf-8")
+    assert list(tmp_path.iterdir()) == [file]
+    nowhere = genz("size", *QUESTION, "--export-model", tmp_path / "no" / "m.pb")
+    assert nowhere.code == 2
+    assert "--export-model" in nowhere.err
+
+
+def test_the_certificate_says_who_proved_what(genz: Genz) -> None:
+    report = genz("size", *QUESTION, "--format", "json").json
+    certificate = report["certificate"]
+    assert certificate["proved_by"] == "CP-SAT"
+    assert certificate["bound"] == pytest.approx(report["cost"]["usd_per_hour"])
+    assert certificate["variables_before_bound"] >= certificate["variables"] > 0
+    assert certificate["constraints_before_bound"] >= certificate["constraints"] > 0
