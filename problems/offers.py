@@ -56,6 +56,11 @@ class Offer:
         return self.price.usd_per_hour / self.price.npus
 
     @property
+    def place(self) -> tuple[str, str]:
+        """Where the hosts are: provider and region, which a network joins."""
+        return self.provider, self.price.region
+
+    @property
     def label(self) -> str:
         """Provider, instance and term, for reports."""
         return f"{self.provider} {self.price.instance}, {self.price.term}"

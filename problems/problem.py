@@ -26,6 +26,7 @@ from problems.traffic import TrafficClass as TrafficClass
 
 Globs = Annotated[tuple[Name, ...], Field(min_length=1)]
 Objective = Literal["cost", "npus", "power"]
+ServingMode = Literal["aggregated", "disaggregated"]
 
 
 def _precision(name: str) -> str:
@@ -148,6 +149,9 @@ class SizingProblem(Part):
     kv_bandwidth
         What KV transfers of disaggregated deployments reach per NPU and direction;
         None: the tier of the fabric between the pools.
+    modes
+        Whether replicas that read and answer may be chosen, and prefill replicas with
+        decode replicas.
     """
 
     title: str = ""
@@ -165,6 +169,7 @@ class SizingProblem(Part):
     confidence: Annotated[float, Field(ge=0.5, le=0.99)] | None = None
     optimisations: Optimisations = Optimisations()
     kv_bandwidth: Annotated[BytesPerSecond, Field(gt=0, le=1e15)] | None = None
+    modes: Annotated[tuple[ServingMode, ...], Field(min_length=1)] = ("aggregated",)
 
     @model_validator(mode="after")
     def _classes_are_distinct(self) -> Self:

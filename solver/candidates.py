@@ -6,6 +6,7 @@ replica and no smaller pool matches.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -71,26 +72,33 @@ def select(
         wanted = traffic.demand(problem.headroom)
         race = Race(table, traffic, wanted, confirmed(table, corrections))
         entrants = race.unbeaten() if exact else race.tabulated()
-        _collect(found, table, number, offers, entrants)
+        collect(found, table, offers, entrants, traffic=number)
     return [kept for group in found.values() for kept in undominated(group)]
 
 
-def _collect(
+def collect(
     found: dict[tuple[int, int], list[Candidate]],
     table: Table,
-    number: int,
     offers: Sequence[Offer],
     entrants: Entrants,
+    **role: Any,
 ) -> None:
-    """Add a candidate for each entrant with a rate and each offer that admits it."""
+    """Add a candidate for each entrant with a rate and each offer that admits it.
+
+    Parameters
+    ----------
+    found
+        By class and offer.
+    role
+        The candidate's `traffic`, and its `mode` if it does not read and answer.
+    """
     for pool, place in np.argwhere(entrants.rates > 0):
         option, setting = int(entrants.option[place]), entrants.setting[place]
         split = table.split(option)
         npus = int(split.npus)
         for at in np.nonzero(table.admitted[:, option])[0].tolist():
-            found.setdefault((number, at), []).append(
+            found.setdefault((role["traffic"], at), []).append(
                 Candidate(
-                    traffic=number,
                     offer=at,
                     split=split,
                     rate=float(entrants.rates[pool, place]),
@@ -100,6 +108,7 @@ def _collect(
                     slot=offers[at].slot(npus),
                     capacity=float(entrants.capacity[pool, place]),
                     least=POOLS[pool],
+                    **role,
                 )
             )
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from problems.plan import Mode
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
@@ -19,6 +21,10 @@ class Counted:
         What one replica covers of the class's demand.
     least
         Replicas behind one router that this needs; a plan counts none or as many.
+    mode
+        Whether they read and answer, only read, or only answer.
+    pairing
+        Index of the pairing that replicas belong to which only read or only answer.
     """
 
     traffic: int
@@ -27,3 +33,20 @@ class Counted:
     slot: int
     capacity: float
     least: int = 1
+    mode: Mode = "aggregated"
+    pairing: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Prefill replicas and decode replicas that may serve a class together.
+
+    Any of its candidates that read go with any that answer.
+
+    Parameters
+    ----------
+    traffic
+        Index of the class served.
+    """
+
+    traffic: int

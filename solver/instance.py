@@ -1,10 +1,11 @@
 """What the solver chooses from: candidates, offers, demands and limits."""
 
+import math
 from dataclasses import dataclass
 
 from problems.offers import Offer
 from problems.problem import Limits, Objective
-from solver.counted import Counted
+from solver.counted import Counted, Pairing
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,10 @@ class Instance:
         Per traffic class, in the unit of the candidates' capacity.
     limits, objective
         What may be used at most, and what is minimised.
+    pairings
+        Which candidates may be the two pools of a disaggregated pair.
+    known
+        What some plan that keeps the limits is known to cost, in the objective.
     """
 
     candidates: tuple[Counted, ...]
@@ -26,6 +31,8 @@ class Instance:
     demand: tuple[float, ...]
     limits: Limits
     objective: Objective
+    pairings: tuple[Pairing, ...] = ()
+    known: float = math.inf
 
     @property
     def limited(self) -> bool:

@@ -1,16 +1,20 @@
 """From the solver's counts to a plan."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from problems.offers import Offer
-from problems.plan import Plan, PlannedDeployment, Purchase
+from problems.plan import Mode, Plan, PlannedDeployment, Purchase
 from problems.problem import SizingProblem
 from problems.purchasing import purchase_of, share_of
-from problems.stations import Station
+from problems.serve import pair_rate
+from problems.stations import PairStation, Station
 from solver.candidates import Candidate
 from solver.instance import Instance
 from solver.model import Choice
+from solver.prune import whole_pairs
+
+_MODES = get_args(Mode)
 
 _UNKNOWN = 1.0
 """Stands for a mean batch until all replicas are counted."""
@@ -30,7 +34,7 @@ def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
         purchases.append(purchase)
         deployments += _deployments(problem, offer, standing, purchase)
     order = {traffic.name: i for i, traffic in enumerate(problem.traffic)}
-    deployments.sort(key=lambda d: (order[d.traffic], -d.npus))
+    deployments.sort(key=lambda d: (order[d.traffic], _MODES.index(d.mode), -d.npus))
     plan = Plan(
         optimisations=problem.optimisations,
         kv_bandwidth=problem.kv_bandwidth,
@@ -44,14 +48,25 @@ def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
 
 
 def _with_batches(problem: SizingProblem, plan: Plan) -> Plan:
-    """Return a plan with the mean batches that its counts of replicas lead to."""
+    """Return a plan with the mean batches that its counts of replicas lead to.
+
+    Of a pair both pools are given what the slower one takes.
+    """
     classes = {traffic.name: traffic for traffic in problem.traffic}
-    stations = (Station.of(plan, d, classes[d.traffic]) for d in plan.deployments)
-    deployments = tuple(
-        d.model_copy(update={"mean_batch": station.mean_batch(d.rate)})
-        for d, station in zip(plan.deployments, stations, strict=True)
-    )
-    return plan.model_copy(update={"deployments": deployments})
+    rows = []
+    for row in plan.deployments:
+        traffic, pair = classes[row.traffic], plan.pair(row.traffic)
+        if row.mode == "aggregated" or pair is None:
+            batch = Station.of(plan, row, traffic).mean_batch(row.rate)
+            rows.append(row.model_copy(update={"mean_batch": batch}))
+            continue
+        rate = pair_rate(pair)
+        batch = 0.0
+        if row.mode == "decode":
+            batch = PairStation.of(plan, pair, traffic).mean_batch(rate)
+        changes = {"rate": rate / row.replicas, "mean_batch": batch}
+        rows.append(row.model_copy(update=changes))
+    return plan.model_copy(update={"deployments": tuple(rows)})
 
 
 def _pooled(
@@ -65,13 +80,17 @@ def _pooled(
     for candidate, count in zip(candidates, counts, strict=True):
         what = (candidate.traffic, candidate.offer, candidate.split)
         how = (candidate.precision, candidate.setting)
-        alike.setdefault((*what, *how), []).append((candidate, count))
+        role = (candidate.mode, candidate.pairing)
+        alike.setdefault((*what, *how, *role), []).append((candidate, count))
     together = [(group, sum(n for _, n in group)) for group in alike.values()]
-    return [
+    chosen = [
         (max((c for c, _ in group if c.least <= many), key=lambda c: c.rate), many)
         for group, many in together
         if many
     ]
+    # Where the time was up, replicas may be left whose pair has no other pool.
+    useful = whole_pairs([c for c, _ in chosen])
+    return [(c, many) for c, many in chosen if c in useful]
 
 
 def _deployments(
@@ -89,7 +108,8 @@ def _deployments(
             **candidate.split.degrees,
             batch=candidate.setting.batch,
             rate=candidate.rate,
-            mean_batch=_UNKNOWN,
+            mode=candidate.mode,
+            mean_batch=0.0 if candidate.mode == "prefill" else _UNKNOWN,
             chunk_tokens=candidate.setting.chunk_tokens,
             precision=candidate.precision.name,
             replicas=count,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from model_ops.opcost import Number
 from model_ops.serving.server import Server
 from problems.traffic import TrafficClass
 from solver.table import Flags, Floats, Indices, Table
@@ -70,12 +71,15 @@ class Race:
         The options; the class with its targets; and the demand to cover.
     share
         Share of each rate that counts; shaped [setting, option].
+    floor
+        What an option must cover to be of any use; a number, or shaped [option].
     """
 
     table: Table
     traffic: TrafficClass
     wanted: float
     share: Floats
+    floor: Number = 0.0
     sizes: Indices = field(init=False)
     least: Floats = field(init=False)
     scale: Floats = field(init=False)
@@ -96,24 +100,31 @@ class Race:
         At the default setting at first; then what was measured is tried at the others,
         which lifts the bars; then all that is left.
         """
-        table, usable = self.table, self.table.fits & (self.share > 0)
+        table = self.table
+        usable = table.fits & (self.share > 0) & np.isfinite(self.floor)
         everything = np.arange(table.options)
         default = np.zeros_like(usable)
         default[0] = True
         if self.traffic.is_closed:
-            known = self._measured(everything, 0 * everything)
+            known = self.measured(everything, 0 * everything)
             covered = np.where(known.capacity[0] > 0, known.capacity[0], np.inf)
             self.scale = known.rates[0] / covered * self.scale
         else:
-            promise = np.where(default, self._glance(), 0.0)
-            lead = self._leaders(promise, usable & default)
-            known = self._raced(self._measured(*lead), usable & default)
+            known = self._raced(self._first(usable & default), usable & default)
         if len(table.settings) == 1:
             return known
         tried = np.isin(everything, known.option)
         others = usable & ~default & self._of_use(self.bars(known)[0])
         known = self._raced(known, others & tried)
         return self._raced(known, others & ~tried)
+
+    def _first(self, waiting: Flags) -> Entrants:
+        """Return the most promising at a glance; nobody, where a floor tells more."""
+        lead = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+        if not np.any(self.floor):
+            promise = np.where(waiting, self._glance(), 0.0)
+            lead = self._leaders(promise, waiting)
+        return self.measured(*lead)
 
     def _raced(self, known: Entrants, waiting: Flags) -> Entrants:
         """Return what is known with those of them that wait who may not be beaten."""
@@ -125,7 +136,7 @@ class Race:
             lead = self._leaders(promise, waiting)
             if not len(lead[0]):
                 return known
-            known = known.joined(self._measured(*lead))
+            known = known.joined(self.measured(*lead))
             waiting[lead[::-1]] = False
 
     def tabulated(self) -> Entrants:
@@ -166,7 +177,7 @@ class Race:
             there = np.where(admitted, most, 0.0)[:, order]
             best = np.maximum.accumulate(there, axis=1)[:, ends]
             bars = np.where(admitted, np.minimum(bars, best), bars)
-        return bars
+        return np.asarray(np.maximum(bars, self.floor))
 
     def _of_use(self, bars: Floats) -> Flags:
         """Return which settings matter to options at bars; shaped as `fits`.
@@ -176,7 +187,7 @@ class Race:
         """
         table, scale = self.table, self.scale.min(axis=0)
         rates = np.maximum(bars * scale, self.least)
-        server = Server.of(table.engines, table.traffic.profile)
+        server = Server.of(table.engines, table.profile)
         decoding = np.ones_like(server.chunk)
         for _ in range(_LITTLE_ROUNDS):
             step = server.decode_step(np.clip(decoding, 1.0, server.max_sequences))
@@ -276,7 +287,7 @@ class Race:
             return np.ones_like(bars)
         return np.maximum(_replicas(self.wanted, bars, self._hopeless), 1.0)
 
-    def _measured(self, option: Indices, setting: Indices) -> Entrants:
+    def measured(self, option: Indices, setting: Indices) -> Entrants:
         """Return entrants with their rates in all pools.
 
         A rate holds in its pool and in all larger ones, to the largest of use: even

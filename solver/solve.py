@@ -20,11 +20,12 @@ from solver.model import (
     SolveOptions,
     is_possible,
 )
+from solver.pairs import Pairs
 from solver.planning import plan_of
 from solver.relaxing import Worth
 from solver.scaling import LARGEST_LOSS
 from solver.table import Table
-from solver.tabulation import tabulate
+from solver.tabulation import options_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Workspace:
     problem: SizingProblem
     offers: tuple[Offer, ...]
     tables: tuple[Table, ...]
+    pairs: Pairs
     seconds: float
     corrections: Corrections = field(default_factory=dict)
     _selected: dict[str, list[Candidate]] = field(default_factory=dict)
@@ -90,28 +92,48 @@ class Workspace:
         """
         start = time.perf_counter()
         available = offers(problem)
-        tables = tabulate(problem, available)
-        if not tables:
+        every = options_of(problem, available)
+        if not every:
             formats = ", ".join(precision.name for precision in problem.formats())
             raise ProblemError(f"precisions: no NPU here computes {formats}")
+        tables = tuple(options.table for options in every)
+        pairs = Pairs.of(every if "disaggregated" in problem.modes else (), corrections)
         elapsed = time.perf_counter() - start
-        return cls(problem, tuple(available), tuple(tables), elapsed, corrections)
+        return cls(problem, tuple(available), tables, pairs, elapsed, corrections)
 
-    def instance(self, problem: SizingProblem, *, exact: bool = True) -> Instance:
+    def instance(
+        self, problem: SizingProblem, *, exact: bool = True, npu: str | None = None
+    ) -> Instance:
         """Return the choice that a problem over these tables leaves the solver.
 
-        See `select` for `exact`.
+        Parameters
+        ----------
+        problem
+            One over the same hardware, traffic and prices.
+        exact
+            See `select`; otherwise pairs are left out, where anything else is allowed.
+        npu
+            The only NPU type to use; None: all.
         """
-        candidates = (
-            self._candidates(problem) if exact else self._select(problem, False)
+        together = "aggregated" in problem.modes
+        found = self._candidates(problem) if exact else self._select(problem, False)
+        powered = problem.objective == "power" or problem.limits.power is not None
+        usable = {
+            number
+            for number, offer in enumerate(self.offers)
+            if npu in (None, offer.npu.name)
+            and not (powered and offer.npu.power is None)
+        }
+        instance = Instance(
+            tuple(c for c in found if together and c.offer in usable),
+            self.offers,
+            tuple(t.demand(problem.headroom) for t in problem.traffic),
+            problem.limits,
+            problem.objective,
         )
-        demand = tuple(t.demand(problem.headroom) for t in problem.traffic)
-        if problem.objective == "power" or problem.limits.power is not None:
-            power = [offer.npu.power for offer in self.offers]
-            candidates = [c for c in candidates if power[c.offer] is not None]
-        return Instance(
-            tuple(candidates), self.offers, demand, problem.limits, problem.objective
-        )
+        if exact or not together:
+            return self.pairs.beside(instance, problem, usable, npu)
+        return instance
 
     def _candidates(self, problem: SizingProblem) -> list[Candidate]:
         """Return the exact candidates; problems often differ in their limits alone."""

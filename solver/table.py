@@ -15,10 +15,9 @@ from model_ops.dtypes import Precision
 from model_ops.opcost import Number
 from model_ops.platform.npu import Npu
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.serving.engine import Engine
-from model_ops.serving.highest_rate import Target, excess, highest_rate
+from model_ops.serving.engine import Engine, Profile
+from model_ops.serving.highest_rate import Loaded, Target, excess, highest_rate
 from model_ops.serving.queueing import Laws, Metric, Statistic
-from model_ops.serving.saturation import saturation_rate
 from problems.stations import gap_variation
 from problems.traffic import LatencyTarget, TrafficClass
 from solver.known_rates import KnownRates
@@ -89,6 +88,24 @@ class Table:
         """Deployments of the table."""
         return len(self.npu_of)
 
+    @property
+    def profile(self) -> Profile:
+        """The requests, as the replicas see them."""
+        return self.traffic.profile
+
+    def variation(self, which: Indices, pool: Number) -> Number:
+        """Return the squared variation of the gaps before groups in a pool; [asked]."""
+        return gap_variation(self.traffic, pool, self.groups[which])
+
+    def laws_of(self, engine: Engine, profile: Profile) -> Loaded:
+        """Return what becomes of requests in engines, but for the rate."""
+        return Laws.of(engine, profile, 1.0)
+
+    def limits(self, targets: Sequence[LatencyTarget]) -> list[Target]:
+        """Return what a rate must keep; without targets no queue may be endless."""
+        stated = [Target(t.metric, t.statistic, t.at_most) for t in targets]
+        return stated or [FOREVER]
+
     def npu(self, option: int) -> Npu:
         """Return an option's NPU."""
         return self.npus[int(self.npu_of[option])]
@@ -111,14 +128,14 @@ class Table:
         """Return the same for another setting than the default."""
         if setting not in self._saturations:
             engines = self.engines_at(np.arange(self.options), setting)
-            found = saturation_rate(engines, self.traffic.profile)
+            found = self.laws_of(engines, self.profile).most[..., 0]
             self._saturations[setting] = found
         return self._saturations[setting]
 
     @cached_property
     def fits(self) -> Flags:
         """Whether the cache holds a long request; shaped [setting, option]."""
-        return self.cache_tokens > self.traffic.profile.longest
+        return self.cache_tokens > self.profile.longest
 
     @property
     def most_load(self) -> float:
@@ -147,10 +164,10 @@ class Table:
 
     def _laws(self, some: Indices, setting: int) -> Laws:
         """Return the laws of some options at all loads."""
-        variation = np.asarray(gap_variation(self.traffic, 1, self.groups[some]))
+        variation = np.asarray(self.variation(some, 1))
         return Laws.of(
             self.engines_at(some, setting).rows(slice(None)),
-            self.traffic.profile,
+            self.profile,
             self.saturation_at(setting)[some, None] * LOADS,
             variation[:, None],
         )
@@ -214,10 +231,11 @@ class Table:
         """
         return highest_rate(
             self.engines_at(which, setting),
-            self.traffic.profile,
-            _limits(targets),
-            replicas=1.0 / gap_variation(self.traffic, pool, self.groups[which]),
+            self.profile,
+            self.limits(targets),
+            replicas=1.0 / self.variation(which, pool),
             most_load=self.most_load,
+            laws_of=self.laws_of,
         )
 
     def excess(
@@ -234,24 +252,21 @@ class Table:
         """
         return excess(
             self.engines_at(which, setting),
-            self.traffic.profile,
-            _limits(targets),
+            self.profile,
+            self.limits(targets),
             rates,
-            replicas=1.0 / gap_variation(self.traffic, pool, self.groups[which]),
+            replicas=1.0 / self.variation(which, pool),
+            laws_of=self.laws_of,
         )
 
     def laws_at(self, which: Indices, rate: Floats, setting: Indices | int = 0) -> Laws:
         """Return the laws of one replica alone at a rate of a group; [asked]."""
         return Laws.of(
             self.engines_at(which, setting),
-            self.traffic.profile,
+            self.profile,
             rate,
-            gap_variation(self.traffic, 1, self.groups[which]),
+            self.variation(which, 1),
         )
-
-
-def _limits(targets: Sequence[LatencyTarget]) -> list[Target]:
-    return [Target(t.metric, t.statistic, t.at_most) for t in targets] or [FOREVER]
 
 
 def _first_crossing(excess: Floats, rates: Floats) -> Floats:

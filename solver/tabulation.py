@@ -2,6 +2,9 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -11,13 +14,18 @@ from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.parallelism import Parallelism, stacked
 from model_ops.serving.deployed import curve_of, engine_of
+from model_ops.serving.engine import Profile
+from model_ops.serving.pair import sent_per_token
+from model_ops.serving.pools import first_token_only
 from model_ops.serving.step import Replica
+from model_ops.serving.step_curve import StepCurve
 from problems import catalogue
 from problems.offers import Offer
 from problems.optimisations import Optimisations
 from problems.problem import SizingProblem
 from problems.traffic import TrafficClass
-from solver.settings import settings_of
+from solver.pool_table import DecodeTable, Pools, PrefillTable, evenly
+from solver.settings import Setting, settings_of
 from solver.table import Flags, Table
 
 LARGEST_REPLICA = 64
@@ -63,20 +71,113 @@ def _layouts(arch: ModelArch, ranks: int, pp: int) -> Iterator[Parallelism]:
         yield Parallelism(tp, pp, ep=ep, dp=ranks // tp)
 
 
-def tabulate(problem: SizingProblem, offers: Sequence[Offer]) -> list[Table]:
-    """Return a table per traffic class and precision over the offers' NPUs."""
+@dataclass(frozen=True)
+class Options:
+    """The replicas of a class and precision, and their step times.
+
+    Parameters
+    ----------
+    traffic, precision, settings
+        The class, the formats, and the settings to try, the default one first.
+    replica, curve
+        All of them, over [npu, split], and the seconds of their steps.
+    npus, splits
+        What is combined.
+    admitted
+        Whether a replica may stand on an offer; shaped [offer, npu, split].
+    """
+
+    traffic: TrafficClass
+    precision: Precision
+    settings: tuple[Setting, ...]
+    replica: Replica
+    curve: StepCurve
+    npus: tuple[Npu, ...]
+    splits: tuple[Parallelism, ...]
+    admitted: Flags
+
+    @cached_property
+    def table(self) -> Table:
+        """The replicas that read and answer."""
+        return Table(**self._fields(self.traffic.profile, self.settings))
+
+    @property
+    def pools(self) -> Pools | None:
+        """The replicas that only read, and those that only answer; None without use.
+
+        Neither users who wait for answers nor beams are disaggregated, and answers
+        of one token need nobody to answer.
+        """
+        traffic = self.traffic
+        whole = traffic.profile
+        if traffic.is_closed or traffic.beams > 1 or whole.output.tokens[-1] < 2:
+            return None
+        steps = tuple(s for s in self.settings if s.batch == self.settings[0].batch)
+        reading = self._fields(first_token_only(whole), steps)
+        answering = self._fields(whole, self.settings[:1])
+        decode = DecodeTable(**answering | {"traffic": evenly(traffic)})
+        sent = np.broadcast_to(
+            sent_per_token(self.replica, whole), (len(self.npus), len(self.splits), 1)
+        )
+        return Pools(
+            traffic=traffic,
+            prefill=PrefillTable(**reading),
+            decode=decode,
+            sent=sent[decode.npu_of, decode.split_of, 0],
+        )
+
+    def _fields(
+        self, profile: Profile, settings: tuple[Setting, ...]
+    ) -> dict[str, Any]:
+        """Return the fields of a table of the replicas whose caches hold requests."""
+        engines = [
+            engine_of(
+                self.replica,
+                profile,
+                chunk_tokens=setting.chunk_tokens,
+                max_sequences=setting.batch,
+                beams=self.traffic.beams,
+                curve=self.curve,
+            )
+            for setting in settings
+        ]
+        shape = (len(self.npus), len(self.splits))
+        cache = np.stack([np.broadcast_to(e.cache_tokens, shape) for e in engines])
+        fits = cache[0] > np.max(profile.longest)
+        npu_of, split_of = np.nonzero(fits & self.admitted.any(axis=0))
+        return {
+            "traffic": self.traffic,
+            "precision": self.precision,
+            "settings": settings,
+            "npus": self.npus,
+            "splits": self.splits,
+            "npu_of": npu_of,
+            "split_of": split_of,
+            "admitted": self.admitted[:, npu_of, split_of],
+            "engines": engines[0].some((npu_of, split_of)),
+            "cache_tokens": cache[:, npu_of, split_of],
+        }
+
+
+def options_of(problem: SizingProblem, offers: Sequence[Offer]) -> list[Options]:
+    """Return the options per traffic class and precision over the offers' NPUs."""
     arch = catalogue.load_model(problem.model)
     npus = tuple({offer.npu.name: offer.npu for offer in offers}.values())
     axes = splits(arch, offers, problem.optimisations)
     return [
-        _table(arch, problem, traffic, precision, offers, able, axes)
+        _options(arch, problem, traffic, precision, offers, able, axes)
         for precision in problem.formats()
         if (able := tuple(npu for npu in npus if npu.computes(precision)))
         for traffic in problem.traffic
     ]
 
 
-def _table(
+def tabulate(problem: SizingProblem, offers: Sequence[Offer]) -> list[Table]:
+    """Return a table per traffic class and precision over the offers' NPUs."""
+    return [options.table for options in options_of(problem, offers)]
+
+
+def _options(
     arch: ModelArch,
     problem: SizingProblem,
     traffic: TrafficClass,
@@ -84,7 +185,7 @@ def _table(
     offers: Sequence[Offer],
     npus: tuple[Npu, ...],
     axes: list[Parallelism],
-) -> Table:
+) -> Options:
     replica = Replica(
         arch,
         stacked(axes, point_axes=1),
@@ -94,36 +195,15 @@ def _table(
     )
     settings = settings_of(problem, traffic.profile.prompt.tokens[-1])
     largest = max(setting.chunk_tokens for setting in settings)
-    curve = curve_of(replica, largest, traffic.beams)
-    engines = [
-        engine_of(
-            replica,
-            traffic.profile,
-            chunk_tokens=setting.chunk_tokens,
-            max_sequences=setting.batch,
-            beams=traffic.beams,
-            curve=curve,
-        )
-        for setting in settings
-    ]
-    shape = (len(settings), len(npus), len(axes))
-    cache = np.stack(
-        [np.broadcast_to(engine.cache_tokens, shape[1:]) for engine in engines]
-    )
-    admitted = _admitted(offers, npus, axes)
-    fits = cache[0] > np.max(traffic.profile.longest)
-    npu_of, split_of = np.nonzero(fits & admitted.any(axis=0))
-    return Table(
+    return Options(
         traffic=traffic,
         precision=precision,
         settings=settings,
+        replica=replica,
+        curve=curve_of(replica, largest, traffic.beams),
         npus=npus,
         splits=tuple(axes),
-        npu_of=npu_of,
-        split_of=split_of,
-        admitted=admitted[:, npu_of, split_of],
-        engines=engines[0].some((npu_of, split_of)),
-        cache_tokens=cache[:, npu_of, split_of],
+        admitted=_admitted(offers, npus, axes),
     )
 
 

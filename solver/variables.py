@@ -11,15 +11,17 @@ from solver.scaling import Scaled
 
 @dataclass(frozen=True)
 class Variables:
-    """Replica counts per candidate and host counts per offer.
+    """Replica counts per candidate, host counts per offer, loads per pairing.
 
-    A host is an instance, or a node from which NPUs are rented one by one.
+    A load is what a pair carries of its class's demand, in the scale of the demand. A
+    host is an instance, or a node from which NPUs are rented one by one.
     """
 
     instance: Instance
     scaled: Scaled
     replicas: tuple[cp_model.IntVar, ...]
     hosts: tuple[cp_model.IntVar, ...]
+    carried: tuple[cp_model.IntVar, ...] = ()
 
     @classmethod
     def create(
@@ -39,7 +41,11 @@ class Variables:
                 if c.offer == number
             )
             hosts.append(model.new_int_var(0, used, f"hosts_{number}"))
-        return cls(instance, scaled, replicas, tuple(hosts))
+        carried = tuple(
+            model.new_int_var(0, scaled.demand[pairing.traffic], f"carried_{number}")
+            for number, pairing in enumerate(instance.pairings)
+        )
+        return cls(instance, scaled, replicas, tuple(hosts), carried)
 
     @property
     def owners(self) -> tuple[int | None, ...]:

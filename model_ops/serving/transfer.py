@@ -64,6 +64,20 @@ class Link:
         )
 
 
+def slowest_link(
+    supply: Supply, bandwidth: BytesPerSecond | None = None
+) -> tuple[BytesPerSecond, Seconds]:
+    """Return the bandwidth and latency of a link that no pair's is slower than.
+
+    See `Link.between`, whatever the NPUs at the other end and however many. `bandwidth`
+    is what transfers reach in place of the tiers'.
+    """
+    tiers = supply.fabric.tiers
+    slowest = min(_one_link(tier) for tier in tiers) * float(supply.link_efficiency)
+    latency = max(float(tier.latency) for tier in tiers)
+    return slowest if bandwidth is None else bandwidth, latency
+
+
 def _tier(supply: Supply, npus: int | None) -> Tier:
     """Return the innermost tier that holds so many NPUs; None: the outermost."""
     *inner, outermost = supply.fabric.tiers

@@ -8,6 +8,7 @@ from solver.constraints.availability import availability
 from solver.constraints.budget import budget
 from solver.constraints.demand import demand
 from solver.constraints.hosts import hosts
+from solver.constraints.pairs import pairs
 from solver.constraints.pools import pools
 from solver.constraints.power import power
 from solver.variables import Variables
@@ -16,6 +17,7 @@ Constraint = Callable[[cp_model.CpModel, Variables], None]
 
 CONSTRAINTS: tuple[Constraint, ...] = (
     demand,
+    pairs,
     pools,
     hosts,
     availability,

@@ -6,12 +6,18 @@ from solver.variables import Variables
 
 
 def demand(model: cp_model.CpModel, variables: Variables) -> None:
-    """``sum_i capacity_i * replicas_i >= demand`` for each class."""
+    """``sum_i capacity_i * replicas_i + sum_p carried_p >= demand`` for each class.
+
+    The first sum is over replicas that read and answer, the second over pairs.
+    """
     scaled = variables.scaled
     for traffic, wanted in enumerate(scaled.demand):
         covered = sum(
             scaled.capacity[i] * variables.replicas[i]
             for i, candidate in enumerate(variables.instance.candidates)
-            if candidate.traffic == traffic
+            if candidate.traffic == traffic and candidate.mode == "aggregated"
         )
+        for number, pairing in enumerate(variables.instance.pairings):
+            if pairing.traffic == traffic:
+                covered += variables.carried[number]
         model.add(covered >= wanted).with_name(f"demand_{traffic}")

@@ -1,6 +1,7 @@
 """Toy instances, and bare models to try one constraint on; all NPUs are plain."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from problems.catalogue.schema import Price
 from problems.offers import Offer
 from problems.problem import Limits, SizingProblem, problem_of
 from solver.candidates import Candidate
+from solver.counted import Pairing
 from solver.instance import Instance
 from solver.model import Choice, SolveOptions
 from solver.scaling import scale
@@ -94,6 +96,31 @@ class Toys:
         ]
         return Instance(
             tuple(candidates), tuple(offers), tuple(demand), Limits(**limits), objective
+        )
+
+    @staticmethod
+    def paired(
+        instance: Instance, pools: Sequence[tuple[Any, ...]], pairing: int = 0
+    ) -> Instance:
+        """Return an instance with a pairing of its first class; a pool's replicas.
+
+        Those are (mode, NPUs, capacity, offer, pool), on the first offer and alone if
+        it is not said.
+        """
+        rows = [(*pool, *(0, 1)[len(pool) - 3 :]) for pool in pools]
+        more = Toys.instance(
+            instance.offers,
+            [(0, offer, npus, rate, least) for _, npus, rate, offer, least in rows],
+            instance.demand,
+        ).candidates
+        more = tuple(
+            replace(candidate, mode=row[0], pairing=pairing)
+            for candidate, row in zip(more, rows, strict=True)
+        )
+        return replace(
+            instance,
+            candidates=instance.candidates + more,
+            pairings=(*instance.pairings, Pairing(0)),
         )
 
     @staticmethod

@@ -54,6 +54,18 @@ def an_instance(toys: Any, **limits: Any) -> Instance:
     return toys.instance(offers, replicas, demand=(10.0, 8.0), **limits)
 
 
+def a_paired_instance(toys: Any, **limits: Any) -> Instance:
+    """Return a class of demand 10: replicas that do both, and a pair's two pools.
+
+    Candidate 0 does both; 1 and 2 read, 3 and 4 answer.
+    """
+    pairs = [("prefill", 1, 4.0), ("prefill", 2, 9.0)]
+    pairs += [("decode", 1, 3.0), ("decode", 4, 14.0)]
+    return toys.paired(
+        toys.instance([toys.offer(1.5)], [(0, 0, 1, 2.5)], (10.0,), **limits), pairs
+    )
+
+
 NOTHING = dict.fromkeys(range(7), 0)
 NO_HOSTS = dict.fromkeys(range(3), 0)
 
@@ -64,6 +76,11 @@ CASES = [
     Case("demand", "first-short", False, {0: 3, 2: 0, 3: 2, 5: 0}),
     Case("demand", "second-short", False, {1: 1, 4: 0, 6: 0}),
     Case("demand", "others-do-not-help", False, {1: 0, 4: 0, 6: 0}),
+    # pairs: one candidate reads, one answers.
+    Case("pairs", "one-of-each", True, {0: 0, 1: 3, 2: 0, 3: 4, 4: 0}),
+    Case("pairs", "beside-both", True, {0: 2, 1: 0, 2: 1, 3: 0, 4: 1}),
+    Case("pairs", "two-read", False, {1: 1, 2: 1}),
+    Case("pairs", "two-answer", False, {3: 1, 4: 1}),
     # pools: 3 of candidate 3 or none, 2 of candidate 6 or none.
     Case("pools", "none", True, NOTHING),
     Case("pools", "exactly", True, NOTHING | {3: 3, 6: 2}),
@@ -158,7 +175,8 @@ CASES = [
 def test_constraint_admits_and_forbids(
     toys: Any, admits: Callable[..., bool], case: Case
 ) -> None:
-    instance = an_instance(toys, **case.limits)
+    made = a_paired_instance if case.constraint == "pairs" else an_instance
+    instance = made(toys, **case.limits)
     constraint = BY_NAME[case.constraint]
     found = admits(constraint, instance, case.replicas, case.hosts)
     assert found is case.possible
@@ -171,7 +189,8 @@ def test_model_text_is_golden(
     golden: Callable[[str, str], None],
     name: str,
 ) -> None:
-    instance = an_instance(
+    made = a_paired_instance if name == "pairs" else an_instance
+    instance = made(
         toys,
         npus=40,
         npus_per_type={"alpha": 24},
