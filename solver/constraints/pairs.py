@@ -38,4 +38,4 @@ def _one_of(
             most = max(variables.scaled.most[i], candidate.least)
             model.add(variables.replicas[i] <= most * one).with_name(f"chosen_{i}")
             chosen.append(one)
-    model.add_at_most_one(chosen).with_name(f"one_{mode}_{traffic}")
+    model.add(sum(chosen) <= 1).with_name(f"one_{mode}_{traffic}")

@@ -11,7 +11,7 @@ from problems.problem import SizingProblem
 from problems.requirements import requirements
 from problems.stations import Station
 from problems.verify import violations
-from solver import solve
+from solver import certificate
 from solver.alternatives import (
     Binding,
     batch_bindings,
@@ -277,7 +277,7 @@ def test_only_proved_plans_stand_beside_a_plan(
 def known_by_hand(problem: SizingProblem, monkeypatch: pytest.MonkeyPatch) -> Feasible:
     """Return the plan that is known when the search finds none in time."""
     with monkeypatch.context() as patch:
-        patch.setattr(solve, "choose", lambda *_: Choice("timed_out"))
+        patch.setattr(certificate, "choose", lambda *_: Choice("timed_out"))
         outcome = Workspace.of(problem).solve(OPTIONS)
     assert isinstance(outcome, Feasible)
     return outcome
