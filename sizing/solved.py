@@ -1,14 +1,17 @@
 """One problem's answer, small enough to be kept in a file and set beside others."""
 
 import math
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from problems.offers import offers
 from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.serve import served
 from problems.traffic import TrafficClass
+from sizing.journal import Journal
 from solver.explain import conflict
 from solver.floors import MEMORY
 from solver.model import SolveOptions
@@ -98,6 +101,43 @@ def solved(spaces: Workspaces, problem: SizingProblem, options: SolveOptions) ->
         plan=plan,
         means=tuple(_means(problem, plan.at(None), each) for each in problem.traffic),
     )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to many problems: of some the tables are shared, some are known already.
+
+    Parameters
+    ----------
+    options
+        Of each proof; the time limit holds for every problem by itself.
+    journal
+        What is known, and where it is kept.
+    """
+
+    options: SolveOptions = field(default_factory=SolveOptions)
+    journal: Journal = field(default_factory=Journal)
+    _spaces: Workspaces = field(default_factory=Workspaces)
+
+    def of(self, problem: SizingProblem) -> Solved:
+        """Return the answer to a problem, solved or known.
+
+        Raises
+        ------
+        GenzSizeError
+            If the problem names no usable hardware or price, or what was found cannot
+            be kept.
+        """
+        prices = [(offer.key, offer.usd_per_hour_per_npu) for offer in offers(problem)]
+        question = (problem.model_dump(mode="json"), prices)
+        known = self.journal.get(*question)
+        if known is not None:
+            return Solved.model_validate(known)
+        found = solved(self._spaces, problem, self.options)
+        # What ran out of time is worth another try.
+        if found.status != "timed_out":
+            self.journal.put(found.model_dump(mode="json"), *question)
+        return found
 
 
 def _means(problem: SizingProblem, plan: Plan, traffic: TrafficClass) -> Means:

@@ -10,12 +10,9 @@ from problems.offers import offers
 from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.standing import standing
-from sizing.journal import Journal
 from sizing.scenarios import Scenario
-from sizing.solved import Record, Solved, solved
-from solver.model import SolveOptions
+from sizing.solved import Answers, Record, Solved
 from solver.solve import objective_value
-from solver.workspaces import Workspaces
 
 BASE = "base"
 """The name of the problem as it is."""
@@ -51,16 +48,13 @@ class WhatIf:
     ----------
     problem, scenarios
         The base, and what it is compared with.
-    options
-        Of each proof; the time limit holds for every scenario by itself.
-    journal
-        What is known already, and where it is kept.
+    answers
+        How they are solved, and what is known already.
     """
 
     problem: SizingProblem
     scenarios: Sequence[Scenario]
-    options: SolveOptions = field(default_factory=SolveOptions)
-    journal: Journal = field(default_factory=Journal)
+    answers: Answers = field(default_factory=Answers)
 
     def check(self) -> None:
         """Look at every scenario before the first is solved.
@@ -86,41 +80,16 @@ class WhatIf:
         GenzSizeError
             If what was found cannot be kept.
         """
-        spaces = Workspaces()
-        found, _ = self._answer(spaces, self.problem, None)
-        base = Row(name=BASE, solved=found)
+        base = Row(name=BASE, solved=self.answers.of(self.problem))
         yield base
         for scenario in self.scenarios:
-            found, why = self._answer(spaces, scenario.problem, base.solved)
+            found = self.answers.of(scenario.problem)
             yield Row(
                 name=scenario.name,
                 changes=tuple(change.text for change in scenario.changes),
                 solved=found,
-                why=why,
+                why=reasons(self.problem, base.solved, scenario.problem, found),
             )
-
-    def _answer(
-        self, spaces: Workspaces, problem: SizingProblem, base: Solved | None
-    ) -> tuple[Solved, tuple[str, ...]]:
-        """Return a scenario's answer and its reasons, found or known."""
-        question = _question(problem, base)
-        known = self.journal.get(*question)
-        if known is not None:
-            return Solved.model_validate(known["solved"]), tuple(known["why"])
-        found = solved(spaces, problem, self.options)
-        why = () if base is None else reasons(self.problem, base, problem, found)
-        # What ran out of time is worth another try.
-        if found.status != "timed_out":
-            kept = {"solved": found.model_dump(mode="json"), "why": list(why)}
-            self.journal.put(kept, *question)
-        return found, why
-
-
-def _question(problem: SizingProblem, base: Solved | None) -> list[Any]:
-    """Return what an answer hangs on, as it is told from others."""
-    prices = [(offer.key, offer.usd_per_hour_per_npu) for offer in offers(problem)]
-    known = None if base is None else base.model_dump(mode="json")
-    return [problem.model_dump(mode="json"), prices, known]
 
 
 def reasons(

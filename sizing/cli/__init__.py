@@ -16,6 +16,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "sizing.cli.what_if",
         "Set variations of a problem beside it: plans, costs and why.",
     ),
+    "frontier": (
+        "sizing.cli.frontier",
+        "Set the least cost against a target, the rate, NPUs or power.",
+    ),
     "estimate": ("sizing.cli.estimate", "Predict what deployments do, and why."),
     "simulate": (
         "sizing.cli.simulate",

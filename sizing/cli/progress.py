@@ -1,11 +1,13 @@
 """How far a long run is, on standard error."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from model_ops.serving.confidence import Progress
+
+Part = TypeVar("Part")
 
 
 @contextmanager
@@ -22,3 +24,24 @@ def progress_bar(doing: str) -> Iterator["Progress"]:
             bar.update(task, completed=done, total=wanted)
 
         yield show
+
+
+def collected(parts: Iterable[Part], wanted: int) -> tuple[list[Part], bool]:
+    """Return the parts of a long run, and whether they are all: Ctrl-C ends it.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If it came before the first part.
+    """
+    found: list[Part] = []
+    try:
+        with progress_bar("solving") as show:
+            for part in parts:
+                found.append(part)
+                show(len(found), wanted)
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        return found, False
+    return found, True

@@ -8,7 +8,7 @@ import click
 
 from sizing.cli import INFEASIBLE, INTERRUPTED, TIMED_OUT
 from sizing.cli.options import assignment, chosen_format, output_options
-from sizing.cli.progress import progress_bar
+from sizing.cli.progress import collected
 from sizing.cli.proof import proof_options, resume_option
 
 if TYPE_CHECKING:
@@ -79,26 +79,19 @@ def command(
     from sizing.files import write
     from sizing.journal import Journal
     from sizing.report.what_if import FORMATS, Compared
+    from sizing.solved import Answers
     from sizing.what_if import WhatIf
     from solver.model import SolveOptions
 
     base = problem_of(read_toml(problem_file), source="file")
     asked = _scenarios(base, stated)
     options = SolveOptions(time_limit=time_limit, workers=workers)
-    question = WhatIf(base, asked, options, Journal.at(resume))
+    question = WhatIf(base, asked, Answers(options, Journal.at(resume)))
     question.check()
-    rows: list[Row] = []
-    try:
-        with progress_bar("solving") as show:
-            for row in question.rows():
-                rows.append(row)
-                show(len(rows), len(asked) + 1)
-    except KeyboardInterrupt:
-        if not rows:
-            raise
-    compared = Compared(base, rows, complete=len(rows) == len(asked) + 1)
+    rows, complete = collected(question.rows(), len(asked) + 1)
+    compared = Compared(base, rows, complete)
     write(FORMATS[chosen_format(format_, output, FORMATS)](compared), output)
-    return _code(rows) if compared.complete else INTERRUPTED
+    return _code(rows) if complete else INTERRUPTED
 
 
 def _changes(stated: Mapping[str, Any]) -> "Iterator[Change]":

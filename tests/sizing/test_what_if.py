@@ -20,7 +20,7 @@ from problems.standing import standing
 from problems.verify import violations
 from sizing.journal import Journal
 from sizing.scenarios import Scenario, product, read_scenarios
-from sizing.solved import Solved, solved
+from sizing.solved import Answers, Solved, solved
 from sizing.what_if import Row, WhatIf
 from solver.model import SolveOptions
 from solver.solve import Optimal, Workspace
@@ -72,7 +72,7 @@ def file(tmp_path: Path) -> Path:
 
 def rows_of(base: SizingProblem, *texts: str, **options: Any) -> list[Row]:
     asked = [Scenario.of(base, [Change.of(text)]) for text in texts]
-    return list(WhatIf(base, asked, **options).rows())
+    return list(WhatIf(base, asked, Answers(**options)).rows())
 
 
 # Each scenario by itself
@@ -275,7 +275,7 @@ def test_a_resumed_run_is_like_one_that_was_not_interrupted(
     whole = rows_of(base, *ASKED)
     path = tmp_path / "kept.jsonl"
     asked = [Scenario.of(base, [Change.of(text)]) for text in ASKED]
-    running = WhatIf(base, asked, journal=Journal.at(path)).rows()
+    running = WhatIf(base, asked, Answers(journal=Journal.at(path))).rows()
     assert [next(running) for _ in range(3)] == whole[:3]
     del running
     # Cut off within a line, as by a crash.
@@ -296,7 +296,7 @@ def test_what_is_known_is_not_solved_again(
     def fails(*_: Any) -> Solved:
         raise AssertionError
 
-    monkeypatch.setattr("sizing.what_if.solved", fails)
+    monkeypatch.setattr("sizing.solved.solved", fails)
     assert rows_of(base, *ASKED, journal=Journal.at(path)) == whole
     # Another question is another answer.
     with pytest.raises(AssertionError):
@@ -307,7 +307,7 @@ def test_what_ran_out_of_time_is_tried_again(
     base: SizingProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "kept.jsonl"
-    monkeypatch.setattr("sizing.what_if.solved", lambda *_: Solved(status="timed_out"))
+    monkeypatch.setattr("sizing.solved.solved", lambda *_: Solved(status="timed_out"))
     rows_of(base, "rate=2x", journal=Journal.at(path))
     monkeypatch.undo()
     found = rows_of(base, "rate=2x", journal=Journal.at(path))
@@ -383,7 +383,7 @@ def test_an_interrupt_reports_what_is_done(
             signal.raise_signal(signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr("sizing.what_if.solved", interrupted)
+    monkeypatch.setattr("sizing.solved.solved", interrupted)
     kept = tmp_path / "kept.jsonl"
     asked = ("what-if", file, "--grid", "rate=2x,3x,4x", "--format", "json")
     ran = genz(*asked, "--resume", kept)

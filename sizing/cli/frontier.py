@@ -1,0 +1,94 @@
+"""``genz-size frontier``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sizing.cli import INFEASIBLE, INTERRUPTED, TIMED_OUT
+from sizing.cli.options import chosen_format, image, output_options
+from sizing.cli.progress import collected
+from sizing.cli.proof import proof_options, resume_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sizing.frontier import Point
+
+
+@click.command("frontier")
+@click.argument("problem_file", metavar="PROBLEM.toml", type=click.Path(path_type=Path))
+@click.option(
+    "--along",
+    required=True,
+    metavar="FIGURE",
+    help="What cost is set against: ttft, tpot, e2e (or ttft.p99, ...), rate, "
+    "concurrency, headroom, confidence; or npus, power.",
+)
+@click.option("--from", "low", metavar="VALUE", help="Where it begins, with its unit.")
+@click.option("--to", "high", metavar="VALUE", help="Where it ends, with its unit.")
+@click.option(
+    "--points",
+    type=click.IntRange(2, 1000),
+    help="Points [9; along npus and power all that there are]; along npus and power "
+    "so many at most.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=image,
+    help="Draw the points into this file (.png or .svg).",
+)
+@proof_options
+@resume_option
+@output_options("text", "json", "csv")
+def command(
+    problem_file: Path,
+    resume: Path | None,
+    format_: str | None,
+    output: Path | None,
+    time_limit: float,
+    workers: int,
+    **stated: Any,
+) -> int:
+    """Set the least cost of a problem against a target, its rate, NPUs or power.
+
+    Along a target or a rate the problem is solved at evenly spaced values; along npus
+    and power each point is the next plan that uses fewer: the cheapest of all those.
+    Points that another one beats are marked.
+
+    Exit code 0: there are plans; 3: there are none; 4: a point ran out of time; 130:
+    interrupted, after the report of what was done.
+    """
+    from problems.problem import problem_of, read_toml
+    from sizing.files import write
+    from sizing.frontier import Frontier, axis_of, marked
+    from sizing.journal import Journal
+    from sizing.report.frontier import FORMATS, Drawn
+    from sizing.solved import Answers
+    from solver.model import SolveOptions
+
+    axis = axis_of(stated["along"])
+    ends = {
+        name: None if stated[name] is None else axis.parse(stated[name])
+        for name in ("low", "high")
+    }
+    if stated["plot"] is not None:
+        from sizing.report import frontier_plot
+    problem = problem_of(read_toml(problem_file), source="file")
+    asked = Frontier(problem, stated["along"], **ends, points=stated["points"])
+    options = SolveOptions(time_limit=time_limit, workers=workers)
+    answers = Answers(options, Journal.at(resume))
+    points, complete = collected(asked.found(answers), asked.wanted)
+    drawn = Drawn(asked, marked(points, axis), complete)
+    if stated["plot"] is not None:
+        frontier_plot.save(drawn, stated["plot"])
+    write(FORMATS[chosen_format(format_, output, FORMATS)](drawn), output)
+    return _code(points) if complete else INTERRUPTED
+
+
+def _code(points: "Sequence[Point]") -> int:
+    status = {point.solved.status for point in points}
+    if "timed_out" in status:
+        return TIMED_OUT
+    return INFEASIBLE if status <= {"infeasible"} else 0
