@@ -82,6 +82,20 @@ class Served:
         return PairStation.of(plan, (self.deployment, self.decode), traffic)
 
     @property
+    def rows(self) -> tuple[PlannedDeployment, ...]:
+        """The deployment, or both of a pair."""
+        return (self.deployment, *([] if self.decode is None else [self.decode]))
+
+    @property
+    def text(self) -> str:
+        """How many replicas of what."""
+        return " with ".join(
+            f"{d.replicas:,} x {d.npu} {d.parallelism.text}"
+            + ("" if d.mode == "aggregated" else f" {d.mode}")
+            for d in self.rows
+        )
+
+    @property
     def stations(self) -> int:
         """Such queues behind one router: the replicas, or one pair."""
         return self.deployment.replicas if self.decode is None else 1

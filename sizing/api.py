@@ -6,13 +6,8 @@ from dataclasses import dataclass, field
 
 from problems.problem import SizingProblem
 from problems.serve import Served, served
-from solver.alternatives import (
-    Binding,
-    RunnerUp,
-    batch_bindings,
-    limit_bindings,
-    runners_up,
-)
+from solver.alternatives import RunnerUp, limit_bindings, runners_up
+from solver.binding import Binding, batch_bindings
 from solver.corrections import NO_CORRECTIONS, Corrections
 from solver.explain import Explanation, explain
 from solver.instance import Instance

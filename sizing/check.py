@@ -38,7 +38,7 @@ class Correction:
     Parameters
     ----------
     deployed
-        Class, NPU, split, precision and setting.
+        Class, NPU, split, precision, setting and mode.
     predicted, confirmed
         Requests per second of a replica within the targets: as the formulas had it (or
         an earlier correction), and as the simulation has it.
@@ -107,13 +107,18 @@ def checked_size(
         failed = simulations[-1].failed
         if not failed or len(corrections) == MOST_ROUNDS:
             break
-        corrections.append(tuple(_correction(each, settings) for each in failed))
+        corrections.append(
+            tuple(c for each in failed for c in _corrections(each, settings))
+        )
         shares = _corrected(shares, corrections[-1])
     return Checked(answer, tuple(simulations), tuple(corrections))
 
 
-def _correction(found: SimulatedDeployment, settings: Settings) -> Correction:
-    """Return the rate at which a deployment that failed keeps its targets."""
+def _corrections(found: SimulatedDeployment, settings: Settings) -> list[Correction]:
+    """Return the rate at which a deployment that failed keeps its targets.
+
+    Of a pair those of the pools whose latencies failed.
+    """
     place = found.place
     fewer = replace(settings, requests=max(1, settings.requests // _FEWER))
     low, high = 0.0, 1.0
@@ -121,23 +126,34 @@ def _correction(found: SimulatedDeployment, settings: Settings) -> Correction:
         middle = (low + high) / 2
         kept = keeps_targets(place, fewer, middle)
         low, high = (middle, high) if kept else (low, middle)
-    deployment = place.served.deployment
-    return Correction(
-        deployed=(
-            deployment.traffic,
-            deployment.npu,
-            deployment.parallelism,
-            deployment.precision,
-            Setting(deployment.batch, deployment.chunk_tokens),
-        ),
-        predicted=deployment.rate,
-        confirmed=deployment.rate * place.served.utilisation * low,
-        missed=tuple(
-            judged.label
-            for judged in found.measured.targets
-            if judged.verdict is Verdict.FAIL
-        ),
-    )
+    failed = [j for j in found.measured.targets if j.verdict is Verdict.FAIL]
+    missed = tuple(judged.label for judged in failed)
+    metrics = {judged.metric for judged in failed}
+    served = place.served
+    rows = [served.deployment]
+    if served.decode is not None:
+        pools = ((served.deployment, "ttft"), (served.decode, "tpot"))
+        rows = [row for row, own in pools if metrics != {_OTHER[own]}]
+    return [
+        Correction(
+            deployed=(
+                row.traffic,
+                row.npu,
+                row.parallelism,
+                row.precision,
+                Setting(row.batch, row.chunk_tokens),
+                row.mode,
+            ),
+            predicted=row.rate,
+            confirmed=row.rate * served.utilisation * low,
+            missed=missed,
+        )
+        for row in rows
+    ]
+
+
+_OTHER = {"ttft": "tpot", "tpot": "ttft"}
+"""The latency that the other pool of a pair keeps alone."""
 
 
 def _corrected(

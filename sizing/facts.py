@@ -9,9 +9,8 @@ import numpy as np
 from model_ops.binding import bound_by
 from model_ops.dtypes import Precision
 from model_ops.serving.lengths import Floats
-from model_ops.serving.load import Load
 from model_ops.serving.quantile import quantile
-from model_ops.serving.queueing import LEVELS, Laws, Metric, Statistic
+from model_ops.serving.queueing import LEVELS, Metric, RequestLaws, Statistic
 from model_ops.units import HOURS_PER_MONTH
 from problems import catalogue
 from problems.accuracy import untested
@@ -19,10 +18,12 @@ from problems.chances import chances
 from problems.plan import Plan
 from problems.problem import TrafficClass
 from problems.serve import Served
-from problems.stations import Station, replica_of
+from problems.stations import replica_of
 from problems.traffic import LatencyTarget
 from sizing.api import Answer
 from sizing.intervals import mean_ranges, weak_places
+from sizing.kv_transfer import KvTransfer, kv_transfer
+from sizing.memory_use import MemoryUse, memory_uses
 
 METRICS: tuple[Metric, ...] = ("ttft", "tpot", "e2e")
 
@@ -62,32 +63,6 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryUse:
-    """The memory of a deployment's fullest NPU at its share of the demand.
-
-    Parameters
-    ----------
-    weights, activations
-        Bytes.
-    cache
-        Bytes of KV cache in use on average; a request that finds none free waits.
-    cache_room, usable
-        Bytes that there are for the KV cache, and for all.
-    """
-
-    weights: float
-    activations: float
-    cache: float
-    cache_room: float
-    usable: float
-
-    @property
-    def total(self) -> float:
-        """Bytes in use on average."""
-        return self.weights + self.activations + self.cache
-
-
-@dataclass(frozen=True, slots=True)
 class DeploymentFacts:
     """What a deployment does at its share of the demand.
 
@@ -100,13 +75,16 @@ class DeploymentFacts:
     weak
         Reasons for which the formulas are less certain there; see `sizing.intervals`.
     memory
-        Of its fullest NPU.
+        Of its fullest NPU; of a pair in the pool that answers, and in that which reads.
+    transfer
+        What travels between the pools of a pair.
     """
 
     served: Served
     saturation_share: float
     weak: tuple[str, ...]
-    memory: MemoryUse
+    memory: tuple[MemoryUse, ...]
+    transfer: KvTransfer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +120,12 @@ def class_facts(answer: Answer, plan: Plan) -> list[ClassFacts]:
 
 
 def _class_facts(plan: Plan, traffic: TrafficClass, each: list[Served]) -> ClassFacts:
-    rates = [s.deployment.replicas * float(s.estimate.rate) for s in each]
+    rates = [s.stations * float(s.estimate.rate) for s in each]
     largest = each[rates.index(max(rates))]
-    replica = replica_of(plan, largest.deployment)
-    first, further = bound_by(replica, largest.load, largest.estimate.batch)
+    first, further = (
+        bound_by(replica_of(plan, row), largest.load, largest.estimate.batch)[place]
+        for place, row in enumerate((largest.rows[0], largest.rows[-1]))
+    )
     bounds = {"ttft": first, "tpot": further, "e2e": further}
     mixture = _Mixture(plan, traffic, each, rates)
     predictions = [
@@ -175,12 +155,10 @@ class _Mixture:
     rates: Sequence[float]
 
     @cached_property
-    def laws(self) -> list[Laws]:
+    def laws(self) -> list[RequestLaws]:
         """The laws of each deployment's latencies."""
         return [
-            Station.of(self.plan, each.deployment, self.traffic).laws(
-                float(each.estimate.rate)
-            )
+            each.station(self.plan, self.traffic).laws(float(each.estimate.rate))
             for each in self.each
         ]
 
@@ -255,23 +233,8 @@ def _deployment_facts(
         served=served,
         saturation_share=float(served.latencies.utilisation),
         weak=weak_places(served),
-        memory=_memory(plan, traffic, served),
-    )
-
-
-def _memory(plan: Plan, traffic: TrafficClass, served: Served) -> MemoryUse:
-    """Return the memory in use: what requests hold, by Little's law, of the cache."""
-    engine = Station.of(plan, served.deployment, traffic).engine
-    held = float(served.latencies.batch_mean) * Load.of(traffic.profile).cached
-    in_use = min(held / float(engine.cache_tokens), 1.0)
-    memory, usable = served.estimate.memory, float(served.estimate.room.own)
-    room = usable - float(memory.weights) - float(memory.activations)
-    return MemoryUse(
-        weights=float(memory.weights),
-        activations=float(memory.activations),
-        cache=in_use * room,
-        cache_room=room,
-        usable=usable,
+        memory=memory_uses(plan, traffic, served),
+        transfer=kv_transfer(plan, traffic, served),
     )
 
 

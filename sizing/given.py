@@ -8,7 +8,7 @@ from typing import Any
 
 from problems.given.problem import GivenProblem, given_problem_of
 from problems.given.rows import read_rows
-from solver.alternatives import Binding
+from solver.binding import Binding
 from solver.explain import Explanation
 from solver.given import (
     GivenOutcome,

@@ -41,13 +41,19 @@ def mean_ranges(plan: Plan, served: Served) -> dict[Metric, tuple[float, float]]
     """Return the intervals of a deployment's mean latencies.
 
     They hold the model's error, and that of the queueing formulas where they are weak;
-    nothing is faster than the roofline. E2E adds up from its parts.
+    nothing is faster than the roofline. Of a pair TTFT is as uncertain as the kernels
+    of the prefill pool, TPOT as those of the decode pool. E2E adds up from its parts.
     """
-    replica, estimate = replica_of(plan, served.deployment), served.estimate
-    around = latency_intervals(replica, estimate, served.load.mode)
-    first, further = least_latencies(replica, estimate.shape)
-    ttft = _widened(served, "ttft", around["ttft"], float(first))
-    tpot = _widened(served, "tpot", around["tpot"], float(further))
+    estimate, mode = served.estimate, served.load.mode
+    first, further = (
+        replica_of(plan, row) for row in (served.rows[0], served.rows[-1])
+    )
+    around = latency_intervals(first, estimate, mode)["ttft"]
+    least, _ = least_latencies(first, estimate.shape)
+    ttft = _widened(served, "ttft", around, float(least))
+    around = latency_intervals(further, estimate, mode)["tpot"]
+    _, least = least_latencies(further, estimate.shape)
+    tpot = _widened(served, "tpot", around, float(least))
     steps = float(estimate.shape.decode_steps)
     # Where lengths vary, the mean E2E is not that of the mean request.
     scale = float(served.latencies.e2e.mean) / float(estimate.e2e)

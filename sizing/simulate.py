@@ -72,6 +72,13 @@ class Judged:
     verdict: Verdict
 
     @property
+    def metric(self) -> str:
+        """The latency meant; of a goodput, all of a request's time."""
+        return (
+            str(self.target.metric) if isinstance(self.target, LatencyTarget) else "e2e"
+        )
+
+    @property
     def label(self) -> str:
         """The target's name in reports."""
         if isinstance(self.target, LatencyTarget):

@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from model_ops.profiler.parallelism import Parallelism
+from problems.plan import Mode
 from solver.settings import Setting
 
 if TYPE_CHECKING:
     from solver.table import Table
 
-Deployed: TypeAlias = tuple[str, str, Parallelism, str, Setting]
-"""Class, NPU, split, precision and setting: what a rate belongs to."""
+Deployed: TypeAlias = tuple[str, str, Parallelism, str, Setting, Mode]
+"""Class, NPU, split, precision, setting and mode: what a rate belongs to."""
 
 Corrections: TypeAlias = Mapping[Deployed, float]
 """Shares of predicted rates that a simulation has confirmed."""
@@ -30,8 +31,9 @@ def confirmed(table: "Table", corrections: Corrections) -> npt.NDArray[np.float6
     """
     own = np.full((len(table.settings), table.options), np.nan)
     best = np.full(table.options, -np.inf)
-    for (traffic, npu, split, precision, setting), share in corrections.items():
-        if (traffic, precision) != (table.traffic.name, table.precision.name):
+    own_table = (table.traffic.name, table.mode, table.precision.name)
+    for (traffic, npu, split, precision, setting, mode), share in corrections.items():
+        if (traffic, mode, precision) != own_table:
             continue
         is_npu = np.array([known.name == npu for known in table.npus])
         is_split = np.array([known == split for known in table.splits])

@@ -8,7 +8,6 @@ from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.requirements import Requirement, requirements
 from problems.serve import served
-from problems.stations import Station
 from problems.traffic import LatencyTarget
 from solver.floors import MEMORY, Floor, hardly_loaded, latency_floor, memory_floor
 from solver.model import SolveOptions
@@ -150,12 +149,10 @@ def _remedy(
     traffic = problem.traffic[number]
     alone, replicas = [], []
     for each in served(problem, plan, traffic):
-        deployment = each.deployment
-        station = Station.of(plan, deployment, traffic)
-        alone.append(hardly_loaded(station, target, deployment.rate))
+        station, rate = each.station(plan, traffic), float(each.estimate.rate)
+        alone.append(hardly_loaded(station, target, rate / each.utilisation))
         replicas.append(
-            f"{deployment.replicas:,} x {deployment.npu} {deployment.parallelism.text} "
-            f"at {float(each.latencies.utilisation):.0%} of saturation"
+            f"{each.text} at {float(each.latencies.utilisation):.0%} of saturation"
         )
     return Remedy(
         requirement=requirement.label,

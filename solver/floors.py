@@ -13,7 +13,7 @@ from model_ops.serving.step import Replica, timed_operators
 from model_ops.units import BYTE, SECOND
 from problems import catalogue
 from problems.requirements import Requirement
-from problems.stations import Station
+from problems.stations import QueueStation
 from problems.traffic import LatencyTarget
 from solver.solve import Workspace
 from solver.table import Floats, Table
@@ -115,13 +115,13 @@ def _physics(
     return "a step is " + ", ".join(shares)
 
 
-def seconds_at(station: Station, target: LatencyTarget, rate: float) -> float:
+def seconds_at(station: QueueStation, target: LatencyTarget, rate: float) -> float:
     """Return what a target is about, in seconds, at a rate of each replica."""
     figure = station.laws(rate).figure(target.metric, target.statistic)
     return float(np.ravel(figure)[0])
 
 
-def hardly_loaded(station: Station, target: LatencyTarget, most: float) -> float:
+def hardly_loaded(station: QueueStation, target: LatencyTarget, most: float) -> float:
     """Return what a target is about where next to nobody waits, in seconds.
 
     `most` is the highest rate of a replica, of which a very small share is taken.
@@ -129,7 +129,9 @@ def hardly_loaded(station: Station, target: LatencyTarget, most: float) -> float
     return seconds_at(station, target, _HARDLY * most)
 
 
-def load_text(station: Station, target: LatencyTarget, most: float, rate: float) -> str:
+def load_text(
+    station: QueueStation, target: LatencyTarget, most: float, rate: float
+) -> str:
     """Return what load makes of a latency, in words.
 
     Parameters

@@ -15,7 +15,7 @@ from problems.offers import Offer
 from problems.problem import SizingProblem
 from problems.requirements import Requirement, requirements
 from problems.traffic import LatencyTarget
-from solver.alternatives import Binding
+from solver.binding import Binding
 from solver.certificate import Certificate, decided
 from solver.counted import Counted
 from solver.explain import Explanation, limit_floor

@@ -1,7 +1,7 @@
 """Disaggregated pairs beside the replicas of an instance that read and answer."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Self
@@ -37,6 +37,7 @@ class Pairs:
     pools: tuple[Pools, ...]
     corrections: Corrections = field(default_factory=lambda: NO_CORRECTIONS)
     _found: dict[str, Instance] = field(default_factory=dict)
+    _sides: dict[str, list[PoolSide]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, every: Iterable[Options], corrections: Corrections) -> Self:
@@ -69,10 +70,9 @@ class Pairs:
         told = {"traffic", "headroom", "objective", "limits", "modes"}
         asked = f"{npu} {problem.model_dump_json(include=told)}"
         if asked not in self._found:
-            known = _kept if instance.limited else known_cost
-            self._found[asked] = _with_pairs(
-                instance, self.pools, problem, self.corrections, known, npu
-            )
+            every = self._every(instance, problem)
+            sides = [side.within(instance, problem, npu) for side in every]
+            self._found[asked] = _with_pairs(instance, sides)
         found = self._found[asked]
         pairs = [
             c for c in found.candidates if c.mode != "aggregated" and c.offer in usable
@@ -84,6 +84,34 @@ class Pairs:
             known=found.known,
         )
 
+    def least(
+        self, instance: Instance, problem: SizingProblem, npu: str
+    ) -> list[float]:
+        """Return what each class's requests per second cost at least, on one NPU type.
+
+        Infinite where no pair of such NPUs may serve a class.
+        """
+        least = [math.inf] * len(problem.traffic)
+        for side in self._every(instance, problem) if self.pools else ():
+            least[side.number] = min(least[side.number], side.least_of(npu))
+        return least
+
+    def _every(self, instance: Instance, problem: SizingProblem) -> list[PoolSide]:
+        """Return the pools of each class and cache format, with what they cost."""
+        told = {"traffic", "headroom", "objective"}
+        asked = problem.model_dump_json(include=told)
+        if asked not in self._sides:
+            number = {traffic.name: n for n, traffic in enumerate(problem.traffic)}
+            self._sides[asked] = [
+                PoolSide(
+                    instance, tuple(group), number[name], problem, self.corrections
+                )
+                for (name, _), group in groupby(
+                    sorted(self.pools, key=_alike), key=_alike
+                )
+            ]
+        return self._sides[asked]
+
 
 def _kept(instance: Instance) -> float:
     """Return what a plan costs that keeps the instance's limits; infinite if none."""
@@ -94,40 +122,17 @@ def _kept(instance: Instance) -> float:
     return choice.value if found else math.inf
 
 
-def _with_pairs(
-    instance: Instance,
-    pools: Sequence[Pools],
-    problem: SizingProblem,
-    corrections: Corrections,
-    known: Callable[[Instance], float],
-    npu: str | None = None,
-) -> Instance:
+def _with_pairs(instance: Instance, sides: Sequence[PoolSide]) -> Instance:
     """Return an instance with the candidates of disaggregated pairs besides.
 
-    Parameters
-    ----------
-    instance
-        With the candidates that read and answer, if they may.
-    pools
-        Per class and precision.
-    problem, corrections
-        As for `select`.
-    known
-        Returns what some plan of an instance costs that keeps its limits; infinity if
-        none is known.
-    npu
-        The only NPU type to use; None: all.
+    A plan that keeps the limits is found first, of aggregated replicas and the most
+    promising pairs; what could be in none that is cheaper is not looked for.
     """
-    number = {traffic.name: n for n, traffic in enumerate(problem.traffic)}
-    sides = [
-        PoolSide(instance, tuple(group), problem, number[name], corrections, npu)
-        for (name, _), group in groupby(sorted(pools, key=_alike), key=_alike)
-    ]
     trial = _joined(instance, (pair for side in sides for pair in side.promising()))
-    cost = known(trial)
-    most = _most(instance, sides, cost)
+    known = _kept(trial) if instance.limited else known_cost(trial)
+    most = _most(instance, sides, known)
     found = (pair for side in sides for pair in side.pairs(most[side.number]))
-    return replace(_joined(instance, found), known=cost)
+    return replace(_joined(instance, found), known=known)
 
 
 def _joined(instance: Instance, pairs: Iterable[Pair]) -> Instance:

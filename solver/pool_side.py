@@ -7,8 +7,9 @@ has no rate looked for.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 
@@ -45,7 +46,7 @@ Pair = tuple[int, list[Candidate], list[Candidate]]
 
 
 @dataclass(frozen=True)
-class _Best:
+class Best:
     """The least cost per request of a pool, and where it may be.
 
     Parameters
@@ -63,20 +64,63 @@ class _Best:
 
 @dataclass
 class PoolSide:
-    """A class's pools of one cache format."""
+    """A class's pools of one cache format.
+
+    Parameters
+    ----------
+    instance
+        With the candidates that read and answer, if they may.
+    pools, number
+        Per precision, and the index of the class.
+    problem, corrections
+        As for `select`.
+    npu
+        The only NPU type to use; None: all.
+    best
+        Of either pool, if it is known.
+    """
 
     instance: Instance
     pools: tuple[Pools, ...]
-    problem: SizingProblem
     number: int
+    problem: SizingProblem
     corrections: Corrections
-    npu: str | None
+    npu: str | None = None
+    best: Mapping[Mode, Best] = field(default_factory=dict)
     _raced: dict[tuple[object, ...], Entrants] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.wanted = self.instance.demand[self.number]
         self.alone = least_per_capacity(self.instance, self.number)
-        self.best = {mode: self._best(mode) for mode in _MODES}
+        if not self.best:
+            self.best = {mode: self._best(mode) for mode in _MODES}
+
+    def within(
+        self, instance: Instance, problem: SizingProblem, npu: str | None
+    ) -> Self:
+        """Return the same for other limits, or one NPU type; nothing is looked up anew.
+
+        Parameters
+        ----------
+        instance, problem, npu
+            As for the class.
+        """
+        best = self.best if npu is None else {m: self._of(m, npu) for m in _MODES}
+        own = (self.pools, self.number, problem, self.corrections)
+        return type(self)(instance, *own, npu, best, self._raced)
+
+    def least_of(self, npu: str) -> float:
+        """Return the least cost of a request per second on NPUs of one type."""
+        return sum(self._of(mode, npu).least for mode in _MODES)
+
+    def _of(self, mode: Mode, npu: str) -> Best:
+        """Return what is known of a pool on NPUs of one type."""
+        costs = []
+        for each, every in zip(self.pools, self.best[mode].costs, strict=True):
+            table = each.pool(mode)
+            own = np.array([known.name == npu for known in table.npus])
+            costs.append(np.where(own[table.npu_of], every, np.inf))
+        return Best(min(float(c.min(initial=np.inf)) for c in costs), tuple(costs))
 
     @property
     def least(self) -> float:
@@ -124,7 +168,7 @@ class PoolSide:
         found = []
         for each, costs in zip(self.pools, self.best[mode].costs, strict=True):
             table = each.pool(mode)
-            with np.errstate(divide="ignore"):
+            with np.errstate(divide="ignore", invalid="ignore"):
                 rates = self._prices(table) / costs.min(axis=0)
             floor = self._floor(table, most, partner)
             found.append((rates >= floor) & (rates > 0.0))
@@ -230,10 +274,10 @@ class PoolSide:
         offer = self.instance.offers[candidate.offer]
         return candidate.npus * self.instance.unit_cost(offer) / candidate.capacity
 
-    def _best(self, mode: Mode) -> _Best:
+    def _best(self, mode: Mode) -> Best:
         """Return the least cost of a pool's requests, were caches to arrive at once."""
         found = [self._cheapest(each.pool(mode)) for each in self.pools]
-        return _Best(
+        return Best(
             min(least for least, _ in found), tuple(costs for _, costs in found)
         )
 

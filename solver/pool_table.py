@@ -126,6 +126,11 @@ class PoolTable(Table):
 class PrefillTable(PoolTable):
     """Replicas whose requests end with the first token."""
 
+    @property
+    def mode(self) -> Mode:
+        """Whether the replicas read and answer, only read, or only answer."""
+        return "prefill"
+
     @cached_property
     def profile(self) -> Profile:
         """The requests, as the replicas see them."""
@@ -143,6 +148,11 @@ class PrefillTable(PoolTable):
 @dataclass(frozen=True, kw_only=True)
 class DecodeTable(PoolTable):
     """Replicas that answer prompts which others have read."""
+
+    @property
+    def mode(self) -> Mode:
+        """Whether the replicas read and answer, only read, or only answer."""
+        return "decode"
 
     def laws_of(self, engine: Engine, profile: Profile) -> Loaded:
         """Return what becomes of requests in engines, but for the rate."""

@@ -18,6 +18,7 @@ from model_ops.profiler.parallelism import Parallelism
 from model_ops.serving.engine import Engine, Profile
 from model_ops.serving.highest_rate import Loaded, Target, excess, highest_rate
 from model_ops.serving.queueing import Laws, Metric, Statistic
+from problems.plan import Mode
 from problems.stations import gap_variation
 from problems.traffic import LatencyTarget, TrafficClass
 from solver.known_rates import KnownRates
@@ -82,6 +83,11 @@ class Table:
     _figures: dict[tuple[Metric, Statistic, int], Floats] = field(default_factory=dict)
     _saturations: dict[int, Floats] = field(default_factory=dict)
     known: KnownRates = field(default_factory=KnownRates)
+
+    @property
+    def mode(self) -> Mode:
+        """Whether the replicas read and answer, only read, or only answer."""
+        return "aggregated"
 
     @property
     def options(self) -> int:

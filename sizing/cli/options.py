@@ -8,6 +8,7 @@ import click
 
 from model_ops.errors import ProblemError
 from model_ops.units import REQUEST_PER_SECOND, USD_PER_HOUR, WATT
+from sizing.cli.pools import KV_BANDWIDTH, SIZED_MODE
 from sizing.cli.values import latency_limits, quantity, token_lengths
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -278,6 +279,8 @@ def problem_options(function: F) -> F:
                 type=int,
                 help="Requests that run at once; if not given, as many as suit best.",
             ),
+            SIZED_MODE,
+            KV_BANDWIDTH,
             option("--headroom", type=float, help="Share of capacity to keep free."),
             option("--framework", help="Serving framework [vllm]."),
             option(
@@ -313,11 +316,13 @@ def overridden(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
         ("headroom", "headroom"),
         ("confidence", "confidence"),
         ("framework", "framework"),
+        ("kv_bandwidth", "kv_bandwidth"),
     ):
         if key in given:
             problem[field] = given[key]
-    if "precision" in given:
-        problem["precisions"] = list(given["precision"])
+    for key, field in (("precision", "precisions"), ("mode", "modes")):
+        if key in given:
+            problem[field] = list(given[key])
     base = problem.get("optimisations", {})
     if any(key in given for key in OPTIMISATIONS) and _is_table_of_tables(base):
         problem["optimisations"] = optimisations_given(given, base)

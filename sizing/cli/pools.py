@@ -30,6 +30,21 @@ def _option(pool: str, field: str) -> str:
     return f"--{pool}-{field.replace('_', '-')}"
 
 
+KV_BANDWIDTH = click.option(
+    "--kv-bandwidth",
+    callback=quantity(BYTE_PER_SECOND, 1e15),
+    help="What KV transfers reach per NPU and direction, e.g. '25 GB/s' [the tier of "
+    "the fabric between the pools].",
+)
+
+SIZED_MODE = click.option(
+    "--mode",
+    multiple=True,
+    type=click.Choice(["aggregated", "disaggregated"]),
+    help="How replicas may serve; repeatable [either].",
+)
+
+
 def pool_options(function: F) -> F:
     """Add the options of both pools."""
     for pool in reversed(POOLS):
@@ -38,12 +53,7 @@ def pool_options(function: F) -> F:
             function = click.option(_option(pool, field), type=kind, help=said)(
                 function
             )
-    function = click.option(
-        "--kv-bandwidth",
-        callback=quantity(BYTE_PER_SECOND, 1e15),
-        help="What KV transfers reach per NPU and direction, e.g. '25 GB/s' [the "
-        "tier of the fabric between the pools].",
-    )(function)
+    function = KV_BANDWIDTH(function)
     return click.option(
         "--serving",
         type=click.Choice(["aggregated", "disaggregated"]),

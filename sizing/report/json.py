@@ -16,6 +16,7 @@ from sizing.facts import (
     usd_per_million_tokens,
     usd_per_month,
 )
+from sizing.memory_use import MemoryUse
 from sizing.report.certificate import certificate_dict
 from solver.explain import Explanation
 from solver.solve import Feasible, Optimal
@@ -89,7 +90,10 @@ def _planned(answer: Answer, plan: Plan) -> dict[str, Any]:
         "confidence": plan.confidence,
         "predictions": [_class(fact) for fact in facts],
         "memory": [
-            _memory(deployment) for fact in facts for deployment in fact.deployments
+            _memory(memory)
+            for fact in facts
+            for deployment in fact.deployments
+            for memory in deployment.memory
         ],
         "binding": [asdict(binding) for binding in answer.bindings],
         "runners_up": [
@@ -128,6 +132,26 @@ def _deployment(facts: DeploymentFacts) -> dict[str, Any]:
         "ttft_mean_s": float(estimate.ttft),
         "tpot_mean_s": float(estimate.tpot),
         "weak": list(facts.weak),
+        **_pair(facts),
+    }
+
+
+def _pair(facts: DeploymentFacts) -> dict[str, Any]:
+    """Return what a pair has besides: its figures above are of both pools together."""
+    decode, moved = facts.served.decode, facts.transfer
+    if decode is None or moved is None:
+        return {}
+    return {
+        "mode": "disaggregated",
+        "decode": {"npu": decode.npu, **decode.parallelism.degrees},
+        "kv_transfer": {
+            "technology": moved.technology,
+            "bytes_per_request": moved.bytes_per_request,
+            "needed_bytes_per_s": moved.needed,
+            "available_bytes_per_s": moved.available,
+            "utilisation": moved.utilisation,
+            "mean_s": moved.seconds,
+        },
     }
 
 
@@ -144,11 +168,12 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _memory(facts: DeploymentFacts) -> dict[str, Any]:
-    deployment, memory = facts.served.deployment, facts.memory
+def _memory(memory: MemoryUse) -> dict[str, Any]:
+    deployment = memory.deployment
     return {
         "npu": deployment.npu,
         "traffic": deployment.traffic,
+        "mode": deployment.mode,
         "weights_bytes": memory.weights,
         "kv_cache_bytes": memory.cache,
         "kv_cache_room_bytes": memory.cache_room,

@@ -343,9 +343,10 @@ def checked_as_text(checked: Checked) -> str:
 
 
 def _correction(correction: Correction) -> str:
-    traffic, npu, split, precision, setting = correction.deployed
+    traffic, npu, split, precision, setting, mode = correction.deployed
+    pool = "" if mode == "aggregated" else f" {mode}"
     return (
-        f"{npu} {split.text} ({precision}, {setting.batch:,} requests at once, "
+        f"{npu} {split.text}{pool} ({precision}, {setting.batch:,} requests at once, "
         f"{setting.chunk_tokens:,} tokens per step) for {traffic} misses "
         f"{' and '.join(correction.missed)} in the simulation: planned with at most "
         f"{correction.confirmed:.3g} instead of {correction.predicted:.3g} req/s."
@@ -371,6 +372,7 @@ def _check(checked: Checked) -> dict[str, Any]:
                 "precision": correction.deployed[3],
                 "batch": correction.deployed[4].batch,
                 "chunk_tokens": correction.deployed[4].chunk_tokens,
+                "mode": correction.deployed[5],
                 "missed": list(correction.missed),
                 "predicted_req_per_s": correction.predicted,
                 "confirmed_req_per_s": correction.confirmed,

@@ -4,8 +4,10 @@ import csv
 import io
 from typing import Any
 
+from problems.plan import PlannedDeployment
 from problems.serve import Served
 from sizing.api import Answer
+from sizing.kv_transfer import kv_transfer
 from solver.solve import Feasible, Optimal
 
 _COLUMNS = (
@@ -34,24 +36,35 @@ _PREDICTED = (
     "req_per_s_per_replica",
     *(f"{metric}_{name}_s" for metric, name in _FIGURES),
 )
+_TRANSFER = ("kv_needed_bytes_per_s", "kv_available_bytes_per_s")
+"""Of a pair: per NPU at the busier end of its links."""
 
 
 def as_csv(answer: Answer) -> str:
     """Return the plan's deployments as CSV; without a plan, the header alone."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, (*_COLUMNS, *_PREDICTED), lineterminator="\n")
+    columns = (*_COLUMNS, *_PREDICTED, *_TRANSFER)
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     if isinstance(answer.outcome, Optimal | Feasible):
-        for each in answer.served.values():
-            for served in each:
-                writer.writerow({"status": answer.status} | _row(served))
+        for traffic in answer.problem.traffic:
+            for served in answer.served[traffic.name]:
+                moved = kv_transfer(answer.outcome.plan, traffic, served)
+                carried = () if moved is None else (moved.needed, moved.available)
+                common: dict[str, Any] = {"status": answer.status}
+                common |= dict(zip(_TRANSFER, carried, strict=False))
+                for row in served.rows:
+                    writer.writerow(common | _row(served, row))
     return text.getvalue()
 
 
-def _row(served: Served) -> dict[str, Any]:
-    row: dict[str, Any] = served.deployment.model_dump(include=set(_COLUMNS))
+def _row(served: Served, deployment: PlannedDeployment) -> dict[str, Any]:
+    """Return a deployment with what its requests see: in a pair, in both its pools."""
+    row: dict[str, Any] = deployment.model_dump(include=set(_COLUMNS))
     figures = (
         getattr(getattr(served.latencies, metric), name) for metric, name in _FIGURES
     )
-    predicted = (served.estimate.rate, *figures)
+    rate = float(served.estimate.rate)
+    own = rate if served.decode is None else rate / deployment.replicas
+    predicted = (own, *figures)
     return row | dict(zip(_PREDICTED, (float(v) for v in predicted), strict=True))

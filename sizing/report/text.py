@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from model_ops.serving.queueing import Statistic
-from model_ops.units import BYTE, SECOND, WATT
+from model_ops.units import BYTE, BYTE_PER_SECOND, SECOND, WATT
 from problems import catalogue
 from problems.offers import GIVEN
 from problems.plan import Plan, PlannedDeployment, Purchase
@@ -16,7 +16,6 @@ from sizing.api import Answer
 from sizing.facts import (
     ClassFacts,
     DeploymentFacts,
-    MemoryUse,
     Prediction,
     class_facts,
     emulated,
@@ -27,6 +26,7 @@ from sizing.facts import (
     usd_per_month,
 )
 from sizing.intervals import WHY, widening
+from sizing.memory_use import MemoryUse
 from sizing.report.certificate import certificate_text
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.infeasible import infeasible
@@ -175,8 +175,9 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
         for deployment in fact.deployments:
             lines += [
                 _load_of(fact, deployment),
+                *_transfer_of(deployment),
                 *_weakness_of(deployment),
-                _memory_of(deployment.memory),
+                *(_memory_of(memory) for memory in deployment.memory),
             ]
     asked = answer.problem.confidence
     slow = "" if asked is None else f"; times as slow as {asked:.0%} allow for"
@@ -245,11 +246,33 @@ def _headroom(problem: SizingProblem) -> str:
 
 def _load_of(fact: ClassFacts, facts: DeploymentFacts) -> str:
     served = facts.served
+    getting = "each replica gets" if served.decode is None else "together they get"
     return (
-        f"{_place(served.deployment)} for {fact.traffic.name}: each replica gets "
+        f"{_where(served)} for {fact.traffic.name}: {getting} "
         f"{_share(served)}, {served.utilisation:.0%} of what targets and memory allow, "
         f"{facts.saturation_share:.0%} of what saturates it."
     )
+
+
+def _where(served: Served) -> str:
+    if served.decode is None:
+        return _place(served.deployment)
+    return f"{_place(served.deployment)} and {_place(served.decode)}"
+
+
+def _transfer_of(facts: DeploymentFacts) -> Iterator[str]:
+    """Yield what travels between the pools of a pair."""
+    moved = facts.transfer
+    if moved is not None:
+        needed, available = (
+            BYTE_PER_SECOND.format(value) for value in (moved.needed, moved.available)
+        )
+        yield (
+            f"KV caches of {BYTE.format(moved.bytes_per_request)} a request travel "
+            f"over {moved.technology}: {needed} per NPU of {available} at the busier "
+            f"end, {moved.utilisation:.1%}; that of a mean prompt takes "
+            f"{SECOND.format(moved.seconds)}."
+        )
 
 
 def _weakness_of(facts: DeploymentFacts) -> Iterator[str]:
@@ -275,19 +298,23 @@ def _memory_of(memory: MemoryUse) -> str:
             memory.cache_room,
         )
     )
+    pool = memory.deployment.mode
+    which = "Its memory" if pool == "aggregated" else f"Memory of the {pool} pool"
     return (
-        f"Its memory per NPU: {total} of {usable} usable in use on average (weights "
+        f"{which} per NPU: {total} of {usable} usable in use on average (weights "
         f"{weights}, activations {activations}, KV cache {cache} of {room})."
     )
 
 
 def _share(served: Served) -> str:
     batch = float(served.estimate.batch)
-    return f"{float(served.estimate.rate):.3g} req/s ({batch:.3g} decoding)"
+    each = "" if served.decode is None else " on each that answers"
+    return f"{float(served.estimate.rate):.3g} req/s ({batch:.3g} decoding{each})"
 
 
 def _place(deployment: PlannedDeployment) -> str:
-    return f"{deployment.npu} {deployment.parallelism.text}"
+    pool = "" if deployment.mode == "aggregated" else f" {deployment.mode}"
+    return f"{deployment.npu} {deployment.parallelism.text}{pool}"
 
 
 def _runners_up(answer: Answer) -> RichTable:
@@ -295,7 +322,9 @@ def _runners_up(answer: Answer) -> RichTable:
     table = plain_table("NPU", "replicas", ">NPUs", ">USD/h", f">more {unit}")
     for runner in answer.runners_up:
         replicas = ", ".join(
-            f"{d.replicas} x ({d.parallelism.text})" for d in runner.plan.deployments
+            f"{d.replicas} x ({d.parallelism.text})"
+            + ("" if d.mode == "aggregated" else f" {d.mode}")
+            for d in runner.plan.deployments
         )
         table.add_row(
             runner.npu,

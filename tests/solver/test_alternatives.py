@@ -12,12 +12,8 @@ from problems.requirements import requirements
 from problems.stations import Station
 from problems.verify import violations
 from solver import certificate
-from solver.alternatives import (
-    Binding,
-    batch_bindings,
-    limit_bindings,
-    runners_up,
-)
+from solver.alternatives import limit_bindings, runners_up
+from solver.binding import Binding, batch_bindings
 from solver.model import Choice, SolveOptions
 from solver.solve import Feasible, Infeasible, Optimal, Workspace, objective_value
 from solver.table import MOST_LOAD

@@ -44,7 +44,7 @@ def test_a_correction_lowers_one_rate_and_no_other(traffic: dict[str, Any]) -> N
     (offer, split), chosen = next(iter(plain.items()))
     npu = available[offer].npu.name
     place = ("traffic", npu, split, chosen.precision.name)
-    corrections = {(*place, chosen.setting): 0.8}
+    corrections = {(*place, chosen.setting, "aggregated"): 0.8}
     after = alone(select(tables, available, asked, corrections=corrections))
     lowered = after[offer, split]
     assert lowered.rate == pytest.approx(0.8 * chosen.rate)
@@ -61,7 +61,9 @@ def test_a_correction_is_of_the_setting_that_was_simulated() -> None:
     split, npu = table.split(option), table.npu(option).name
     place = ("traffic", npu, split, table.precision.name)
     worse, better = table.settings[0], table.settings[3]
-    share = confirmed(table, {(*place, worse): 0.6, (*place, better): 0.9})
+    share = confirmed(
+        table, {(*place, worse, "aggregated"): 0.6, (*place, better, "aggregated"): 0.9}
+    )
     assert share.shape == table.fits.shape
     assert (share[0, option], share[3, option]) == (0.6, 0.9)
     # What was not simulated is trusted as the best that was; all others fully.
@@ -81,7 +83,7 @@ def test_what_was_confirmed_at_no_rate_is_not_planned(traffic: dict[str, Any]) -
     first = plain[0]
     npu = available[first.offer].npu.name
     place = ("traffic", npu, first.split, first.precision.name)
-    corrections = {(*place, first.setting): 0.0}
+    corrections = {(*place, first.setting, "aggregated"): 0.0}
     for exact in (True, False):
         after = select(tables, available, asked, exact=exact, corrections=corrections)
         assert after
