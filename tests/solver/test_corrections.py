@@ -99,9 +99,17 @@ def test_corrections_of_others_change_nothing() -> None:
     (deployment, *_) = plain.plan.deployments
     split = deployment.parallelism
     others = {
-        ("another", deployment.npu, split, deployment.precision, USUAL): 0.1,
-        ("traffic", "b200-sxm", split, deployment.precision, USUAL): 0.1,
-        ("traffic", deployment.npu, split, "fp8", USUAL): 0.1,
+        (
+            "another",
+            deployment.npu,
+            split,
+            deployment.precision,
+            USUAL,
+            "aggregated",
+        ): 0.1,
+        ("traffic", "b200-sxm", split, deployment.precision, USUAL, "aggregated"): 0.1,
+        ("traffic", deployment.npu, split, "fp8", USUAL, "aggregated"): 0.1,
+        ("traffic", deployment.npu, split, deployment.precision, USUAL, "decode"): 0.1,
     }
     corrected = Workspace.of(asked, others).solve()
     assert isinstance(corrected, Optimal)
@@ -115,7 +123,7 @@ def test_a_plan_of_corrected_rates_is_verified_and_costs_no_less() -> None:
     shares = {
         (
             *("traffic", d.npu, d.parallelism, d.precision),
-            Setting(d.batch, d.chunk_tokens),
+            *(Setting(d.batch, d.chunk_tokens), d.mode),
         ): 0.4
         for d in plain.plan.deployments
     }
