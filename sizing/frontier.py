@@ -183,10 +183,10 @@ class Frontier:
         if self.along in _LIMITS:
             yield from self._stepped(answers)
             return
-        axis = axis_of(self.along)
-        for value in self.values():
-            problem = changed(self.problem, [axis.change(value)])
-            yield Point(at=value, solved=answers.of(problem))
+        axis, values = axis_of(self.along), self.values()
+        every = (changed(self.problem, [axis.change(value)]) for value in values)
+        for value, found in zip(values, answers.each(every), strict=True):
+            yield Point(at=value, solved=found)
 
     def _stepped(self, answers: Answers) -> Iterator[Point]:
         """Yield the points of a limit, from the cheapest plan on."""

@@ -49,19 +49,18 @@ class Journal:
             journal._write("")
         return journal
 
-    def get(self, *question: Any) -> Any:
-        """Return what answers a question; None if it is not known."""
-        return self._found.get(_key(question))
+    def get(self, key: str) -> Any:
+        """Return what answers the question of a key; None if it is not known."""
+        return self._found.get(key)
 
-    def put(self, finding: Any, *question: Any) -> None:
-        """Keep what answers a question.
+    def put(self, key: str, finding: Any) -> None:
+        """Keep what answers the question of a key.
 
         Raises
         ------
         ProblemError
             If the file cannot be written.
         """
-        key = _key(question)
         self._found[key] = finding
         self._write(json.dumps([key, finding], allow_nan=False) + "\n")
 
@@ -100,7 +99,7 @@ def _line(path: Path, number: int, text: str) -> tuple[str, Any]:
     return str(key), finding
 
 
-def _key(question: tuple[Any, ...]) -> str:
+def key_of(*question: Any) -> str:
     """Return what tells a question from others, and from those to other versions."""
     text = json.dumps([version("genz-size"), *question], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,6 +1,8 @@
 """One problem's answer, small enough to be kept in a file and set beside others."""
 
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -11,7 +13,8 @@ from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.serve import served
 from problems.traffic import TrafficClass
-from sizing.journal import Journal
+from sizing.journal import Journal, key_of
+from sizing.parallel import in_parallel, processes_for
 from solver.explain import conflict
 from solver.floors import MEMORY
 from solver.model import SolveOptions
@@ -113,10 +116,13 @@ class Answers:
         Of each proof; the time limit holds for every problem by itself.
     journal
         What is known, and where it is kept.
+    jobs
+        Processes that may be used for many problems.
     """
 
     options: SolveOptions = field(default_factory=SolveOptions)
     journal: Journal = field(default_factory=Journal)
+    jobs: int = 1
     _spaces: Workspaces = field(default_factory=Workspaces)
 
     def of(self, problem: SizingProblem) -> Solved:
@@ -128,16 +134,44 @@ class Answers:
             If the problem names no usable hardware or price, or what was found cannot
             be kept.
         """
-        prices = [(offer.key, offer.usd_per_hour_per_npu) for offer in offers(problem)]
-        question = (problem.model_dump(mode="json"), prices)
-        known = self.journal.get(*question)
-        if known is not None:
-            return Solved.model_validate(known)
-        found = solved(self._spaces, problem, self.options)
+        key = _key(problem)
+        return self._known(key) or self._kept(
+            key, solved(self._spaces, problem, self.options)
+        )
+
+    def each(self, problems: Iterable[SizingProblem]) -> Iterator[Solved]:
+        """Yield the answers to many problems in turn; see `of`."""
+        asked = [(_key(problem), problem) for problem in problems]
+        new = {key: p for key, p in asked if self._known(key) is None}
+        jobs = processes_for(len(new), self.jobs)
+        if jobs < 2:
+            yield from (self.of(problem) for _, problem in asked)
+            return
+        found: dict[str, Solved] = {}
+        with closing(in_parallel(new, self.options, jobs)) as running:
+            for key, _ in asked:
+                while key in new and key not in found:
+                    at, answer = next(running)
+                    found[at] = self._kept(at, answer)
+                known = found.get(key) or self._known(key)
+                assert known is not None
+                yield known
+
+    def _known(self, key: str) -> Solved | None:
+        known = self.journal.get(key)
+        return None if known is None else Solved.model_validate(known)
+
+    def _kept(self, key: str, found: Solved) -> Solved:
         # What ran out of time is worth another try.
         if found.status != "timed_out":
-            self.journal.put(found.model_dump(mode="json"), *question)
+            self.journal.put(key, found.model_dump(mode="json"))
         return found
+
+
+def _key(problem: SizingProblem) -> str:
+    """Return what an answer hangs on, as it is told from others."""
+    prices = [(offer.key, offer.usd_per_hour_per_npu) for offer in offers(problem)]
+    return key_of(problem.model_dump(mode="json"), prices)
 
 
 def _means(problem: SizingProblem, plan: Plan, traffic: TrafficClass) -> Means:

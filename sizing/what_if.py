@@ -82,8 +82,8 @@ class WhatIf:
         """
         base = Row(name=BASE, solved=self.answers.of(self.problem))
         yield base
-        for scenario in self.scenarios:
-            found = self.answers.of(scenario.problem)
+        every = self.answers.each(scenario.problem for scenario in self.scenarios)
+        for scenario, found in zip(self.scenarios, every, strict=True):
             yield Row(
                 name=scenario.name,
                 changes=tuple(change.text for change in scenario.changes),

@@ -45,6 +45,10 @@ class Pairs:
         pools = (options.pools for options in every)
         return cls(tuple(each for each in pools if each is not None), corrections)
 
+    def anew(self) -> Self:
+        """Return the same pools, of which no candidates were found yet."""
+        return replace(self, _found={})
+
     def beside(
         self,
         instance: Instance,

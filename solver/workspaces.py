@@ -5,22 +5,14 @@ from typing import Any
 
 from problems.offers import Offer, offers
 from problems.problem import SizingProblem
+from solver.pairs import Pairs
 from solver.solve import Workspace
 
-_OF_TABLES = frozenset(
-    {
-        "model",
-        "precisions",
-        "chunk_tokens",
-        "max_num_seqs",
-        "framework",
-        "confidence",
-        "optimisations",
-        "kv_bandwidth",
-    }
+_NOT_OF_TABLES = frozenset(
+    {"title", "traffic", "hardware", "prices", "limits", "objective", "headroom"}
 )
-_NOT_OF_TABLES = frozenset({"rate", "concurrency", "diurnal", "targets", "goodput"})
-"""Fields of a problem that tables hang on, and of a class those that they do not."""
+_NOT_OF_A_CLASS = frozenset({"rate", "concurrency", "diurnal", "targets", "goodput"})
+"""Fields of a problem, and of a class, that tables do not hang on; offers do."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +24,7 @@ class Workspaces:
     """
 
     _known: dict[str, Workspace] = field(default_factory=dict)
+    _pairs: dict[str, Pairs] = field(default_factory=dict)
 
     def of(self, problem: SizingProblem) -> Workspace:
         """Return the workspace of a problem, with its own prices.
@@ -45,14 +38,18 @@ class Workspaces:
         key = _key(problem, available)
         if key not in self._known:
             self._known[key] = Workspace.of(problem)
-        return replace(self._known[key], problem=problem, offers=available)
+        known = self._known[key]
+        # Which pairs are of use hangs on prices.
+        prices = repr((key, [offer.usd_per_hour_per_npu for offer in available]))
+        pairs = self._pairs.setdefault(prices, known.pairs.anew())
+        return replace(known, problem=problem, offers=available, pairs=pairs)
 
 
 def _key(problem: SizingProblem, available: tuple[Offer, ...]) -> str:
     """Return what the tables of a problem hang on."""
     classes: list[Any] = [
-        (traffic.is_closed, traffic.model_dump_json(exclude=set(_NOT_OF_TABLES)))
+        (traffic.is_closed, traffic.model_dump_json(exclude=set(_NOT_OF_A_CLASS)))
         for traffic in problem.traffic
     ]
     stands = [(offer.npu.name, offer.host_npus, offer.whole) for offer in available]
-    return repr((problem.model_dump_json(include=set(_OF_TABLES)), classes, stands))
+    return repr((problem.model_dump_json(exclude=set(_NOT_OF_TABLES)), classes, stands))

@@ -8,7 +8,7 @@ import click
 from sizing.cli import INFEASIBLE, INTERRUPTED, TIMED_OUT
 from sizing.cli.options import chosen_format, image, output_options
 from sizing.cli.progress import collected
-from sizing.cli.proof import proof_options, resume_option
+from sizing.cli.proof import answers_of, many_options, proof_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,15 +40,12 @@ if TYPE_CHECKING:
     help="Draw the points into this file (.png or .svg).",
 )
 @proof_options
-@resume_option
+@many_options
 @output_options("text", "json", "csv")
 def command(
     problem_file: Path,
-    resume: Path | None,
     format_: str | None,
     output: Path | None,
-    time_limit: float,
-    workers: int,
     **stated: Any,
 ) -> int:
     """Set the least cost of a problem against a target, its rate, NPUs or power.
@@ -63,10 +60,7 @@ def command(
     from problems.problem import problem_of, read_toml
     from sizing.files import write
     from sizing.frontier import Frontier, axis_of, marked
-    from sizing.journal import Journal
     from sizing.report.frontier import FORMATS, Drawn
-    from sizing.solved import Answers
-    from solver.model import SolveOptions
 
     axis = axis_of(stated["along"])
     ends = {
@@ -77,8 +71,7 @@ def command(
         from sizing.report import frontier_plot
     problem = problem_of(read_toml(problem_file), source="file")
     asked = Frontier(problem, stated["along"], **ends, points=stated["points"])
-    options = SolveOptions(time_limit=time_limit, workers=workers)
-    answers = Answers(options, Journal.at(resume))
+    answers = answers_of(stated)
     points, complete = collected(asked.found(answers), asked.wanted)
     drawn = Drawn(asked, marked(points, axis), complete)
     if stated["plot"] is not None:

@@ -1,10 +1,13 @@
 """Options of the search for a proof, and of many of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from sizing.solved import Answers
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,12 +38,37 @@ def _seconds(_: click.Context, __: click.Parameter, value: float) -> float:
     return value
 
 
-def resume_option(function: F) -> F:
-    """Add ``--resume``."""
-    return click.option(
+def many_options(function: F) -> F:
+    """Add ``--jobs`` and ``--resume``, for many proofs."""
+    jobs = click.option(
+        "--jobs",
+        type=click.IntRange(1, 256),
+        help="Processes, where there are enough problems [as many as processors, up "
+        "to 8]; the answers are the same.",
+    )
+    resume = click.option(
         "--resume",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
         help="Keep each answer in this file as soon as it is known, and take from it "
         "what is known already.",
-    )(function)
+    )
+    return jobs(resume(function))
+
+
+def answers_of(stated: Mapping[str, Any]) -> "Answers":
+    """Return the answers that the options ask for, some perhaps known already.
+
+    Raises
+    ------
+    ProblemError
+        If the file of known ones cannot be read or written, or is none of ours.
+    """
+    from sizing.journal import Journal
+    from sizing.parallel import usable_cpus
+    from sizing.solved import Answers
+    from solver.model import SolveOptions
+
+    options = SolveOptions(time_limit=stated["time_limit"], workers=stated["workers"])
+    jobs = stated["jobs"] or usable_cpus()
+    return Answers(options, Journal.at(stated["resume"]), jobs)

@@ -9,7 +9,7 @@ import click
 from sizing.cli import INFEASIBLE, INTERRUPTED, TIMED_OUT
 from sizing.cli.options import assignment, chosen_format, output_options
 from sizing.cli.progress import collected
-from sizing.cli.proof import proof_options, resume_option
+from sizing.cli.proof import answers_of, many_options, proof_options
 
 if TYPE_CHECKING:
     from problems.changes import Change
@@ -55,15 +55,12 @@ _SHORT = ("without", "rate", "ttft", "tpot", "e2e")
     help="More of them: [[scenario]] tables (name, set = {...}) and a [grid].",
 )
 @proof_options
-@resume_option
+@many_options
 @output_options("text", "json", "csv")
 def command(
     problem_file: Path,
-    resume: Path | None,
     format_: str | None,
     output: Path | None,
-    time_limit: float,
-    workers: int,
     **stated: Any,
 ) -> int:
     """Set variations of a problem beside it: plans, costs, what changed and why.
@@ -77,16 +74,13 @@ def command(
     """
     from problems.problem import problem_of, read_toml
     from sizing.files import write
-    from sizing.journal import Journal
     from sizing.report.what_if import FORMATS, Compared
-    from sizing.solved import Answers
     from sizing.what_if import WhatIf
-    from solver.model import SolveOptions
 
     base = problem_of(read_toml(problem_file), source="file")
     asked = _scenarios(base, stated)
-    options = SolveOptions(time_limit=time_limit, workers=workers)
-    question = WhatIf(base, asked, Answers(options, Journal.at(resume)))
+    answers = answers_of(stated)
+    question = WhatIf(base, asked, answers)
     question.check()
     rows, complete = collected(question.rows(), len(asked) + 1)
     compared = Compared(base, rows, complete)

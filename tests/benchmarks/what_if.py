@@ -1,9 +1,9 @@
 """Seconds that a hundred scenarios take, and where they go.
 
-Run: ``python tests/benchmarks/what_if.py [PROBLEM.toml]``; half a minute. The chat
+Run: ``python tests/benchmarks/what_if.py [PROBLEM.toml]``; a minute. The chat
 assistant of the examples (Llama-3.1-70B over the whole priced catalogue) at five rates,
 five limits of TTFT and four prices of its NPU, each proved, verified and compared with
-the base; wall and CPU seconds of this process, one worker.
+the base. First in one process, and where its seconds go; then in two.
 """
 
 import sys
@@ -18,9 +18,10 @@ from unittest.mock import patch
 from problems.problem import problem_of, read_toml
 from problems.verify import violations
 from sizing.scenarios import product
+from sizing.solved import Answers
 from sizing.what_if import WhatIf, reasons
 from solver.candidates import select
-from solver.model import choose
+from solver.certificate import decided
 
 EXAMPLE = Path(__file__).parents[2] / "problems" / "examples" / "chat.toml"
 
@@ -32,7 +33,7 @@ GRID = [
 
 PARTS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "candidates": (select, ("solver.solve",)),
-    "proof": (choose, ("solver.solve",)),
+    "proof": (decided, ("solver.solve",)),
     "verification": (violations, ("solver.solve", "problems.standing")),
     "what became of the base": (reasons, ("sizing.what_if",)),
 }
@@ -81,6 +82,10 @@ def main(path: Path) -> None:
     print(f"{wall:.1f} s wall, {cpu:.1f} s CPU")  # noqa: T201
     for name, took in seconds.most_common():
         print(f"  {name:24} {took:6.2f} s CPU in {calls[name]} calls")  # noqa: T201
+    wall = time.perf_counter()
+    both = list(WhatIf(problem, scenarios, Answers(jobs=2)).rows())
+    wall = time.perf_counter() - wall
+    print(f"{wall:.1f} s wall in two processes, same rows: {both == rows}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -118,6 +118,16 @@ def test_a_scenario_is_the_edited_problem_sized(
     assert violations(problem, alone.plan) == []
 
 
+def test_pairs_are_chosen_anew_at_other_prices(base: SizingProblem) -> None:
+    both = changed(base, [Change("modes", "aggregated,disaggregated")])
+    spaces = Workspaces()
+    for text in ("rate=1x", "price.h100=0.2x", "price.l40s=0.2x", "rate=1x"):
+        problem = changed(both, [Change.of(text)])
+        alone = Workspace.of(problem).solve(SolveOptions())
+        assert isinstance(alone, Optimal)
+        assert solved(spaces, problem, SolveOptions()).plan == alone.plan
+
+
 def test_a_table_is_made_once_for_all_that_share_it(
     base: SizingProblem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
