@@ -1,5 +1,6 @@
 """A plan: which deployments, how many replicas of each, bought how."""
 
+from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -119,6 +120,14 @@ class Bought(_Part):
     def usd_per_hour(self) -> UsdPerHour:
         """Cost of the purchases."""
         return sum(purchase.usd_per_hour for purchase in self.purchases)
+
+    @property
+    def hardware(self) -> str:
+        """NPUs paid for by type, in words."""
+        per_type: Counter[str] = Counter()
+        for purchase in self.purchases:
+            per_type[purchase.npu] += purchase.npus
+        return " and ".join(f"{npus:,} x {npu}" for npu, npus in per_type.items())
 
     @property
     def total_npus(self) -> int:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from problems.problem import SizingProblem
 from problems.serve import Served, served
@@ -11,6 +11,7 @@ from solver.binding import Binding, batch_bindings
 from solver.corrections import NO_CORRECTIONS, Corrections
 from solver.explain import Explanation, explain
 from solver.instance import Instance
+from solver.margins import Margins, margins
 from solver.model import SolveOptions
 from solver.prune import pruned
 from solver.solve import (
@@ -30,6 +31,10 @@ _STATUS = {
 }
 
 
+_LEAST_TO_EXPLAIN = 5.0
+"""Seconds that margins may take, if the sizing itself took less."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An outcome with everything a report says of it.
@@ -42,6 +47,8 @@ class Answer:
         Per traffic class, each deployment at its share of the demand.
     bindings, runners_up
         What keeps the plan from being better, and the best plans of one NPU type.
+    margins
+        How near other plans are to a proved one.
     explanation
         Why there is no plan, if there is none.
     seconds
@@ -53,6 +60,7 @@ class Answer:
     served: dict[str, list[Served]] = field(default_factory=dict)
     bindings: tuple[Binding, ...] = ()
     runners_up: tuple[RunnerUp, ...] = ()
+    margins: Margins | None = None
     explanation: Explanation | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -67,6 +75,8 @@ def size(
     options: SolveOptions | None = None,
     corrections: Corrections = NO_CORRECTIONS,
     export: Callable[[Instance], None] | None = None,
+    *,
+    deep: bool = False,
 ) -> Answer:
     """Return the cheapest plan for a problem, proved and explained.
 
@@ -80,6 +90,9 @@ def size(
         Shares of the predicted rates that a simulation has confirmed.
     export
         Told what the solver chooses from, before it does.
+    deep
+        Whether to find out what each requirement costs and where cheaper plans win,
+        for as long again as the time limit at most.
 
     Raises
     ------
@@ -106,12 +119,19 @@ def size(
         proved = isinstance(outcome, Optimal)
         limits = limit_bindings(workspace, plan, options) if proved else []
         runners = runners_up(workspace, plan, options) if proved else []
+        near = [runner.npu for runner in runners]
+        spent = max(solved - start, _LEAST_TO_EXPLAIN)
+        within = options.time_limit if deep else min(spent, options.time_limit)
+        shared = replace(options, time_limit=within)
         answer = Answer(
             problem,
             outcome,
             served={t.name: served(problem, plan.at(None), t) for t in problem.traffic},
             bindings=(*batch_bindings(workspace, plan), *limits),
             runners_up=tuple(runners),
+            margins=margins(workspace, plan, near, shared, deep=deep)
+            if proved
+            else None,
             seconds=seconds,
         )
     end = time.perf_counter()

@@ -16,8 +16,10 @@ from solver.given import (
     Single,
     binding_limits,
     explain_given,
+    given_margins,
     singles,
 )
+from solver.margins import Margins
 from solver.model import SolveOptions
 
 
@@ -33,6 +35,8 @@ class GivenAnswer:
         What the solver proved.
     bindings, singles
         What keeps the plan from being better, and the best plans of one kind.
+    margins
+        How near other plans are to a proved one.
     explanation
         Why there is no plan, if there is none.
     seconds
@@ -44,6 +48,7 @@ class GivenAnswer:
     outcome: GivenOutcome
     bindings: tuple[Binding, ...] = ()
     singles: tuple[Single, ...] = ()
+    margins: Margins | None = None
     explanation: Explanation | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -105,4 +110,5 @@ def _explained(
         *answer,
         bindings=tuple(binding_limits(workspace, plan, options)),
         singles=tuple(singles(workspace, plan, options)),
+        margins=given_margins(workspace, plan, options),
     )

@@ -12,10 +12,8 @@ from problems.traffic import LatencyTarget
 from solver.floors import MEMORY, Floor, hardly_loaded, latency_floor, memory_floor
 from solver.model import SolveOptions
 from solver.relaxing import (
-    Joint,
     Relaxation,
     Space,
-    clash_of,
     in_time,
     is_limit,
     least_value,
@@ -23,6 +21,7 @@ from solver.relaxing import (
     without,
 )
 from solver.solve import Feasible, Optimal, Workspace
+from solver.ways_out import Joint, clash_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +93,9 @@ def explain(workspace: Workspace, options: SolveOptions) -> Explanation:
         in_time(partial(_floor, workspace, bare, requirement, options))
         for requirement in every
     )
-    floors = tuple(floor for floor in parts if floor is not None)
-    # What cannot be met even by itself is the plainest conflict.
-    alone = {floor.requirement for floor in floors if not floor.possible}
-    clash = next(([r] for r in every if r.label in alone), clash)
     return Explanation(
         conflicts=tuple(r.label for r in clash),
-        floors=floors,
+        floors=tuple(floor for floor in parts if floor is not None),
         relaxations=ways_out.relaxations,
         joint=ways_out.joint,
         remedies=tuple(_remedies(workspace, clash, options)),

@@ -1,15 +1,18 @@
 """The least that a target could be on any hardware, and the physics behind it."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from model_ops.binding import bounds, load_steps
 from model_ops.estimate import Load, LoadMode
+from model_ops.opcost import Collective
 from model_ops.platform.supply import Supply
 from model_ops.profiler.memory import weight_bytes
 from model_ops.profiler.parallelism import Parallelism
-from model_ops.serving.step import Replica, timed_operators
+from model_ops.serving.step import Replica, TimedOperator, timed_operators
 from model_ops.units import BYTE, SECOND
 from problems import catalogue
 from problems.requirements import Requirement
@@ -89,7 +92,7 @@ def _physics(
     setting: int,
     target: LatencyTarget,
 ) -> str:
-    """Return what a step of the fastest deployment is spent on, largest first."""
+    """Return what a step of the fastest deployment is spent on, and why."""
     arch = catalogue.load_model(workspace.problem.model)
     features = workspace.problem.optimisations.features(arch, table.precision)
     replica = Replica(
@@ -106,13 +109,41 @@ def _physics(
     )
     mixed, plain = load_steps(replica, load, 1.0)
     step = mixed if target.metric == "ttft" else plain
-    parts = bounds(timed_operators(replica, step), replica.overhead(step))
+    operators = timed_operators(replica, step)
+    parts = bounds(operators, replica.overhead(step))
     whole = sum(float(seconds) for seconds in parts.values())
     ordered = sorted(parts.items(), key=lambda part: -float(part[1]))
     shares = [
-        f"{name} {float(s) / whole:.0%}" for name, s in ordered if s > 0.01 * whole
+        f"{name} {SECOND.format(float(s))} ({float(s) / whole:.0%})"
+        for name, s in ordered
+        if s > 0.01 * whole
     ]
-    return "a step is " + ", ".join(shares)
+    stages = int(replica.parallelism.pp)
+    what = f"a step of {SECOND.format(whole)}"
+    if stages > 1:
+        # Stages work side by side: a request does not wait for all of it.
+        what = f"the work of a step, {SECOND.format(whole)} over {stages} stages,"
+    demands = f"{_demands(operators)}{_steps(table, setting, target)}"
+    return f"{what} is {', '.join(shares)}; {demands}"
+
+
+def _demands(operators: Sequence[TimedOperator]) -> str:
+    """Return what makes a step take so long: the bytes and messages it cannot avoid."""
+    weights, messages = 0.0, 0.0
+    for timed in operators:
+        if isinstance(timed.operator, Collective):
+            messages += float(timed.count) * (float(timed.time.network) > 0)
+        else:
+            weights += float(timed.count) * float(timed.operator.cost().weights)
+    reads = f"each rank reads {BYTE.format(weights)} of weights"
+    return f"{reads}, in {messages:.0f} collectives" if messages else reads
+
+
+def _steps(table: Table, setting: int, target: LatencyTarget) -> str:
+    """Return how many such steps a prompt takes, where it takes several."""
+    tokens = float(table.traffic.shape.new_tokens)
+    steps = math.ceil(tokens / table.settings[setting].chunk_tokens)
+    return f"; a prompt takes {steps}" if target.metric == "ttft" and steps > 1 else ""
 
 
 def seconds_at(station: QueueStation, target: LatencyTarget, rate: float) -> float:

@@ -21,11 +21,13 @@ from solver.counted import Counted
 from solver.explain import Explanation, limit_floor
 from solver.floors import Floor
 from solver.instance import Instance
+from solver.margins import Margins, margins_of_space
 from solver.model import OutOfTimeError, SolveOptions, is_possible
 from solver.prune import lower_bound
-from solver.relaxing import Worth, clash_of, in_time, is_limit, without
+from solver.relaxing import Worth, in_time, is_limit, without
 from solver.scaling import SLACK
 from solver.solve import objective_value, proved_by
+from solver.ways_out import clash_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +199,13 @@ class GivenWorkspace:
 
     def best(self, problem: SizingProblem, options: SolveOptions) -> Worth | None:
         """Return what the best plan is worth; see `solver.relaxing.Space`."""
-        outcome = self.solve(options, problem)
+        return self.best_in(problem, self.instance(problem), options)
+
+    def best_in(
+        self, problem: SizingProblem, full: Instance, options: SolveOptions
+    ) -> Worth | None:
+        """Return the same where the choice is a given instance."""
+        outcome = self.solve_instance(problem, full, options)
         if outcome.status == "infeasible":
             return None
         if outcome.plan is None or outcome.status != "optimal":
@@ -207,7 +215,7 @@ class GivenWorkspace:
 
 def _worth(problem: SizingProblem, plan: GivenPlan) -> Worth:
     value = objective_value(problem, plan)
-    return Worth(plan.usd_per_hour_if_known, plan.total_npus, value)
+    return Worth(plan.usd_per_hour_if_known, plan.total_npus, value, plan.hardware)
 
 
 def _is_within(problem: SizingProblem, row: Row) -> bool:
@@ -313,6 +321,17 @@ def binding_limits(
             reason = f"without it the plan would be {share:.1%} better"
             found.append(Binding(requirement.label, "plan", reason))
     return found
+
+
+def given_margins(
+    workspace: GivenWorkspace, plan: GivenPlan, options: SolveOptions
+) -> Margins:
+    """Return how near other plans are to a proved one."""
+    options = options.started()
+    problem = workspace.problem
+    full = workspace.instance(problem)
+    best = partial(workspace.best_in, problem, options=options)
+    return margins_of_space(workspace, plan, full, best, options)
 
 
 # Why there is none

@@ -256,7 +256,7 @@ def objective_value(problem: SizingProblem, plan: Bought) -> float:
 def worth(problem: SizingProblem, plan: Plan) -> Worth:
     """Return what a plan of a problem is worth."""
     value = objective_value(problem, plan)
-    return Worth(plan.usd_per_hour, plan.total_npus, value)
+    return Worth(plan.usd_per_hour, plan.total_npus, value, plan.hardware)
 
 
 def best_of(problem: SizingProblem, outcome: SolveOutcome) -> Worth | None:

@@ -45,6 +45,12 @@ if TYPE_CHECKING:
     help="Simulate the plan; where a target fails, correct the rate and size again.",
 )
 @click.option(
+    "--explain",
+    is_flag=True,
+    help="Say too what each requirement costs, and where cheaper plans win: sizes many "
+    "times, for as long again as --time-limit at most.",
+)
+@click.option(
     "--export-model",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the CP-SAT model to this file: text if it ends in .txt, else binary.",
@@ -72,7 +78,7 @@ def command(
     from sizing.report.answer import FORMATS
     from solver.model import SolveOptions
 
-    export_model = options.pop("export_model")
+    export_model, deep = options.pop("export_model"), options.pop("explain")
     if export_model is not None and (check or candidates is not None):
         raise click.BadParameter(
             "goes without --check and --candidates", param_hint="--export-model"
@@ -90,9 +96,11 @@ def command(
     problem = problem_of(data, source="file")
     chosen = chosen_format(format_, output, FORMATS)
     if check:
+        if deep:
+            raise click.BadParameter("goes without --check", param_hint="--explain")
         return _checked(problem, solve, chosen, output)
     export = None if export_model is None else partial(_export, export_model)
-    answer = size(problem, solve, export=export)
+    answer = size(problem, solve, export=export, deep=deep)
     write(FORMATS[chosen](answer), output)
     return _CODES.get(answer.status, 0)
 

@@ -22,6 +22,8 @@ from sizing.given import GivenAnswer
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.infeasible import infeasible
 from sizing.report.json import explained
+from sizing.report.margins import as_dict as margins
+from sizing.report.margins import print_margins
 from sizing.report.text import usd
 
 _METRICS = ("ttft", "tpot")
@@ -71,6 +73,8 @@ def _plan(console: Console, answer: GivenAnswer, plan: GivenPlan) -> None:
         console.print(f"- {line}")
     if answer.singles:
         section(console, "The best plans of one kind", _singles(answer))
+    if answer.margins is not None:
+        print_margins(console, answer.margins, answer.problem.objective)
     section(console, "Where the figures come from", _sources(answer, plan))
     console.print()
     console.print(_timing(answer))
@@ -310,6 +314,7 @@ def _planned(answer: GivenAnswer, plan: GivenPlan) -> dict[str, Any]:
             }
             for single in answer.singles
         ],
+        "margins": None if answer.margins is None else margins(answer.margins),
         "provenance": provenance(answer, plan),
     }
 

@@ -7,7 +7,7 @@ from problems.requirements import requirements
 from sizing.report.console import plain_table, section
 from solver.explain import Explanation, Remedy
 from solver.floors import MEMORY
-from solver.relaxing import Joint
+from solver.ways_out import Joint
 
 
 def infeasible(

@@ -18,6 +18,7 @@ from sizing.facts import (
 )
 from sizing.memory_use import MemoryUse
 from sizing.report.certificate import certificate_dict
+from sizing.report.margins import as_dict as margins
 from solver.explain import Explanation
 from solver.solve import Feasible, Optimal
 
@@ -106,6 +107,7 @@ def _planned(answer: Answer, plan: Plan) -> dict[str, Any]:
             }
             for runner in answer.runners_up
         ],
+        "margins": None if answer.margins is None else margins(answer.margins),
         "provenance": provenance(answer, plan),
     }
 

@@ -30,6 +30,7 @@ from sizing.memory_use import MemoryUse
 from sizing.report.certificate import certificate_text
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.infeasible import infeasible
+from sizing.report.margins import print_margins
 from solver.solve import Feasible, Optimal
 
 
@@ -76,6 +77,8 @@ def _plan(console: Console, answer: Answer, plan: Plan) -> None:
     if answer.runners_up:
         title = "The best plans with one NPU type only"
         section(console, title, _runners_up(answer))
+    if answer.margins is not None:
+        print_margins(console, answer.margins, answer.problem.objective)
     section(console, "Where the figures come from", _provenance(answer, plan))
     console.print()
     console.print(certificate_text(answer))

@@ -66,6 +66,15 @@ def test_a_problem_file_may_state_the_rest(genz: Genz, tmp_path: Path) -> None:
     assert ran.json["total_npus"] == 35
 
 
+def test_what_requirements_cost_is_told_unasked(genz: Genz) -> None:
+    ran = genz("size", *QUESTION, "--minimize", "npus", "--format", "json")
+    known = {s["requirement"]: s for s in ran.json["margins"]["sensitivities"]}
+    assert set(known) == {"mean TTFT", "mean TPOT", "traffic"}
+    assert known["traffic"]["tighter"]["to"] == "55 req/s"
+    assert known["traffic"]["tighter"]["worth"]["npus"] > 35
+    assert known["traffic"]["looser"]["worth"]["npus"] < 35
+
+
 def test_infeasible_is_explained_with_code_3(genz: Genz) -> None:
     ran = genz("size", *QUESTION, "--max-npus", "30")
     assert ran.code == 3

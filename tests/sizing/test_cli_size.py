@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -708,3 +709,32 @@ def test_the_certificate_says_who_proved_what(genz: Genz) -> None:
     assert certificate["bound"] == pytest.approx(report["cost"]["usd_per_hour"])
     assert certificate["variables_before_bound"] >= certificate["variables"] > 0
     assert certificate["constraints_before_bound"] >= certificate["constraints"] > 0
+
+
+# How near other plans are
+
+
+def test_margins_are_told_and_the_dear_ones_when_asked(genz: Genz) -> None:
+    told = sized(genz, *QUESTION)["margins"]
+    assert told["sensitivities"] == []
+    assert {s["of"] for s in told["switches"]} >= {"traffic", "all times"}
+    assert all(s["factor"] > 1 or "price" in s["of"] for s in told["switches"])
+    assert len(told["without"]) == 1
+    deep = sized(genz, *QUESTION, "--explain")["margins"]
+    labels = [s["requirement"] for s in deep["sensitivities"]]
+    assert labels == ["mean TTFT", "mean TPOT", "traffic"]
+    assert any(s["factor"] < 1 and s["of"] == "traffic" for s in deep["switches"])
+
+
+def test_margins_read_as_sentences(genz: Genz) -> None:
+    out = genz("size", *QUESTION, "--explain").out
+    assert "How far things may move before this plan is not the best" in out
+    assert "What each requirement costs" in out
+    assert re.search(r"^traffic +5 req/s +[\d.]+ req/s +\+[\d.]+%", out, flags=re.M)
+    assert re.search(r"^mean TPOT +50 ms +45 ms: ", out, flags=re.M)
+
+
+def test_explain_goes_without_check(genz: Genz) -> None:
+    ran = genz("size", *QUESTION, "--explain", "--check")
+    assert ran.code == 2
+    assert "goes without --check" in ran.err

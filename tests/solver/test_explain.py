@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from model_ops.errors import ProblemError
-from model_ops.units import SECOND, USD_PER_HOUR, WATT
+from model_ops.units import BYTE, SECOND, USD_PER_HOUR, WATT
 from problems.problem import SizingProblem
 from problems.requirements import Requirement, requirements
 from solver.explain import Explanation, explain
@@ -173,11 +173,35 @@ def test_floor_says_where_and_what_binds(told: Callable[[str], Told]) -> None:
         f for f in told("tpot").explanation.floors if f.requirement == "mean TPOT"
     ]
     assert re.match(
-        r"on (h100-sxm|l40s) tp=\d+ pp=\d+, hardly loaded: a step is ", floor.reason
+        r"on (h100-sxm|l40s) tp=\d+ pp=1, hardly loaded: a step of [\d.]+ ms is ",
+        floor.reason,
     )
-    shares = [int(share) for share in re.findall(r"(\d+)%", floor.reason)]
+    shares = [int(share) for share in re.findall(r"\((\d+)%\)", floor.reason)]
     assert shares == sorted(shares, reverse=True)
     assert 95 <= sum(shares) <= 101
+
+
+def test_floor_s_step_adds_up_to_it_and_reads_the_weights(
+    told: Callable[[str], Told],
+) -> None:
+    (floor,) = [
+        f for f in told("tpot").explanation.floors if f.requirement == "mean TPOT"
+    ]
+    match = re.search(r"a step of ([\d.]+ ms) is (.*); each rank reads", floor.reason)
+    assert match is not None
+    whole = SECOND.parse(match[1])
+    parts = [SECOND.parse(part) for part in re.findall(r"([\d.]+ [mu]s) \(", match[2])]
+    assert sum(parts) == pytest.approx(whole, rel=0.05)
+    # One token after another takes a step each.
+    assert whole == pytest.approx(SECOND.parse(floor.least), rel=0.05)
+    # All 8.03 G parameters in two bytes, but the embedding, which is a gather.
+    split = re.search(r"tp=(\d+)", floor.reason)
+    read = re.search(r"reads ([\d.]+ GB) of weights", floor.reason)
+    assert split is not None
+    assert read is not None
+    embedding = 128_256 * 4096 * 2
+    weights = (8.03e9 * 2 - embedding) / int(split[1])
+    assert BYTE.parse(read[1]) == pytest.approx(weights, rel=0.02)
 
 
 def test_floor_is_reached_where_an_offer_admits_it(small: Small) -> None:
@@ -275,6 +299,48 @@ def test_a_budget_relaxed_is_one_that_suffices(small: Small, usd: float) -> None
     assert usd * (1 - 1e-9) <= to <= usd * 1.0011 + 0.0101
     assert asked.feasible(asked.every["budget"].moved(asked.problem, to))
     assert re.fullmatch(r"[\d,]+\.\d\d USD/h", relaxation.to)
+
+
+# Two together
+
+
+@pytest.mark.parametrize("name", INFEASIBLE)
+def test_a_joint_relaxation_suffices_and_less_does_not(
+    told: Callable[[str], Told], name: str
+) -> None:
+    asked = told(name)
+    joint = asked.explanation.joint
+    alone = [r for r in asked.explanation.relaxations if r.requirement != "traffic"]
+    if joint is None:
+        assert alone or len(asked.every) < 2
+        return
+    assert len(joint.requirements) >= 2
+
+    def moved(values: Sequence[float]) -> SizingProblem:
+        problem = asked.problem
+        for label, value in zip(joint.requirements, values, strict=True):
+            problem = asked.every[label].moved(problem, value)
+        return problem
+
+    every = [asked.every[label] for label in joint.requirements]
+    to = [quantity(r, text) for r, text in zip(every, joint.to, strict=True)]
+    outcome = asked.workspace.solve(OPTIONS, moved(to))
+    assert isinstance(outcome, Optimal)
+    assert outcome.plan.usd_per_hour == pytest.approx(joint.usd_per_hour)
+    assert outcome.plan.total_npus == joint.npus
+    # Factors of latencies are found to two per cent.
+    less = 1 + 0.97 * (joint.factor - 1)
+    assert not asked.feasible(moved([less * r.value for r in every]))
+
+
+def test_what_fails_twice_must_give_way_twice(small: Small) -> None:
+    # Each target is below what any of these replicas can do.
+    asked = Told(small(traffic=[chat(("ttft", 5e-3), ("tpot", 2e-3), rate=1.0)]))
+    assert [r.requirement for r in asked.explanation.relaxations] == []
+    joint = asked.explanation.joint
+    assert joint is not None
+    assert joint.requirements == ("mean TTFT", "mean TPOT")
+    assert len(asked.explanation.conflicts) == 1
 
 
 # Time

@@ -1,0 +1,205 @@
+"""How far a price must move before another plan wins, and what wins without a type.
+
+With the price of one NPU type times f, a plan costs ``a + b f``: what all else costs,
+and what the type does. The best plan is the lowest of these lines, which are concave
+together; where it leaves the line of the chosen plan is found by Newton's method,
+exactly and in a few solves.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from model_ops.units import USD_PER_HOUR
+from solver.certificate import decided
+from solver.instance import Instance
+from solver.model import Choice, OutOfTimeError, SolveOptions
+
+FARTHEST = 10.0
+"""Times the price now, and the part of it, beyond which no price is tried."""
+
+_SAME = 1e-7
+"""Relative difference of costs that are the same, in integers and in floats."""
+
+_MOST_STEPS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """How far something must move before another plan wins.
+
+    Parameters
+    ----------
+    of, now
+        What moves, and where it is.
+    to, factor
+        Where the best plan changes, and that over where it is now; as far as was
+        tried where it does not.
+    then
+        What wins beyond; empty where nothing does as far as was tried.
+    """
+
+    of: str
+    now: str
+    to: str
+    factor: float
+    then: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A plan's cost by an NPU type's price, ``rest + own * factor``, and its NPUs."""
+
+    rest: float
+    own: float
+    npus: dict[str, int]
+
+    def at(self, factor: float) -> float:
+        return self.rest + self.own * factor
+
+    @property
+    def hardware(self) -> str:
+        return " and ".join(f"{count:,} x {name}" for name, count in self.npus.items())
+
+
+def price_switches(
+    instance: Instance, value: float, near: Sequence[str], options: SolveOptions
+) -> list[Switch]:
+    """Return how far prices must move before another plan is cheaper.
+
+    Up for each type in the plan, and down too where the plan mixes types; down for
+    types near it. A budget is left aside, since it would move with the prices.
+
+    Parameters
+    ----------
+    instance
+        The whole choice, whose best plan is the one explained.
+    value
+        What that costs.
+    near
+        Types to look at besides those in the plan.
+    options
+        Whose time is shared; what is not known in time is left out.
+    """
+    free = instance.limits.model_copy(update={"usd_per_hour": None})
+    instance = replace(instance, limits=free)
+    found: list[Switch] = []
+    try:
+        used = _npus(*_solved(instance, options, value))
+        for npu in [*used, *(n for n in near if n not in used)]:
+            if npu in used:
+                found.append(_switch(instance, npu, FARTHEST, options, value))
+            if npu not in used or len(used) > 1:
+                found.append(_switch(instance, npu, 1 / FARTHEST, options, value))
+    except OutOfTimeError:
+        pass
+    return found
+
+
+def without(instance: Instance, npu: str) -> Instance:
+    """Return a choice without an NPU type."""
+    offers = instance.offers
+    kept = [c for c in instance.candidates if offers[c.offer].npu.name != npu]
+    return replace(instance, candidates=tuple(kept), known=math.inf)
+
+
+def _switch(
+    instance: Instance,
+    npu: str,
+    farthest: float,
+    options: SolveOptions,
+    known: float,
+) -> Switch:
+    """Return where the best plan changes on the way to a factor of a type's price."""
+    chosen = _best(instance, npu, 1.0, options, known)
+    factor, then = farthest, ""
+    for _ in range(_MOST_STEPS):
+        best = _best(instance, npu, factor, options, chosen.at(factor))
+        if best.at(factor) >= chosen.at(factor) * (1 - _SAME):
+            break
+        if best.own == chosen.own:
+            break
+        then = best.hardware
+        factor = (best.rest - chosen.rest) / (chosen.own - best.own)
+    used = chosen.npus.get(npu, 0)
+    now = chosen.own / used if used else _price(instance, npu)
+    return Switch(
+        of=f"price of {npu}",
+        now=USD_PER_HOUR.format(now),
+        to=USD_PER_HOUR.format(now * factor),
+        factor=factor,
+        then=then,
+    )
+
+
+def _best(
+    instance: Instance, npu: str, factor: float, options: SolveOptions, known: float
+) -> _Line:
+    """Return the line of the cheapest plan where a type costs so many times as much.
+
+    `known` is what some plan then costs.
+    """
+    repriced, choice = _solved(_repriced(instance, npu, factor), options, known)
+    rest = own = 0.0
+    used = _used(repriced, choice)
+    for number, (offer, hosts) in enumerate(
+        zip(repriced.offers, choice.hosts, strict=True)
+    ):
+        cost = offer.usd_per_hour(hosts, used[number])
+        if offer.npu.name == npu:
+            own += cost / factor
+        else:
+            rest += cost
+    return _Line(rest, own, _npus(repriced, choice))
+
+
+def _solved(
+    instance: Instance, options: SolveOptions, known: float
+) -> tuple[Instance, Choice]:
+    """Return a proved choice; raise `OutOfTimeError` if none is proved in time."""
+    if not options.remaining:
+        raise OutOfTimeError
+    kept, choice = decided(replace(instance, known=known), options)
+    if choice.status != "optimal":
+        raise OutOfTimeError
+    return kept, choice
+
+
+def _used(instance: Instance, choice: Choice) -> Counter[int]:
+    """Return the NPUs that replicas use, by offer."""
+    used: Counter[int] = Counter()
+    for candidate, count in zip(instance.candidates, choice.replicas, strict=True):
+        used[candidate.offer] += candidate.npus * count
+    return used
+
+
+def _npus(instance: Instance, choice: Choice) -> dict[str, int]:
+    """Return the NPUs paid for, by type."""
+    used, paid = _used(instance, choice), Counter[str]()
+    for number, (offer, hosts) in enumerate(
+        zip(instance.offers, choice.hosts, strict=True)
+    ):
+        if used[number]:
+            paid[offer.npu.name] += offer.billed_npus(hosts, used[number])
+    return dict(paid)
+
+
+def _repriced(instance: Instance, npu: str, factor: float) -> Instance:
+    offers = tuple(
+        replace(
+            offer,
+            price=offer.price.model_copy(
+                update={"usd_per_hour": offer.price.usd_per_hour * factor}
+            ),
+        )
+        if offer.npu.name == npu
+        else offer
+        for offer in instance.offers
+    )
+    return replace(instance, offers=offers)
+
+
+def _price(instance: Instance, npu: str) -> float:
+    """Return the least price of an NPU of a type, in USD per hour."""
+    return min(o.usd_per_hour_per_npu for o in instance.offers if o.npu.name == npu)
