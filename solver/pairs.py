@@ -46,8 +46,8 @@ class Pairs:
         return cls(tuple(each for each in pools if each is not None), corrections)
 
     def anew(self) -> Self:
-        """Return the same pools, of which no candidates were found yet."""
-        return replace(self, _found={})
+        """Return the same pools, of which nothing was found yet: at other prices."""
+        return type(self)(self.pools, self.corrections)
 
     def beside(
         self,
