@@ -119,16 +119,28 @@ def collective_seconds(
         Share of the links' bandwidth that collectives reach where nobody measured
         them.
     """
+    first, *others = collective_lines(collective, fabric, efficiency)
+    seconds = first.seconds(collective.payload)
+    for line in others:
+        seconds = np.minimum(seconds, line.seconds(collective.payload))
+    return seconds
+
+
+def collective_lines(
+    collective: Collective, fabric: Fabric, efficiency: Number
+) -> tuple[AlphaBeta, ...]:
+    """Return the line of each algorithm; the collective takes the lowest.
+
+    Where nothing was measured, a line's latency is a sum of the tiers' latencies, and
+    its seconds per byte one of the reciprocals of their bandwidths (but for the chain
+    of a broadcast): see `collective_seconds` for the parameters.
+    """
     spread = fabric.spread(collective.ranks, collective.stride)
     legs = tuple(
         _Leg(tier, members, efficiency)
         for tier, members in zip(fabric.tiers, spread, strict=True)
     )
-    first, *others = _ALGORITHMS[collective.kind](legs, collective.kind)
-    seconds = first.seconds(collective.payload)
-    for line in others:
-        seconds = np.minimum(seconds, line.seconds(collective.payload))
-    return seconds
+    return _ALGORITHMS[collective.kind](legs, collective.kind)
 
 
 def _measured(

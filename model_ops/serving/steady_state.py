@@ -166,6 +166,46 @@ class Mix:
         return Step((decoding_segment(self.schedule, shape, self.decoding),))
 
 
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How many periods of its steps a request's first token waits; numbers or arrays.
+
+    Parameters
+    ----------
+    share
+        Share of the steps in which some group carries prompt tokens.
+    running
+        Of the mean step that a newcomer finds running (mean square over mean): half of
+        it, where one runs.
+    queued
+        Of mixed steps, behind the prompts that came before; infinite where they come
+        faster than they are processed.
+    chunks
+        Of mixed steps, for all chunks of its own prompt but the last, whose step it
+        sees through.
+    """
+
+    share: Number
+    running: Number
+    queued: Number
+    chunks: Number
+
+    @classmethod
+    def of(cls, mix: Mix, shape: RequestShape, batch: Number) -> "Waits":
+        """Return the waits of a mix's newcomers."""
+        schedule, load = mix.schedule, mix.prompt_load
+        slots = schedule.slots
+        with np.errstate(divide="ignore"):
+            ahead = load / (2.0 * np.maximum(1.0 - load, 0.0))
+        return cls(
+            share=mix.any_share,
+            # The batch is Poisson: with probability exp(-batch) no step is running.
+            running=-np.expm1(-batch / schedule.groups) / (2.0 * slots),
+            queued=ahead * (shape.new_tokens / mix.room) / slots,
+            chunks=(np.ceil(shape.new_tokens / mix.room) - 1) / slots,
+        )
+
+
 def decoding_segment(
     schedule: Schedule, shape: RequestShape, requests: Number
 ) -> Segment:
@@ -230,26 +270,20 @@ def steady_state(
     """
     schedule = replica.schedule
     mix = Mix.of(schedule, shape, batch, chunk_tokens)
-    slots, share = schedule.slots, mix.any_share
+    waits = Waits.of(mix, shape, batch)
+    share = waits.share
     mixed = step_time(replica, mix.mixed_step(shape))
-    mixed_period = mixed.period(slots)
-    plain_period = step_time(replica, mix.decode_step(shape)).period(slots)
+    mixed_period = mixed.period(schedule.slots)
+    plain_period = step_time(replica, mix.decode_step(shape)).period(schedule.slots)
     mean = share * mixed_period + (1.0 - share) * plain_period
     squares = share * mixed_period**2 + (1.0 - share) * plain_period**2
     tpot = mean / schedule.tokens_per_step
-
-    load = mix.prompt_load
-    service = shape.new_tokens / mix.room * mixed_period / slots
-    with np.errstate(divide="ignore"):
-        queue = load * service / (2.0 * np.maximum(1.0 - load, 0.0))
-    # The batch is Poisson: with probability exp(-batch) no step is running.
-    residual = -np.expm1(-batch / schedule.groups) * squares / (2.0 * mean * slots)
-    chunks = np.ceil(shape.new_tokens / mix.room)
-    own = mixed.latency + (chunks - 1) * mixed_period / slots
+    residual = waits.running * squares / mean
+    behind = (waits.queued + waits.chunks) * mixed_period
     return SteadyState(
         batch=batch,
-        ttft=residual + queue + own,
+        ttft=residual + behind + mixed.latency,
         tpot=tpot * (shape.decode_steps > 0),
-        rate=batch / (shape.held_steps * tpot * np.maximum(load, 1.0)),
-        prompt_load=load,
+        rate=batch / (shape.held_steps * tpot * np.maximum(mix.prompt_load, 1.0)),
+        prompt_load=mix.prompt_load,
     )

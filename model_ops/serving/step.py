@@ -1,6 +1,6 @@
 """Seconds of one step of the engine: the profiler's demand on a platform's supply."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -243,15 +243,60 @@ def timed_operators(replica: Replica, step: Step) -> list[TimedOperator]:
     return timed
 
 
-def _timed(replica: Replica, step: Step) -> list[TimedOperator]:
-    arch, shard, stretch = replica.arch, replica.shard, replica.stretch(step)
-    boundaries = replica.parallelism.pp - 1
-    groups = [
-        (1, embedding_operators(arch, shard, step)),
-        *((run.count, layer_operators(run.layer, shard, step)) for run in arch.runs),
-        (1, head_operators(arch, shard, step)),
-        (boundaries, stage_boundary_operators(shard, step)),
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Operators that a step runs together, and how often.
+
+    Parameters
+    ----------
+    operators
+        Of one execution.
+    whole
+        Executions on the way through all stages.
+    stages
+        Executions in each of the stages among which the slowest is; one stage that is
+        the whole where there is no pipeline.
+    """
+
+    operators: tuple[Operator | Collective, ...]
+    whole: Number
+    stages: tuple[Number, ...]
+
+
+def step_parts(replica: Replica, step: Step) -> list[Part]:
+    """Return a step's operators by part: embedding, layers of each kind, head, sends.
+
+    The seconds of the whole, and of a stage, are the sums over the parts plus the
+    engine's scheduling, once each, where no layer waits for its host; `step_time` adds
+    them up. No drafter.
+    """
+    arch, shard, pp = replica.arch, replica.shard, replica.parallelism.pp
+    stages = arch.stages(pp)
+    alone = bool(np.all(np.asarray(pp) == 1))
+
+    def part(
+        operators: Iterable[Operator | Collective], whole: Number, held: list[Number]
+    ) -> Part:
+        return Part(tuple(operators), whole, (whole,) if alone else tuple(held))
+
+    return [
+        part(embedding_operators(arch, shard, step), 1, [1.0 * s.first for s in stages]),
+        *(
+            part(
+                layer_operators(run.layer, shard, step),
+                run.count,
+                [s.counts[kind] for s in stages],
+            )
+            for kind, run in enumerate(arch.runs)
+        ),
+        part(head_operators(arch, shard, step), 1, [1.0 * s.last for s in stages]),
+        part(stage_boundary_operators(shard, step), pp - 1, [1] * len(stages)),
     ]
+
+
+def _timed(replica: Replica, step: Step) -> list[TimedOperator]:
+    stretch = replica.stretch(step)
+    groups = [(part.whole, part.operators) for part in step_parts(replica, step)]
     return [
         TimedOperator(
             operator.name,
@@ -266,30 +311,25 @@ def _timed(replica: Replica, step: Step) -> list[TimedOperator]:
 
 def step_time(replica: Replica, step: Step) -> StepTime:
     """Return the seconds of a step, pipeline stages included."""
-    arch, shard, stretch = replica.arch, replica.shard, replica.stretch(step)
-    start = replica.supply.layer_time
-    layers = [np.maximum(layer, start) for layer in layer_seconds(replica, step)]
-    embedding = stretch * _sum(embedding_operators(arch, shard, step), replica)
-    head = stretch * _sum(head_operators(arch, shard, step), replica)
-    # The drafter runs behind the head, on the last stage.
-    head = head + _draft_time(replica, step)
-    overhead = replica.scheduling(step)
-    whole = embedding + head + overhead
-    for run, layer in zip(arch.runs, layers, strict=True):
-        whole = whole + run.count * layer
+    stretch, overhead = replica.stretch(step), replica.scheduling(step)
     pp = np.asarray(replica.parallelism.pp)
+    *parts, boundary = step_parts(replica, step)
+    seconds = [stretch * _sum(part.operators, replica) for part in parts]
+    # Layers wait for the host where it takes longer to start their kernels.
+    start = replica.supply.layer_time
+    seconds[1:-1] = [np.maximum(layer, start) for layer in seconds[1:-1]]
+    # The drafter runs behind the head, on the last stage.
+    seconds[-1] = seconds[-1] + _draft_time(replica, step)
+    whole = overhead + _weighted([part.whole for part in parts], seconds)
     if np.all(pp == 1):
         return StepTime(latency=whole, bottleneck=whole)
-    boundary = stretch * _sum(stage_boundary_operators(shard, step), replica)
+    between = stretch * _sum(boundary.operators, replica)
     slowest: Number = 0.0
-    for stage in arch.stages(pp):
-        own = stage.first * embedding + stage.last * head
-        for count, layer in zip(stage.counts, layers, strict=True):
-            own = own + count * layer
-        slowest = np.maximum(slowest, own)
-    slowest = slowest + (boundary + overhead)
+    for held in zip(*(part.stages for part in parts), strict=True):
+        slowest = np.maximum(slowest, _weighted(held, seconds))
+    slowest = slowest + (between + overhead)
     return StepTime(
-        latency=whole + (pp - 1) * boundary,
+        latency=whole + boundary.whole * between,
         bottleneck=np.where(pp == 1, whole, slowest),
     )
 
@@ -301,6 +341,13 @@ def layer_seconds(replica: Replica, step: Step) -> list[Seconds | Number]:
         stretch * _sum(layer_operators(run.layer, shard, step), replica)
         for run in replica.arch.runs
     ]
+
+
+def _weighted(counts: Sequence[Number], seconds: Sequence[Number]) -> Number:
+    total: Number = 0.0
+    for count, one in zip(counts, seconds, strict=True):
+        total = total + count * one
+    return total
 
 
 def _draft_time(replica: Replica, step: Step) -> Number:

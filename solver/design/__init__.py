@@ -1,0 +1,1 @@
+"""The platform-design problem: forms -> bounds -> CP-SAT -> outcome -> what binds."""

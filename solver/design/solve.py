@@ -1,0 +1,219 @@
+"""The design problem solved: bounds prune, CP-SAT proves, the verifier checks."""
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from ortools.sat.python import cp_model
+
+from model_ops.errors import SolverError
+from problems.design.answer import Design, ServedUseCase
+from problems.design.statement import DesignProblem
+from problems.design.verify import violations
+from solver.design.bounds import Choice, Evaluator, Pruned, choice_of, pruned
+from solver.design.forms import Forms, forms_of
+from solver.design.model import DesignModel
+from solver.design.space import Space
+
+
+@dataclass(frozen=True, slots=True)
+class DesignOptions:
+    """How to search.
+
+    Parameters
+    ----------
+    time_limit
+        Seconds for the proof.
+    workers, seed
+        Threads of CP-SAT, one being deterministic, and its seed.
+    presolve
+        Whether bounds prune platforms and shapes first.
+    """
+
+    time_limit: float = 60.0
+    workers: int = 1
+    seed: int = 0
+    presolve: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DesignCertificate:
+    """How far the answer is proved.
+
+    Parameters
+    ----------
+    bound
+        What no platform is below: USD/h, or distance; None if nothing is known.
+    gap
+        Share by which the answer may be above the optimum.
+    loss
+        Relative loss by rounding to integers: the proof is up to it.
+    points, points_left
+        Platforms on the ladders, and those that the bounds left to CP-SAT.
+    shapes, shapes_left
+        The same of shapes (split, batch, formats).
+    forms_s, prune_s, prove_s
+        Seconds of building, bounding, and of CP-SAT.
+    """
+
+    bound: float | None
+    gap: float | None
+    loss: float
+    points: float
+    points_left: float
+    shapes: int
+    shapes_left: int
+    forms_s: float
+    prune_s: float
+    prove_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DesignOptimal:
+    """The best platform on the ladders, proved."""
+
+    design: Design
+    certificate: DesignCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class DesignFeasible:
+    """A platform that serves all use cases; a better one may exist."""
+
+    design: Design
+    certificate: DesignCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class DesignInfeasible:
+    """No platform on the ladders serves all use cases."""
+
+    certificate: DesignCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class DesignTimedOut:
+    """Nothing was found in time, and nothing proved."""
+
+    certificate: DesignCertificate
+
+
+DesignOutcome: TypeAlias = (
+    DesignOptimal | DesignFeasible | DesignInfeasible | DesignTimedOut
+)
+
+
+@dataclass(frozen=True)
+class DesignWorkspace:
+    """A design problem with its shapes and platforms as arrays."""
+
+    problem: DesignProblem
+
+    @cached_property
+    def space(self) -> Space:
+        """The platforms."""
+        return Space(self.problem)
+
+    @cached_property
+    def forms(self) -> list[Forms]:
+        """The shapes."""
+        return forms_of(self.problem)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """What shapes do on platforms."""
+        return Evaluator(self.space, self.forms)
+
+    def design(self, choice: Choice) -> Design:
+        """Return a choice as a design."""
+        ladders = self.problem.ladders
+        served = []
+        for (group, shape), replicas in zip(choice.shapes, choice.replicas, strict=True):
+            forms = self.forms[group]
+            served.append(
+                ServedUseCase(
+                    name=self.problem.use_case[forms.use_case].name,
+                    split=forms.splits[shape],
+                    precision=forms.precision.name,
+                    batch=int(forms.batch[shape]),
+                    chunk_tokens=forms.chunk_tokens,
+                    replicas=replicas,
+                )
+            )
+        platform = ladders.specification(self.space.chosen(choice.levels))
+        return Design(platform, tuple(served))
+
+    def solve(self, options: DesignOptions = DesignOptions()) -> DesignOutcome:
+        """Return the best platform, with a proof.
+
+        Raises
+        ------
+        SolverError
+            If a design that was found does not pass the verifier.
+        """
+        started = time.perf_counter()
+        _ = self.forms
+        built = time.perf_counter()
+        left = pruned(self.evaluator, depth=None if options.presolve else 0)
+        cut = time.perf_counter()
+        best, bound, proved, loss = left.best, None, left.boxes.count == 0, 0.0
+        if left.boxes.count:
+            found, bound, proved, loss = self._prove(left, options, cut - started)
+            if found is not None and (best is None or found.value < best.value):
+                best = found
+        if best is not None:
+            bound = best.value if proved else min(bound or 0.0, best.value)
+        certificate = DesignCertificate(
+            bound=bound,
+            gap=None if best is None or bound is None else _gap(best.value, bound),
+            loss=loss,
+            points=left.points,
+            points_left=left.points_left(),
+            shapes=left.shapes,
+            shapes_left=left.shapes_left(),
+            forms_s=built - started,
+            prune_s=cut - built,
+            prove_s=time.perf_counter() - cut,
+        )
+        if best is None:
+            return (DesignInfeasible if proved else DesignTimedOut)(certificate)
+        design = self.design(best)
+        broken = violations(self.problem, design)
+        if broken:
+            raise SolverError("the design does not hold: " + "; ".join(broken))
+        return (DesignOptimal if proved else DesignFeasible)(design, certificate)
+
+    def _prove(
+        self, left: Pruned, options: DesignOptions, spent: float
+    ) -> tuple[Choice | None, float | None, bool, float]:
+        """Return CP-SAT's platform and bound, whether it is proved, and the loss."""
+        whole = DesignModel(self.space, self.forms, left)
+        if left.best is not None:
+            whole.hint(left.best)
+        solver = cp_model.CpSolver()
+        solver.parameters.num_workers = options.workers
+        solver.parameters.random_seed = options.seed
+        solver.parameters.max_time_in_seconds = max(options.time_limit - spent, 0.1)
+        status = solver.solve(whole.model)
+        if status == cp_model.MODEL_INVALID:
+            raise SolverError(f"the design model is invalid: {whole.model.validate()}")
+        if status == cp_model.INFEASIBLE:
+            return None, None, True, whole.loss
+        bound = solver.best_objective_bound / whole.per
+        if status == cp_model.UNKNOWN:
+            return None, max(bound, _least(left)), False, whole.loss
+        levels, shapes = whole.read(solver)
+        found = choice_of(self.evaluator, levels, shapes)
+        if found is None:
+            raise SolverError("CP-SAT's platform does not hold in floats")
+        return found, max(bound, _least(left)), status == cp_model.OPTIMAL, whole.loss
+
+
+def _least(left: Pruned) -> float:
+    return float(np.min(left.boxes.bound))
+
+
+def _gap(value: float, bound: float) -> float:
+    return max(value - bound, 0.0) / value if value > 0 else 0.0
