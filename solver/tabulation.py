@@ -24,17 +24,10 @@ from problems.offers import Offer
 from problems.optimisations import Optimisations
 from problems.problem import SizingProblem
 from problems.traffic import TrafficClass
+from solver.layouts import layouts
 from solver.pool_table import DecodeTable, Pools, PrefillTable, evenly
 from solver.settings import Setting, settings_of
 from solver.table import Flags, Table
-
-LARGEST_REPLICA = 64
-"""NPUs of one replica that are tried: a choice that keeps the tables small."""
-
-PIPELINE_STAGES = (1, 2, 3, 4, 6, 8, 12, 16)
-
-MIXER_RANKS = (1, 2, 4, 8)
-"""Ranks that share a mixer where the groups of them share the experts."""
 
 _NONE = Optimisations()
 
@@ -44,31 +37,13 @@ def splits(
     offers: Sequence[Offer],
     optimisations: Optimisations = _NONE,
 ) -> list[Parallelism]:
-    """Return the splits that the model allows and some offer admits.
-
-    Experts are split as everything else or dealt whole, the mixers over all ranks of
-    a stage or each on its own: what frameworks offer by one switch each.
-    """
+    """Return the splits that the model allows and some offer admits."""
     return [
         split
-        for ranks in range(1, LARGEST_REPLICA + 1)
-        for pp in PIPELINE_STAGES
-        if ranks * pp <= LARGEST_REPLICA
-        for split in _layouts(arch, ranks, pp)
+        for split in layouts(arch)
         if optimisations.rule_broken_by(arch, split) is None
         and any(offer.admits(split) for offer in offers)
     ]
-
-
-def _layouts(arch: ModelArch, ranks: int, pp: int) -> Iterator[Parallelism]:
-    """Yield the ways in which the ranks of a stage may share its layers."""
-    yield Parallelism(ranks, pp)
-    ep = math.gcd(ranks, arch.num_experts)
-    if not arch.num_experts or ep == 1:
-        return
-    yield Parallelism(ranks, pp, ep=ep)
-    for tp in (tp for tp in MIXER_RANKS if ranks % tp == 0 and tp < ranks):
-        yield Parallelism(tp, pp, ep=ep, dp=ranks // tp)
 
 
 @dataclass(frozen=True)

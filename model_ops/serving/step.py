@@ -280,7 +280,9 @@ def step_parts(replica: Replica, step: Step) -> list[Part]:
         return Part(tuple(operators), whole, (whole,) if alone else tuple(held))
 
     return [
-        part(embedding_operators(arch, shard, step), 1, [1.0 * s.first for s in stages]),
+        part(
+            embedding_operators(arch, shard, step), 1, [1.0 * s.first for s in stages]
+        ),
         *(
             part(
                 layer_operators(run.layer, shard, step),

@@ -1,1 +1,1 @@
-"""Which accelerator should exist: the statement, what it costs, the answer, its check."""
+"""Which accelerator should exist: the statement, its cost, the answer, its check."""

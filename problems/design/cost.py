@@ -129,7 +129,9 @@ class CostModel:
             beyond = np.maximum(value / self.board_npus, 1.0)
             return self.domain_usd_per_doubling * np.log2(beyond)
         if figure == "scale_up_latency":
-            return self.latency_usd_per_halving * np.maximum(-np.log2(value / 1e-5), 0.0)
+            return self.latency_usd_per_halving * np.maximum(
+                -np.log2(value / 1e-5), 0.0
+            )
         return np.zeros_like(value)
 
     def watts(self, figure: str, value: Floats) -> Floats:
@@ -141,7 +143,7 @@ class CostModel:
             "scale_up_bandwidth": self.watts_per_gb_per_s / _GIGA,
             "scale_out_bandwidth": self.watts_per_gb_per_s / _GIGA,
         }
-        return per.get(figure, 0.0) * value
+        return np.asarray(per.get(figure, 0.0) * value)
 
     def mm2(self, figure: str, value: Floats) -> Floats:
         """Return the die area of a figure."""
@@ -151,7 +153,7 @@ class CostModel:
             "scale_up_bandwidth": self.mm2_per_gb_per_s / _GIGA,
             "scale_out_bandwidth": self.mm2_per_gb_per_s / _GIGA,
         }
-        return per.get(figure, 0.0) * value
+        return np.asarray(per.get(figure, 0.0) * value)
 
     def stacks(self, figure: str, value: Floats) -> Floats:
         """Return the memory stacks that a figure asks for."""
@@ -183,13 +185,16 @@ class CostModel:
     def dies_usd(self, stacks: Floats, area: Floats) -> Floats:
         """Return the USD of a good set of dies with a total area in mm2."""
         by_area = np.ceil(area / self.reticle_mm2 * (1 - 1e-12))
-        least = np.maximum(np.maximum(by_area, np.ceil(stacks / self.stacks_per_die)), 1)
-        return np.minimum.reduce(
+        least = np.maximum(
+            np.maximum(by_area, np.ceil(stacks / self.stacks_per_die)), 1
+        )
+        each = np.array(
             [
                 count * self._die_usd(area / count) + (count - 1.0) * self.join_usd
                 for count in (least, least + 1.0, least + 2.0, least + 3.0)
             ]
         )
+        return np.asarray(np.min(each, axis=0))
 
     def _die_usd(self, area: Floats) -> Floats:
         across = math.pi * self.wafer_mm
@@ -207,7 +212,7 @@ class CostModel:
         values = {name: np.array([v]) for name, v in chosen.figures.items()}
 
         def total(each: Any) -> Floats:
-            return np.add.reduce([each(name, v) for name, v in values.items()])
+            return np.asarray(sum(each(name, v) for name, v in values.items()))
 
         stacks = np.maximum.reduce([self.stacks(n, v) for n, v in values.items()])
         area = self.die_mm2 + total(self.mm2) + self.mm2_per_stack * stacks
@@ -319,7 +324,9 @@ def coefficients(name: str) -> Mapping[str, Coefficient]:
 def _known(name: str, field: str) -> None:
     wanted = [f.name for f in fields(CostModel)]
     if name not in wanted:
-        raise ProblemError(f"{field}: no coefficient '{name:.60}'{nearest(name, wanted)}")
+        raise ProblemError(
+            f"{field}: no coefficient '{name:.60}'{nearest(name, wanted)}"
+        )
 
 
 _ABOVE_ZERO = (
@@ -365,7 +372,7 @@ def cost_model(name: str, changed: Mapping[str, float]) -> CostModel:
     widest = values["wafer_mm"] / 3.0
     if values["reticle_mm2"] > widest**2:
         raise ProblemError(
-            f"cost.set.reticle_mm2: {values['reticle_mm2']:g} mm2 is too much of a wafer "
-            f"of {values['wafer_mm']:g} mm; at most {widest**2:g}"
+            f"cost.set.reticle_mm2: {values['reticle_mm2']:g} mm2 is too much of a "
+            f"wafer of {values['wafer_mm']:g} mm; at most {widest**2:g}"
         )
     return CostModel(**values)

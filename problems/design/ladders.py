@@ -72,10 +72,13 @@ class Ladders:
         for name, one in PARAMETERS.items():
             if name == _FOLLOWS and name not in stated:
                 continue
-            values = sorted({float(v) for v in stated.get(name, ())}, reverse=one.falling)
+            values = sorted(
+                {float(v) for v in stated.get(name, ())}, reverse=one.falling
+            )
             if name in stated and not 0 < len(values) <= MOST_LEVELS:
                 raise ProblemError(
-                    f"platform.{name}: {len(values)} levels; 1 to {MOST_LEVELS} are tried"
+                    f"platform.{name}: {len(values)} levels; 1 to {MOST_LEVELS} "
+                    "are tried"
                 )
             levels[name] = tuple(values) or (float(today.figures[name]),)
         return cls(levels, today)

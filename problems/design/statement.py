@@ -98,7 +98,7 @@ class DesignUseCase(Part):
 
 
 def _ladder(stated: Any) -> Any:
-    """Read a figure: a quantity, a list of them, or a table with from, to and levels."""
+    """Read a figure: a quantity, a list of them, or a table of ends and levels."""
     if isinstance(stated, dict):
         return stated
     return {"values": stated if isinstance(stated, list | tuple) else [stated]}
@@ -150,6 +150,9 @@ def _level(one: Parameter, value: str | float) -> float:
     return float(value)
 
 
+StatedFigure = Annotated[StatedLadder, BeforeValidator(_ladder)]
+
+
 class StatedCost(Part):
     """Which cost model, and what is changed in it."""
 
@@ -184,7 +187,8 @@ class DesignProblem(Part):
     base
         A catalogue NPU: today's figures, and how well a part does with its own.
     platform
-        Figures that vary or are changed; others stay the base's.
+        Figures that vary or are changed; others stay the base's. Without it, the six
+        of `USUAL` vary.
     levels
         Of a ladder that states none.
     objective
@@ -195,7 +199,7 @@ class DesignProblem(Part):
     title: str = ""
     base: Name = "h200-sxm"
     framework: Name = catalogue.DEFAULT_FRAMEWORK
-    platform: Mapping[str, Annotated[StatedLadder, BeforeValidator(_ladder)]] = {}
+    platform: Mapping[str, StatedFigure] | None = None
     levels: Annotated[int, Field(ge=2, le=MOST_LEVELS)] = LEVELS
     use_case: Annotated[tuple[DesignUseCase, ...], Field(min_length=1, max_length=32)]
     cost: StatedCost = StatedCost()
@@ -232,7 +236,9 @@ class DesignProblem(Part):
             If a figure is unknown, given twice, or not written in its unit.
         """
         stated: dict[str, tuple[float, ...]] = {}
-        for name, written in (self.platform or dict.fromkeys(USUAL, StatedLadder())).items():
+        usual = dict.fromkeys(USUAL, StatedLadder())
+        platform = usual if self.platform is None else self.platform
+        for name, written in platform.items():
             one = parameter(name)
             if one.name in stated:
                 raise ProblemError(f"platform.{name}: {one.name} is stated twice")
@@ -266,6 +272,11 @@ class DesignProblem(Part):
             if name in self.ladders.levels
         )
 
+    def as_today(self) -> Self:
+        """Return the problem with nothing to choose but how today's part is used."""
+        stated = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_validate(stated | {"platform": {}})
+
     def checked(self) -> Self:
         """Return the problem with its names looked up.
 
@@ -295,8 +306,8 @@ class DesignProblem(Part):
         )
         if self.objective == "distance" and not limited:
             raise ProblemError(
-                "objective: distance needs limits.npus: with as many NPUs as one likes, "
-                "today's part may do"
+                "objective: distance needs limits.npus: with as many NPUs as one "
+                "likes, today's part may do"
             )
         return problem
 

@@ -21,7 +21,10 @@ def violations(problem: DesignProblem, design: Design) -> list[str]:
     if [each.name for each in design.served] != [u.name for u in problem.use_case]:
         return [*found, "it does not serve each use case once"]
     for use_case, served in zip(problem.use_case, design.served, strict=True):
-        found += [f"{use_case.name}: {broken}" for broken in _served(problem, design, use_case, served)]
+        found += [
+            f"{use_case.name}: {broken}"
+            for broken in _served(problem, design, use_case, served)
+        ]
     limit = problem.limits.npus
     if limit is not None and design.npus > limit:
         found.append(f"{design.npus} NPUs exceed the limit of {limit}")
@@ -29,7 +32,10 @@ def violations(problem: DesignProblem, design: Design) -> list[str]:
 
 
 def predicted(
-    problem: DesignProblem, design: Design, use_case: DesignUseCase, served: ServedUseCase
+    problem: DesignProblem,
+    design: Design,
+    use_case: DesignUseCase,
+    served: ServedUseCase,
 ) -> Estimate:
     """Return what each replica of a use case does at its share of the rate."""
     replica = replica_on(
@@ -71,30 +77,40 @@ def _served(
     design: Design,
     use_case: DesignUseCase,
     served: ServedUseCase,
-) -> Iterator[str]:
+) -> list[str]:
+    """Return what a use case breaks; what cannot run at all is not estimated."""
+    return list(_rules(use_case, served)) or [
+        *_layout(design, use_case, served),
+        *_targets(use_case, served, predicted(problem, design, use_case, served)),
+    ]
+
+
+def _rules(use_case: DesignUseCase, served: ServedUseCase) -> Iterator[str]:
     if served.precision not in [p.name for p in use_case.formats()]:
         yield f"precision {served.precision} is not asked for"
-        return
     rule = use_case.arch.rule_broken_by(served.split)
     if rule is not None:
         yield rule
-        return
     if served.replicas < 1:
         yield "it has no replica"
-        return
-    if served.split.tp > design.platform.scale_up_npus:
-        yield (
-            f"tp {served.split.tp} exceeds the domain of "
-            f"{design.platform.scale_up_npus} NPUs"
-        )
+
+
+def _layout(
+    design: Design, use_case: DesignUseCase, served: ServedUseCase
+) -> Iterator[str]:
+    domain = design.platform.scale_up_npus
+    if served.split.tp > domain:
+        yield f"tp {served.split.tp} exceeds the domain of {domain} NPUs"
     if use_case.max_npus is not None and served.npus > use_case.max_npus:
         yield f"{served.npus} NPUs exceed its limit of {use_case.max_npus}"
-    found = predicted(problem, design, use_case, served)
+
+
+def _targets(
+    use_case: DesignUseCase, served: ServedUseCase, found: Estimate
+) -> Iterator[str]:
     if found.overloaded:
-        yield (
-            f"{served.replicas} replicas finish {found.rate * served.replicas:.4g} of "
-            f"{use_case.rate:.4g} req/s"
-        )
+        finished = float(found.rate) * served.replicas
+        yield f"its replicas finish {finished:.4g} of {use_case.rate:.4g} req/s"
     if not found.fits:
         yield "it does not fit in memory"
     for name, limit in use_case.targets.items():

@@ -20,6 +20,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "sizing.cli.frontier",
         "Set the least cost against a target, the rate, NPUs or power.",
     ),
+    "design": (
+        "sizing.cli.design",
+        "Find which accelerator should exist for a model and targets.",
+    ),
     "estimate": ("sizing.cli.estimate", "Predict what deployments do, and why."),
     "simulate": (
         "sizing.cli.simulate",

@@ -12,9 +12,11 @@ from model_ops.errors import SolverError
 from problems.design.answer import Design, ServedUseCase
 from problems.design.statement import DesignProblem
 from problems.design.verify import violations
-from solver.design.bounds import Choice, Evaluator, Pruned, choice_of, pruned
-from solver.design.forms import Forms, forms_of
+from solver.design.bounds import Pruned, pruned
+from solver.design.evaluate import Choice, Evaluator, choice_of
+from solver.design.forms import Forms
 from solver.design.model import DesignModel
+from solver.design.shapes import forms_of
 from solver.design.space import Space
 
 
@@ -75,6 +77,7 @@ class DesignOptimal:
     """The best platform on the ladders, proved."""
 
     design: Design
+    choice: Choice
     certificate: DesignCertificate
 
 
@@ -83,6 +86,7 @@ class DesignFeasible:
     """A platform that serves all use cases; a better one may exist."""
 
     design: Design
+    choice: Choice
     certificate: DesignCertificate
 
 
@@ -130,7 +134,9 @@ class DesignWorkspace:
         """Return a choice as a design."""
         ladders = self.problem.ladders
         served = []
-        for (group, shape), replicas in zip(choice.shapes, choice.replicas, strict=True):
+        for (group, shape), replicas in zip(
+            choice.shapes, choice.replicas, strict=True
+        ):
             forms = self.forms[group]
             served.append(
                 ServedUseCase(
@@ -145,7 +151,7 @@ class DesignWorkspace:
         platform = ladders.specification(self.space.chosen(choice.levels))
         return Design(platform, tuple(served))
 
-    def solve(self, options: DesignOptions = DesignOptions()) -> DesignOutcome:
+    def solve(self, options: DesignOptions | None = None) -> DesignOutcome:
         """Return the best platform, with a proof.
 
         Raises
@@ -153,6 +159,7 @@ class DesignWorkspace:
         SolverError
             If a design that was found does not pass the verifier.
         """
+        options = options or DesignOptions()
         started = time.perf_counter()
         _ = self.forms
         built = time.perf_counter()
@@ -183,7 +190,7 @@ class DesignWorkspace:
         broken = violations(self.problem, design)
         if broken:
             raise SolverError("the design does not hold: " + "; ".join(broken))
-        return (DesignOptimal if proved else DesignFeasible)(design, certificate)
+        return (DesignOptimal if proved else DesignFeasible)(design, best, certificate)
 
     def _prove(
         self, left: Pruned, options: DesignOptions, spent: float

@@ -1,5 +1,6 @@
 """The platforms of a design problem as arrays: figures and costs by level."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -89,13 +90,13 @@ class Space:
             [self._slowness[f][levels[:, self.position(f)]] for f in figures], axis=1
         )
 
-    def table(self, each: object) -> list[Floats]:
+    def table(self, each: Callable[[str, Floats], Floats]) -> list[Floats]:
         """Return the sums over figures of a function of their values, by level."""
         ladders = self.problem.ladders
         found = [np.zeros(size) for size in self.sizes]
         for figure in self.problem.today.figures:
             values = np.array(ladders.values(figure), dtype=float)
-            found[self.position(figure)] += each(figure, values)  # type: ignore[operator]
+            found[self.position(figure)] += each(figure, values)
         return found
 
     @cached_property
@@ -154,9 +155,8 @@ class Space:
 
     def stacks_of(self, levels: Indices) -> Floats:
         """Return the memory stacks of platforms."""
-        return np.maximum.reduce(
-            [table[levels[:, k]] for k, table in enumerate(self.stacks)]
-        )
+        each = [table[levels[:, k]] for k, table in enumerate(self.stacks)]
+        return np.asarray(np.max(each, axis=0))
 
     def area_of(self, levels: Indices) -> Floats:
         """Return the die area of platforms."""
@@ -197,7 +197,7 @@ class Space:
         return found
 
     def slowed(self, position: int, level: int) -> float:
-        """Return a latency, or the reciprocal of anything else, over the first level's."""
+        """Return a latency, or the reciprocal of another figure, over the first's."""
         levels = self.problem.ladders.levels[self.names[position]]
         ratio = levels[level] / levels[0]
         return ratio if self.names[position].endswith("latency") else 1.0 / ratio
@@ -212,8 +212,11 @@ class Space:
 
     def chosen(self, levels: Indices) -> dict[str, int]:
         """Return one platform's levels by name."""
-        return {name: int(level) for name, level in zip(self.names, levels, strict=True)}
+        return {
+            name: int(level) for name, level in zip(self.names, levels, strict=True)
+        }
 
 
 def _sum(tables: list[Floats], levels: Indices) -> Floats:
-    return np.add.reduce([table[levels[:, k]] for k, table in enumerate(tables)])
+    each = [table[levels[:, k]] for k, table in enumerate(tables)]
+    return np.asarray(np.sum(each, axis=0))

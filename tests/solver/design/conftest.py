@@ -13,11 +13,13 @@ from model_ops.profiler.parallelism import stacked
 from model_ops.serving.steady_state import Mix, Waits, batch_cap
 from model_ops.serving.step import Replica, step_time
 from problems.design.statement import DesignProblem, DesignUseCase, design_problem_of
-from solver.design.forms import STAGES
-from solver.table import layouts
+from solver.design.shapes import STAGES
+from solver.layouts import layouts
 
 
-def problem_with(platform: Mapping[str, Any], *use_cases: Mapping[str, Any], **more: Any) -> DesignProblem:
+def problem_with(
+    platform: Mapping[str, Any], *use_cases: Mapping[str, Any], **more: Any
+) -> DesignProblem:
     """Return a design problem about an H200 with few batches."""
     usual = {"model": "llama-3-8b", "batches": (4, 32), "input_tokens": 1000}
     usual |= {"output_tokens": 100, "rate": 20.0}

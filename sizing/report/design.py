@@ -1,0 +1,333 @@
+"""A design as text and JSON."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from model_ops.units import BYTE, SECOND, WATT
+from problems.design.answer import Design
+from problems.design.cost import NpuCost, coefficients
+from problems.design.parameters import PARAMETERS
+from sizing.design import DesignAnswer, DesignedUseCase
+from sizing.report.console import new_console, plain_table, section, text_of
+from sizing.report.text import usd
+from solver.design.explain import DesignBinding, Floor, WhyNone
+
+_TARGETS = {"ttft": "TTFT", "tpot": "TPOT", "memory": "memory", "npus": "NPU limit"}
+
+
+def as_text(answer: DesignAnswer) -> str:
+    """Return the design as readable text."""
+    console = new_console()
+    if answer.design is not None and answer.npu is not None:
+        _design(console, answer, answer.design, answer.npu)
+    elif answer.why_none is not None:
+        _none(console, answer, answer.why_none)
+    else:
+        console.print(
+            "No answer in time: no platform was found, and none was ruled out. "
+            "Give more --time-limit, fewer --levels, or fewer figures to vary."
+        )
+    return text_of(console)
+
+
+def _design(
+    console: Console, answer: DesignAnswer, design: Design, npu: NpuCost
+) -> None:
+    console.print(_sentence(answer, design, npu))
+    console.print(_proof(answer))
+    section(console, "The accelerator, beside today's part", _figures(answer, design))
+    section(console, "How each use case runs on it", _use_cases(answer))
+    section(console, "What one NPU costs by this model", _costs(answer, npu))
+    bound = [each for each in answer.bindings if each.binds]
+    if bound:
+        section(
+            console, "What binds: one level less, all else as designed", _binding(bound)
+        )
+    console.print()
+    for line in (*_today(answer), *_notes(answer)):
+        console.print(f"- {line}")
+    console.print()
+    console.print(_timing(answer))
+
+
+def _sentence(answer: DesignAnswer, design: Design, npu: NpuCost) -> str:
+    names = ", ".join(each.use_case.name for each in answer.use_cases)
+    models = ", ".join(dict.fromkeys(u.model for u in answer.problem.use_case))
+    total = design.npus * npu.usd_per_hour
+    return (
+        f"For {models} ({names}): {design.npus:,} NPUs of the accelerator below, "
+        f"{usd(total)} an hour at {usd(npu.usd_per_hour)} each, to build and to run."
+    )
+
+
+def _proof(answer: DesignAnswer) -> str:
+    certificate = answer.outcome.certificate
+    if answer.status == "optimal":
+        what = "costs less" if answer.problem.objective == "cost" else "is nearer"
+        return (
+            f"Proved: none of the {certificate.points:.2g} platforms on the ladders "
+            f"{what} (up to {certificate.loss:.2g} lost to integers)."
+        )
+    gap = "unknown" if certificate.gap is None else f"{certificate.gap:.1%}"
+    return f"Not proved in time: a better platform may exist; the gap is {gap}."
+
+
+def _figures(answer: DesignAnswer, design: Design) -> RichTable:
+    table = plain_table("figure", ">design", ">today", ">ratio", ">ladder")
+    ladders, today = answer.problem.ladders, answer.problem.today.figures
+    for name, value in design.platform.figures.items():
+        one, levels = PARAMETERS[name], ladders.values(name)
+        ladder = "fixed"
+        if len(levels) > 1:
+            ends = f"{one.text(levels[0])} to {one.text(levels[-1])}"
+            follows = "" if ladders.source(name) == name else ", follows"
+            ladder = f"{ends}, {len(levels)}{follows}"
+        table.add_row(
+            one.label,
+            one.text(value),
+            one.text(today[name]),
+            f"{value / today[name]:.3g}",
+            ladder,
+        )
+    return table
+
+
+def _use_cases(answer: DesignAnswer) -> RichTable:
+    table = plain_table(
+        "use case", "split", "formats", ">batch", ">replicas", ">NPUs", ">TTFT",
+        ">limit", ">TPOT", ">limit", ">estimate",
+    )  # fmt: skip
+    for each in answer.use_cases:
+        served, limits = each.served, each.use_case.targets
+        table.add_row(
+            each.use_case.name,
+            served.split.text,
+            served.precision,
+            f"{served.batch:,}",
+            f"{served.replicas:,}",
+            f"{served.npus:,}",
+            SECOND.format(each.ttft),
+            _limit(limits["ttft"]),
+            SECOND.format(each.tpot),
+            _limit(limits["tpot"]),
+            f"{SECOND.format(float(each.estimate.ttft))}, "
+            f"{SECOND.format(float(each.estimate.tpot))}",
+        )
+    return table
+
+
+def _limit(seconds: float) -> str:
+    return SECOND.format(seconds) if math.isfinite(seconds) else "-"
+
+
+def _costs(answer: DesignAnswer, npu: NpuCost) -> RichTable:
+    table = plain_table("", ">design", ">today")
+    today = answer.todays_npu
+    for label, name in (
+        ("dies", "dies_usd"),
+        ("memory", "memory_usd"),
+        ("test and assembly", "test_usd"),
+        ("links", "links_usd"),
+        ("server", "server_usd"),
+        ("capital", "capital_usd"),
+        ("an hour", "usd_per_hour"),
+    ):
+        table.add_row(label, usd(getattr(npu, name)), usd(getattr(today, name)))
+    table.add_row("power", WATT.format(npu.watts), WATT.format(today.watts))
+    area = (f"{each.area_mm2:,.0f} mm2" for each in (npu, today))
+    table.add_row("die area", *area)
+    table.add_row("memory stacks", f"{npu.stacks}", f"{today.stacks}")
+    return table
+
+
+def _binding(bound: list[DesignBinding]) -> RichTable:
+    table = plain_table("figure", ">level", ">one less", "use case", "then")
+    for each in bound:
+        one = PARAMETERS[each.figure]
+        table.add_row(
+            one.label,
+            one.text(each.level),
+            one.text(each.lower),
+            each.use_case,
+            _then(each),
+        )
+    return table
+
+
+def _then(each: DesignBinding) -> str:
+    if each.npus_lower is None:
+        return "misses " + " and ".join(_TARGETS[name] for name in each.breaks)
+    return f"needs {each.npus_lower:,} NPUs instead of {each.npus:,}"
+
+
+def _today(answer: DesignAnswer) -> Iterator[str]:
+    base, today = answer.problem.base, answer.today
+    if today.design is None:
+        yield f"Today's {base} cannot serve {', '.join(today.missing)} at any count."
+        return
+    assert today.usd_per_hour is not None
+    yield (
+        f"Today's {base} would need {today.design.npus:,} NPUs, "
+        f"{usd(today.usd_per_hour)} an hour by the same model."
+    )
+
+
+def _notes(answer: DesignAnswer) -> Iterator[str]:
+    base = answer.problem.base
+    yield (
+        f"Shares of the peak rates, launch times and host time are those of {base} "
+        f"under {answer.problem.framework}; kernels are its constants, not its "
+        "measured forms."
+    )
+    changes = ", ".join(
+        f"{each.use_case.name} {each.form - 1:+.1%}"
+        for each in answer.use_cases
+        if each.form is not None
+    )
+    if changes:
+        yield (
+            f"On {base} itself measured kernels and collectives change TPOT by: "
+            f"{changes}."
+        )
+    yield (
+        "TTFT counts half a mixed step of waiting for the step that runs, its longest; "
+        "the last column is what `genz-size estimate` says at this load."
+    )
+    yield (
+        f"Costs are of the cost model {answer.problem.cost.file}: what it takes to "
+        "build and run, not what a vendor asks (`--set markup=8`)."
+    )
+
+
+def _timing(answer: DesignAnswer) -> str:
+    c = answer.outcome.certificate
+    return (
+        f"{c.shapes:,} shapes and {c.points:.2g} platforms; bounds left "
+        f"{c.shapes_left:,} and {c.points_left:.2g} in {c.forms_s + c.prune_s:.2f} s, "
+        f"proof {c.prove_s:.2f} s, all {answer.seconds:.1f} s."
+    )
+
+
+def _none(console: Console, answer: DesignAnswer, why: WhyNone) -> None:
+    names = ", ".join(each.name for each in answer.problem.use_case)
+    console.print(f"No platform on the ladders serves {names}.")
+    console.print()
+    for name, requirements in why.clashes:
+        what = " and ".join(_TARGETS[each] for each in requirements)
+        verb = "clash" if len(requirements) > 1 else "cannot be met"
+        console.print(f"- {name}: {what or 'the split'} {verb} on the best platform.")
+    if not why.clashes:
+        console.print(
+            "- Each use case could run on the best platform: the limits on one NPU or "
+            "on all of them are in the way."
+        )
+    table = plain_table("use case", "requirement", ">least", ">limit", "")
+    for floor in why.floors:
+        table.add_row(
+            floor.use_case,
+            _TARGETS[floor.target],
+            _amount(floor, floor.least),
+            _amount(floor, floor.limit),
+            "impossible" if floor.is_above else "",
+        )
+    section(console, "Floors: the best platform of the ladders, each by itself", table)
+
+
+def _amount(floor: Floor, value: float) -> str:
+    return (BYTE if floor.target == "memory" else SECOND).format(value)
+
+
+def as_json(answer: DesignAnswer) -> str:
+    """Return the design as one JSON object in SI units."""
+    return json.dumps(as_dict(answer), indent=2, allow_nan=False) + "\n"
+
+
+def as_dict(answer: DesignAnswer) -> dict[str, Any]:
+    """Return the design as plain dictionaries and lists."""
+    problem, certificate = answer.problem, answer.outcome.certificate
+    found: dict[str, Any] = {
+        "status": answer.status,
+        "objective": problem.objective,
+        "base": problem.base,
+        "problem": problem.model_dump(mode="json", by_alias=True),
+        "ladders": {n: list(problem.ladders.values(n)) for n in PARAMETERS},
+        "today": {
+            "figures": problem.today.figures,
+            "npu": asdict(answer.todays_npu),
+            "usd_per_hour": answer.today.usd_per_hour,
+            "npus": answer.today.design.npus if answer.today.design else None,
+            "missing": list(answer.today.missing),
+        },
+        "certificate": asdict(certificate),
+        "provenance": {
+            name: asdict(each) for name, each in coefficients(problem.cost.file).items()
+        },
+        "seconds": answer.seconds,
+    }
+    return found | (_found(answer) if answer.design else _missing(answer))
+
+
+def _found(answer: DesignAnswer) -> dict[str, Any]:
+    assert answer.design is not None
+    assert answer.npu is not None
+    return {
+        "platform": answer.design.platform.figures,
+        "npu": asdict(answer.npu),
+        "total_npus": answer.design.npus,
+        "cost": {
+            "usd_per_hour": answer.design.usd_per_hour(answer.problem),
+            "bound": answer.outcome.certificate.bound,
+            "gap": answer.outcome.certificate.gap,
+        },
+        "use_cases": [_use_case(each) for each in answer.use_cases],
+        "binding": [asdict(b) | {"binds": b.binds} for b in answer.bindings],
+    }
+
+
+def _use_case(each: DesignedUseCase) -> dict[str, Any]:
+    served = each.served
+    degrees = {name: int(n) for name, n in served.split.degrees.items()}
+    return {
+        "name": served.name,
+        **({"tp": 1, "pp": 1, "ep": 1, "dp": 1} | degrees),
+        "precision": served.precision,
+        "batch": served.batch,
+        "chunk_tokens": served.chunk_tokens,
+        "replicas": served.replicas,
+        "npus": served.npus,
+        "ttft_s": each.ttft,
+        "tpot_s": each.tpot,
+        "estimate": {
+            "ttft_s": float(each.estimate.ttft),
+            "tpot_s": float(each.estimate.tpot),
+            "batch": float(each.estimate.batch),
+            "memory_bytes": float(each.estimate.memory.total),
+        },
+        "measured_over_constant_tpot": each.form,
+    }
+
+
+def _missing(answer: DesignAnswer) -> dict[str, Any]:
+    why = answer.why_none
+    return {
+        "platform": None,
+        "total_npus": 0,
+        "use_cases": [],
+        "explanation": None
+        if why is None
+        else {
+            "clashes": {name: list(each) for name, each in why.clashes},
+            "floors": [
+                asdict(floor) | {"impossible": floor.is_above} for floor in why.floors
+            ],
+        },
+    }
+
+
+FORMATS: dict[str, Callable[[DesignAnswer], str]] = {"text": as_text, "json": as_json}

@@ -1,0 +1,252 @@
+"""Why a design is as it is, what today's part would need, and why there may be none."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from problems.design.answer import Design
+from problems.design.statement import DesignProblem
+from solver.design.boxes import highest
+from solver.design.evaluate import Choice, Evaluator, cheapest_shapes
+
+if TYPE_CHECKING:
+    from solver.design.solve import DesignWorkspace
+
+Indices = npt.NDArray[np.int64]
+
+WITHOUT = ("ttft", "tpot", "memory", "npus")
+"""Requirements of a use case that are dropped in turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class DesignBinding:
+    """What one level less of a figure does to a use case, all else as designed.
+
+    Parameters
+    ----------
+    use_case, figure
+        Which.
+    level, lower
+        The figure as designed, and one level worse.
+    breaks
+        What the use case then misses with every shape: ``ttft``, ``tpot``, ``memory``
+        or ``npus``; empty where it still runs.
+    npus, npus_lower
+        NPUs as designed, and then; the latter is None where it breaks.
+    """
+
+    use_case: str
+    figure: str
+    level: float
+    lower: float
+    breaks: tuple[str, ...]
+    npus: int
+    npus_lower: int | None
+
+    @property
+    def binds(self) -> bool:
+        """Whether the figure is what the use case needs it to be."""
+        return self.npus_lower is None or self.npus_lower > self.npus
+
+
+@dataclass(frozen=True, slots=True)
+class TodaysPart:
+    """What the base itself would need, by the same model and cost.
+
+    Parameters
+    ----------
+    design
+        How each use case runs on it; None where one cannot.
+    usd_per_hour
+        Of all NPUs; None without a design.
+    missing
+        Use cases that cannot run on it.
+    """
+
+    design: Design | None
+    usd_per_hour: float | None
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What a use case reaches at best on the best platform of the ladders.
+
+    Parameters
+    ----------
+    use_case, target
+        Which, and ``ttft``, ``tpot`` or ``memory``.
+    least
+        Seconds, or bytes per NPU, with all other requirements dropped.
+    limit
+        What is asked; the largest memory on the ladder.
+    """
+
+    use_case: str
+    target: str
+    least: float
+    limit: float
+
+    @property
+    def is_above(self) -> bool:
+        """Whether it cannot be reached whatever else is given up."""
+        return self.least > self.limit * (1 + 1e-9)
+
+
+@dataclass(frozen=True, slots=True)
+class WhyNone:
+    """Why no platform serves all use cases.
+
+    Parameters
+    ----------
+    floors
+        Of every target by itself.
+    clashes
+        Per use case that cannot run on the best platform: a smallest set of its
+        requirements that clash. Empty where each could run there, and only limits on
+        the platform or on all NPUs are in the way.
+    """
+
+    floors: tuple[Floor, ...]
+    clashes: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def bindings(workspace: "DesignWorkspace", choice: Choice) -> list[DesignBinding]:
+    """Return what one level less of each varied figure does to each use case."""
+    space, problem = workspace.space, workspace.problem
+    found = []
+    for k, name in enumerate(space.names):
+        levels = problem.ladders.levels[name]
+        if choice.levels[k] == 0 or len(levels) == 1:
+            continue
+        lower = choice.levels.copy()
+        lower[k] -= 1
+        for user, use_case in enumerate(problem.use_case):
+            needed = _npus(workspace.evaluator, lower, user)
+            found.append(
+                DesignBinding(
+                    use_case=use_case.name,
+                    figure=name,
+                    level=levels[choice.levels[k]],
+                    lower=levels[lower[k]],
+                    breaks=()
+                    if np.isfinite(needed)
+                    else clash(workspace.evaluator, lower, user),
+                    npus=_npus_of(workspace, choice, user),
+                    npus_lower=int(needed) if np.isfinite(needed) else None,
+                )
+            )
+    return found
+
+
+def _npus_of(workspace: "DesignWorkspace", choice: Choice, user: int) -> int:
+    group, shape = choice.shapes[user]
+    return int(workspace.forms[group].npus[shape]) * choice.replicas[user]
+
+
+def _npus(
+    evaluator: Evaluator,
+    levels: Indices,
+    user: int,
+    without: tuple[str, ...] = (),
+) -> float:
+    """Return the fewest NPUs of a use case on a platform, some requirements dropped."""
+    return min(
+        (
+            float(
+                np.min(
+                    evaluator.npus(
+                        group,
+                        np.tile(levels, (forms.shapes, 1)),
+                        np.arange(forms.shapes),
+                        without=without,
+                    )
+                )
+            )
+            for group, forms in enumerate(evaluator.forms)
+            if forms.use_case == user
+        ),
+        default=np.inf,
+    )
+
+
+def clash(evaluator: Evaluator, levels: Indices, user: int) -> tuple[str, ...]:
+    """Return a smallest set of requirements that cannot be met together.
+
+    Each is dropped in turn; it stays out if the rest still clash.
+    """
+    dropped: tuple[str, ...] = ()
+    for requirement in WITHOUT:
+        tried = (*dropped, requirement)
+        if not np.isfinite(_npus(evaluator, levels, user, tried)):
+            dropped = tried
+    return tuple(name for name in WITHOUT if name not in dropped)
+
+
+def todays_part(problem: DesignProblem) -> TodaysPart:
+    """Return what the base itself would need; links as the model has them."""
+    from solver.design.solve import DesignWorkspace
+
+    workspace = DesignWorkspace(problem.as_today())
+    space, evaluator = workspace.space, workspace.evaluator
+    levels = np.zeros(len(space.sizes), dtype=np.int64)
+    missing = tuple(
+        each.name
+        for user, each in enumerate(problem.use_case)
+        if not np.isfinite(_npus(evaluator, levels, user))
+    )
+    choice = None if missing else cheapest_shapes(evaluator, levels)
+    if choice is None:
+        return TodaysPart(None, None, missing)
+    design = workspace.design(choice)
+    return TodaysPart(design, design.usd_per_hour(problem), ())
+
+
+def why_none(workspace: "DesignWorkspace") -> WhyNone:
+    """Return the floors of every target and what clashes on the best platform."""
+    space, problem, evaluator = workspace.space, workspace.problem, workspace.evaluator
+    best = highest(space, limited=False)
+    floors: list[Floor] = []
+    clashes = []
+    for user, use_case in enumerate(problem.use_case):
+        floors += _floors(workspace, user)
+        domains = [_with(best, space.domain, d) for d in range(len(space.domains))]
+        needs = [_npus(evaluator, levels, user) for levels in domains]
+        if not np.any(np.isfinite(needs)):
+            sets = [clash(evaluator, levels, user) for levels in domains]
+            clashes.append((use_case.name, max(sets, key=len)))
+    return WhyNone(tuple(floors), tuple(clashes))
+
+
+def _with(levels: Indices, position: int, level: int) -> Indices:
+    changed = levels.copy()
+    changed[position] = level
+    return changed
+
+
+def _floors(workspace: "DesignWorkspace", user: int) -> list[Floor]:
+    space, use_case = workspace.space, workspace.problem.use_case[user]
+    best = highest(space, limited=False)
+    least = {"ttft": np.inf, "tpot": np.inf, "memory": np.inf}
+    for forms in workspace.forms:
+        if forms.use_case != user:
+            continue
+        which = np.arange(forms.shapes)
+        least["memory"] = min(least["memory"], float(np.min(forms.memory)))
+        for domain in range(len(space.domains)):
+            levels = np.tile(_with(best, space.domain, domain), (forms.shapes, 1))
+            ttft, tpot = forms.latencies(
+                space.rates(levels), space.links(levels), levels[:, space.domain], which
+            )
+            reached = forms.tp <= space.domains[domain]
+            if np.any(reached):
+                least["ttft"] = min(least["ttft"], float(np.min(ttft[reached])))
+                least["tpot"] = min(least["tpot"], float(np.min(tpot[reached])))
+    limits = use_case.targets | {"memory": float(space.capacities[-1])}
+    return [
+        Floor(use_case.name, target, value, limits[target])
+        for target, value in least.items()
+        if np.isfinite(limits[target])
+    ]
