@@ -70,15 +70,13 @@ def root(evaluator: Evaluator) -> Boxes:
 
 def highest(space: Space, *, limited: bool = True) -> Indices:
     """Return each figure's best level, that the limits allow with all others low."""
-    if not limited:
-        top: Indices = space.sizes - 1
-        return top
-    found = []
+    found: list[int] = []
     for k, size in enumerate(space.sizes):
         levels = np.zeros((size, len(space.sizes)), dtype=np.int64)
         levels[:, k] = np.arange(size)
-        found.append(int(np.count_nonzero(space.allowed(levels))) - 1)
-    return np.maximum(np.array(found), 0)
+        allowed = int(np.count_nonzero(space.allowed(levels))) if limited else int(size)
+        found.append(max(allowed - 1, 0))
+    return np.array(found)
 
 
 def _free(space: Space) -> list[int]:

@@ -208,7 +208,8 @@ class DesignWorkspace:
             raise SolverError(f"the design model is invalid: {whole.model.validate()}")
         if status == cp_model.INFEASIBLE:
             return None, None, True, whole.loss
-        bound = solver.best_objective_bound / whole.per
+        # Integers are above what they stand for by no more than this.
+        bound = solver.best_objective_bound / whole.per / (1.0 + whole.loss)
         if status == cp_model.UNKNOWN:
             return None, max(bound, _least(left)), False, whole.loss
         levels, shapes = whole.read(solver)

@@ -31,7 +31,8 @@ def test_a_new_file_solves(genz: Genz, tmp_path: Path, name: str) -> None:
     path = tmp_path / "mine.toml"
     ran = genz("new", name, "-o", path)
     assert (ran.code, ran.out, ran.err) == (0, "", "")
-    sized = genz("size", path, "--format", "json")
+    command = "design" if name.startswith("design-") else "size"
+    sized = genz(command, path, "--format", "json")
     assert (sized.code, sized.err) == (0, "")
     assert sized.json["status"] == "optimal"
 

@@ -1,11 +1,12 @@
 """Design problems small enough to enumerate, and their enumeration."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from model_ops.platform.specification import Specification, hypothetical
 from model_ops.platform.supply import Supply
@@ -17,10 +18,10 @@ from solver.design.shapes import STAGES
 from solver.layouts import layouts
 
 
-def problem_with(
+def _problem_with(
     platform: Mapping[str, Any], *use_cases: Mapping[str, Any], **more: Any
 ) -> DesignProblem:
-    """Return a design problem about an H200 with few batches."""
+    """Return a design problem with few batches."""
     usual = {"model": "llama-3-8b", "batches": (4, 32), "input_tokens": 1000}
     usual |= {"output_tokens": 100, "rate": 20.0}
     cases = [
@@ -34,10 +35,21 @@ def problem_with(
 
 @dataclass(frozen=True)
 class Enumerated:
-    """The optimum by enumeration; None where nothing is feasible."""
+    """The optimum by enumeration; None where nothing is feasible.
+
+    Parameters
+    ----------
+    value
+        Of the objective.
+    tight
+        The same with targets and rates stricter by `LOSS`: integers may lose so much.
+    """
 
     value: float | None
-    platform: Specification | None
+    tight: float | None
+
+
+LOSS = 1e-3
 
 
 def platforms(problem: DesignProblem) -> Iterator[Specification]:
@@ -47,17 +59,12 @@ def platforms(problem: DesignProblem) -> Iterator[Specification]:
         yield problem.ladders.specification(dict(zip(levels, chosen, strict=True)))
 
 
-def least_npus(
-    problem: DesignProblem,
-    use_case: DesignUseCase,
-    platform: Specification,
-    *,
-    tightened: float = 0.0,
-) -> float:
-    """Return the fewest NPUs of a use case on a platform, by the operator model."""
-    arch, shape, best = use_case.arch, use_case.shape, np.inf
+def _least_npus(
+    problem: DesignProblem, use_case: DesignUseCase, platform: Specification
+) -> tuple[float, float]:
+    """Return the fewest NPUs on a platform by the operator model, and if stricter."""
+    arch, shape, best = use_case.arch, use_case.shape, [np.inf, np.inf]
     npu = hypothetical(problem.base_npu, platform)
-    keep = 1.0 - tightened
     for precision, chunk, pp in itertools.product(
         use_case.formats(), use_case.chunks(problem.framework), STAGES
     ):
@@ -82,26 +89,23 @@ def least_npus(
         tpot = waits.share * mixed + (1 - waits.share) * plain
         ttft = step.latency + (waits.running + waits.queued + waits.chunks) * mixed
         need = replica.footprint(shape, batch_cap(batch, layout.dp), chunk).total
-        fast = (mix.prompt_load < 1) & (ttft <= use_case.targets["ttft"] * keep)
-        if use_case.output_tokens > 1:
-            fast &= tpot <= use_case.targets["tpot"] * keep
-        fast &= need <= npu.usable_memory
-        count = np.ceil(
-            use_case.rate * float(shape.held_steps) * tpot / batch / keep - 1e-9
-        )
-        npus = np.maximum(count, 1) * np.array([float(s.npus) for s in splits])
-        fast &= npus <= (use_case.max_npus or np.inf)
-        best = min(best, float(np.min(np.where(fast, npus, np.inf))))
-    return best
+        each = np.array([float(split.npus) for split in splits])
+        for number, keep in enumerate((1.0, 1.0 - LOSS)):
+            fast = (mix.prompt_load < 1) & (need <= npu.usable_memory)
+            fast = fast & (ttft <= use_case.targets["ttft"] * keep)
+            if use_case.output_tokens > 1:
+                fast = fast & (tpot <= use_case.targets["tpot"] * keep)
+            tokens = use_case.rate * float(shape.held_steps)
+            count = np.maximum(np.ceil(tokens * tpot / batch / keep - 1e-9), 1)
+            npus = np.where(fast, count * each, np.inf)
+            npus = npus[npus <= (use_case.max_npus or np.inf)]
+            best[number] = min(best[number], float(np.min(npus, initial=np.inf)))
+    return best[0], best[1]
 
 
-def enumerated(problem: DesignProblem, *, tightened: float = 0.0) -> Enumerated:
-    """Return the optimum by looking at every platform and shape.
-
-    `tightened` is the share by which targets and capacity are stricter: integers may
-    lose so much.
-    """
-    best = Enumerated(None, None)
+def _enumerated(problem: DesignProblem) -> Enumerated:
+    """Return the optimum by looking at every platform and shape."""
+    best = [np.inf, np.inf]
     limits = problem.limits
     for platform in platforms(problem):
         cost = problem.cost_model.parts(platform)
@@ -109,15 +113,26 @@ def enumerated(problem: DesignProblem, *, tightened: float = 0.0) -> Enumerated:
             continue
         if cost.stacks > limits.stacks:
             continue
-        npus = sum(
-            least_npus(problem, case, platform, tightened=tightened)
-            for case in problem.use_case
-        )
-        if npus > (limits.npus or 1e18):
-            continue
-        value = npus * cost.usd_per_hour
-        if problem.objective == "distance":
-            value = problem.distance(platform)
-        if best.value is None or value < best.value:
-            best = Enumerated(value, platform)
-    return best
+        needs = [_least_npus(problem, case, platform) for case in problem.use_case]
+        for number, each in enumerate(zip(*needs, strict=True)):
+            npus = sum(each)
+            if not np.isfinite(npus) or npus > (limits.npus or np.inf):
+                continue
+            value = npus * cost.usd_per_hour
+            if problem.objective == "distance":
+                value = problem.distance(platform)
+            best[number] = min(best[number], value)
+    exact, tight = (value if np.isfinite(value) else None for value in best)
+    return Enumerated(exact, tight)
+
+
+@pytest.fixture(scope="session")
+def problem_with() -> Callable[..., DesignProblem]:
+    """Return what states a problem: a platform, use cases, and further fields."""
+    return _problem_with
+
+
+@pytest.fixture(scope="session")
+def enumerated() -> Callable[..., Enumerated]:
+    """Return what finds the optimum by looking at every platform and shape."""
+    return _enumerated

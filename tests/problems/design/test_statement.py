@@ -1,0 +1,93 @@
+"""Design problems as written: ladders, what follows what, and what is wrong."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from model_ops.errors import GenzSizeError
+from problems.design.statement import DesignProblem, design_problem_of
+
+CASE = {
+    "model": "llama-3-8b",
+    "input_tokens": 1000,
+    "output_tokens": 100,
+    "rate": "5 req/s",
+    "ttft": "1 s",
+}
+
+
+def _problem(**stated: Any) -> DesignProblem:
+    return design_problem_of({"use_case": [CASE]} | stated, "file")
+
+
+def test_without_a_platform_the_figures_of_a_datasheet_vary() -> None:
+    ladders = _problem(levels=5).ladders
+    assert set(ladders.varied) == {
+        "flop_per_s",
+        "memory_bandwidth",
+        "memory_capacity",
+        "scale_up_bandwidth",
+        "scale_up_npus",
+        "scale_out_bandwidth",
+    }
+    today = ladders.today.memory_bandwidth
+    levels = ladders.levels["memory_bandwidth"]
+    assert (levels[0], levels[-1]) == pytest.approx((today / 4, today * 8))
+    ratios = [b / a for a, b in pairwise(levels)]
+    assert ratios == pytest.approx([ratios[0]] * 4)
+
+
+def test_an_empty_platform_is_todays() -> None:
+    ladders = _problem(platform={}).ladders
+    assert ladders.varied == ()
+    assert ladders.points == 1
+    chosen = ladders.specification(dict.fromkeys(ladders.names, 0))
+    assert chosen == ladders.today
+
+
+def test_eight_bits_follow_sixteen_unless_stated() -> None:
+    follows = _problem(platform={"flop_per_s": ["1 PFLOP/s", "2 PFLOP/s"]}).ladders
+    low, high = follows.values("flop_per_s_8bit")
+    assert high == pytest.approx(2 * low)
+    assert low == pytest.approx(1e15 * 1979 / 989)
+    own = _problem(platform={"flop_per_s": {}, "fp8": "3 PFLOP/s"}).ladders
+    assert own.values("flop_per_s_8bit") == (3e15,)
+
+
+def test_latencies_fall_and_aliases_are_known() -> None:
+    ladders = _problem(platform={"latency": {"levels": 4}, "domain": [8, 2]}).ladders
+    latencies = ladders.levels["scale_up_latency"]
+    assert list(latencies) == sorted(latencies, reverse=True)
+    assert ladders.levels["scale_up_npus"] == (2.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"platform": {"flopz": {}}}, "unknown parameter 'flopz'.*flops"),
+        ({"platform": {"flop_per_s": {}, "flops": {}}}, "stated twice"),
+        ({"platform": {"memory_bandwidth": ["4 GB"]}}, "B/s"),
+        ({"platform": {"memory_bandwidth": [4]}}, "no unit"),
+        ({"platform": {"memory_bandwidth": {"from": "1 TB/s"}}}, "both ends"),
+        (
+            {"platform": {"memory_bandwidth": {"from": "2 TB/s", "to": "1 TB/s"}}},
+            "below",
+        ),
+        ({"platform": {"scale_up_npus": [1.5]}}, "whole number"),
+        ({"base": "h300"}, "unknown npu"),
+        ({"framework": "vlm"}, "framework"),
+        ({"cost": {"file": "nothing"}}, "cost.file"),
+        ({"objective": "distance"}, "limits.npus"),
+        ({"use_case": []}, "at least 1"),
+        ({"use_case": [CASE, CASE]}, "a name of its own"),
+        ({"use_case": [CASE | {"rate": 5}]}, "rate.*no unit"),
+        ({"use_case": [CASE | {"precisions": ["fp3"]}]}, "fp3"),
+        ({"use_case": [CASE | {"ttf": "1 s"}]}, "did you mean 'ttft'"),
+        ({"weights": {"flopz": 1.0}}, "unknown parameter"),
+        ({"base": "jetson-agx-orin"}, "base"),
+    ],
+)
+def test_what_is_wrong_is_named(stated: dict[str, Any], message: str) -> None:
+    with pytest.raises(GenzSizeError, match=message):
+        _problem(**stated)

@@ -1,0 +1,134 @@
+"""`genz-size design`: files, options, reports and exit codes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from problems.examples import example_path
+
+Genz = Callable[..., Any]
+
+ASKED = (
+    "design", "--model", "llama-3-8b", "--input-tokens", "1000", "--output-tokens",
+    "100", "--rate", "20 req/s", "--ttft", "300 ms", "--tpot", "20 ms", "--levels", "6",
+)  # fmt: skip
+
+
+def test_the_common_question_needs_no_file(genz: Genz) -> None:
+    ran = genz(*ASKED)
+    assert (ran.code, ran.err) == (0, "")
+    for said in (
+        "Proved: none of the",
+        "memory bandwidth",
+        "scale-up domain",
+        "Today's h200-sxm",
+        "What one NPU costs",
+        "constants",
+    ):
+        assert said in ran.out
+    assert max(len(line) for line in ran.out.splitlines()) <= 100
+
+
+def test_json_says_all(genz: Genz) -> None:
+    found = genz(*ASKED, "--format", "json").json
+    assert found["status"] == "optimal"
+    assert found["cost"]["gap"] == 0
+    cost = found["npu"]["usd_per_hour"] * found["total_npus"]
+    assert found["cost"]["usd_per_hour"] == pytest.approx(cost)
+    (case,) = found["use_cases"]
+    assert case["npus"] == case["replicas"] * case["tp"] * case["pp"]
+    assert case["ttft_s"] <= 0.3
+    assert case["tpot_s"] <= 0.02
+    assert case["estimate"]["ttft_s"] <= case["ttft_s"] * (1 + 1e-6)
+    for name, value in found["platform"].items():
+        assert any(value == pytest.approx(level) for level in found["ladders"][name])
+    assert all(each["source"] for each in found["provenance"].values())
+    assert {each["figure"] for each in found["binding"]} <= set(found["ladders"])
+    assert found["certificate"]["loss"] < 1e-3
+    assert found["today"]["npus"] >= 1
+
+
+def test_one_figure_varies_and_the_others_stay(genz: Genz) -> None:
+    found = genz(*ASKED, "--vary", "hbm-bandwidth=2 TB/s..9 TB/s", "--format", "json")
+    platform, today = found.json["platform"], found.json["today"]["figures"]
+    changed = {name for name in platform if platform[name] != today[name]}
+    assert changed <= {"memory_bandwidth"}
+    assert 2e12 <= platform["memory_bandwidth"] <= 9e12
+
+
+def test_a_figure_is_fixed(genz: Genz) -> None:
+    ran = genz(*ASKED, "--fix", "domain=4", "--fix", "compute", "--format", "json")
+    platform = ran.json["platform"]
+    assert platform["scale_up_npus"] == 4
+    assert platform["flop_per_s"] == ran.json["today"]["figures"]["flop_per_s"]
+
+
+def test_options_replace_what_a_file_says(genz: Genz, tmp_path: Path) -> None:
+    output = tmp_path / "design.json"
+    path = example_path("design-chat")
+    ran = genz("design", path, "--levels", 4, "--rate", "1 req/s", "--set",
+               "markup=8", "-o", output)  # fmt: skip
+    assert (ran.code, ran.out) == (0, "")
+    import json
+
+    found = json.loads(output.read_text(encoding="utf-8"))
+    assert found["problem"]["use_case"][0]["rate"] == 1.0
+    assert found["problem"]["cost"]["set"] == {"usd_per_kwh": 0.08, "markup": 8.0}
+    assert len(found["ladders"]["flop_per_s"]) == 4
+
+
+def test_several_use_cases_of_the_catalogue(genz: Genz) -> None:
+    ran = genz(
+        "design", "--model", "llama-3-8b", "--rate", "5 req/s", "--levels", "6",
+        "--use-case", "qa", "--use-case", "code", "--format", "json",
+    )  # fmt: skip
+    names = [each["name"] for each in ran.json["use_cases"]]
+    assert names == ["question-answering", "code-generation"]
+    total = sum(each["npus"] for each in ran.json["use_cases"])
+    assert ran.json["total_npus"] == total
+
+
+def test_the_least_change_of_todays_part(genz: Genz) -> None:
+    asked = (*ASKED, "--minimize", "distance", "--max-npus", "2", "--format", "json")
+    found = genz(*asked).json
+    assert found["status"] == "optimal"
+    assert found["total_npus"] <= 2
+    assert found["certificate"]["bound"] >= 0
+
+
+def test_what_is_impossible_is_explained(genz: Genz) -> None:
+    ran = genz(*ASKED, "--ttft", "1 ms")
+    assert ran.code == 3
+    assert "No platform" in ran.out
+    assert "TTFT cannot be met" in ran.out
+    assert "impossible" in ran.out
+    found = genz(*ASKED, "--ttft", "1 ms", "--format", "json")
+    assert found.code == 3
+    assert found.json["status"] == "infeasible"
+    floors = found.json["explanation"]["floors"]
+    assert [f["target"] for f in floors if f["impossible"]] == ["ttft"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--vary", "flopz"), "unknown parameter 'flopz'"),
+        (("--vary", "flops=1..2"), "flop_per_s"),
+        (("--vary", "flops=1 PFLOP/s"), "--vary"),
+        (("--fix", "domain=lots"), "scale_up_npus"),
+        (("--set", "usd_per_gb"), "--set"),
+        (("--set", "usd_per_gigabyte=3"), "no coefficient"),
+        (("--npu", "h300"), "unknown npu"),
+        (("--rate", "5"), "has no unit"),
+        (("--time-limit", "nan"), "--time-limit"),
+        (("--minimize", "distance"), "limits.npus"),
+        (("--cost", "cheap"), "cost.file"),
+    ],
+)
+def test_bad_input_is_named(genz: Genz, arguments: tuple[str, ...], said: str) -> None:
+    ran = genz(*ASKED, *arguments)
+    assert ran.code == 2
+    assert said in ran.err
+    assert len(ran.err.splitlines()) == 1

@@ -1,0 +1,144 @@
+"""Every requirement: a design just meets it, and none is possible a little tighter."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from problems.design.statement import DesignProblem
+from problems.design.verify import violations
+from solver.design.explain import why_none
+from solver.design.solve import (
+    DesignInfeasible,
+    DesignOptimal,
+    DesignOptions,
+    DesignTimedOut,
+    DesignWorkspace,
+)
+
+Stating = Callable[..., DesignProblem]
+
+FIXED = {"flop_per_s": ["989 TFLOP/s", "1500 TFLOP/s"]}
+CASE: dict[str, Any] = {"ttft": 0.5, "tpot": 0.05, "rate": 5.0, "batches": (8,)}
+
+
+def _solved(problem: DesignProblem) -> Any:
+    outcome = DesignWorkspace(problem).solve()
+    if isinstance(outcome, DesignOptimal):
+        assert violations(problem, outcome.design) == []
+    return outcome
+
+
+def _floor(problem: DesignProblem, target: str) -> float:
+    workspace = DesignWorkspace(problem)
+    return next(f.least for f in why_none(workspace).floors if f.target == target)
+
+
+@pytest.mark.parametrize("target", ["ttft", "tpot"])
+def test_a_latency_can_be_its_floor_and_no_less(
+    problem_with: Stating, target: str
+) -> None:
+    loose = {"ttft": 50.0, "tpot": 50.0}
+    floor = _floor(problem_with(FIXED, CASE | loose), target)
+    met = _solved(problem_with(FIXED, CASE | loose | {target: floor * 1.001}))
+    assert isinstance(met, DesignOptimal)
+    missed = _solved(problem_with(FIXED, CASE | loose | {target: floor * 0.999}))
+    assert isinstance(missed, DesignInfeasible)
+
+
+def test_memory_must_hold_the_model(problem_with: Stating) -> None:
+    case = CASE | {"model": "llama-3-70b", "max_npus": 1, "rate": 0.5}
+    enough = {"memory_capacity": ["100 GB", "300 GB"]}
+    assert isinstance(_solved(problem_with(enough, case)), DesignOptimal)
+    short = {"memory_capacity": ["80 GB", "100 GB"]}
+    assert isinstance(_solved(problem_with(short, case)), DesignInfeasible)
+
+
+def test_ranks_stay_within_a_domain(problem_with: Stating) -> None:
+    case = CASE | {"tpot": 0.005, "ttft": 0.2}
+    wide = _solved(problem_with({"scale_up_npus": [1, 8]}, case))
+    assert isinstance(wide, DesignOptimal)
+    assert wide.design.platform.scale_up_npus == 8
+    assert isinstance(
+        _solved(problem_with({"scale_up_npus": [1]}, case)), DesignInfeasible
+    )
+
+
+@pytest.mark.parametrize("where", ["limits", "use_case"])
+def test_npus_are_limited(problem_with: Stating, where: str) -> None:
+    busy = CASE | {"rate": 100.0}
+    needed = _solved(problem_with(FIXED, busy)).design.npus
+
+    def limited(most: int) -> Any:
+        if where == "use_case":
+            return _solved(problem_with(FIXED, busy | {"max_npus": most}))
+        return _solved(problem_with(FIXED, busy, limits={"npus": most}))
+
+    assert isinstance(limited(needed), DesignOptimal)
+    assert isinstance(limited(1), DesignInfeasible)
+
+
+@pytest.mark.parametrize("limit", ["watts", "die_mm2", "stacks"])
+def test_an_npu_is_limited(problem_with: Stating, limit: str) -> None:
+    problem = problem_with(FIXED, CASE)
+    cost = problem.cost_model.parts(_solved(problem).design.platform)
+    has = {"watts": cost.watts, "die_mm2": cost.area_mm2, "stacks": cost.stacks}[limit]
+    as_much = problem_with(FIXED, CASE, limits={limit: has})
+    assert isinstance(_solved(as_much), DesignOptimal)
+    less = has - 1 if limit == "stacks" else has * 0.999
+    short = problem_with(FIXED, CASE, limits={limit: less})
+    assert isinstance(_solved(short), DesignInfeasible)
+
+
+def test_looser_targets_are_never_dearer(problem_with: Stating) -> None:
+    platform = {"memory_bandwidth": {"levels": 12}, "flop_per_s": {"levels": 12}}
+    values = [
+        _solved(problem_with(platform, CASE | {"tpot": tpot, "rate": 60.0}))
+        for tpot in (0.006, 0.01, 0.02, 0.05)
+    ]
+    costs = [o.certificate.bound for o in values if isinstance(o, DesignOptimal)]
+    assert len(costs) >= 3
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_more_to_choose_from_is_never_dearer(problem_with: Stating) -> None:
+    few = {"memory_bandwidth": ["4 TB/s", "8 TB/s"]}
+    more = {"memory_bandwidth": ["4 TB/s", "6 TB/s", "8 TB/s"]}
+    busy = CASE | {"rate": 60.0}
+    costs = [
+        _solved(problem_with(platform, busy)).certificate.bound
+        for platform in (few, more, {**more, "flop_per_s": {"levels": 6}})
+    ]
+    assert costs[1] <= costs[0]
+    assert costs[2] <= costs[1] * (1 + 1e-3)
+
+
+def test_one_platform_for_two_is_no_cheaper_than_one_for_each(
+    problem_with: Stating,
+) -> None:
+    platform = {"memory_bandwidth": {"levels": 6}, "flop_per_s": {"levels": 6}}
+    reading = CASE | {"input_tokens": 8000, "output_tokens": 20, "ttft": 1.0}
+    writing = CASE | {"input_tokens": 100, "output_tokens": 800, "rate": 30.0}
+    alone = [_solved(problem_with(platform, c)) for c in (reading, writing)]
+    both = _solved(problem_with(platform, reading, writing))
+    apart = sum(each.certificate.bound for each in alone)
+    assert both.certificate.bound >= apart * (1 - 1e-9)
+
+
+def test_the_same_question_has_the_same_answer(problem_with: Stating) -> None:
+    platform = {"memory_bandwidth": {"levels": 9}, "scale_up_npus": [1, 2, 4]}
+    problem = problem_with(platform, CASE | {"rate": 40.0})
+    first, second = (DesignWorkspace(problem).solve() for _ in range(2))
+    assert isinstance(first, DesignOptimal)
+    assert isinstance(second, DesignOptimal)
+    assert first.design == second.design
+
+
+def test_nothing_is_claimed_without_time(problem_with: Stating) -> None:
+    platform = {"memory_bandwidth": {"levels": 9}, "flop_per_s": {"levels": 9}}
+    problem = problem_with(platform, CASE | {"rate": 40.0})
+    options = DesignOptions(time_limit=1e-3, presolve=False)
+    outcome = DesignWorkspace(problem).solve(options)
+    assert not isinstance(outcome, DesignInfeasible)
+    if isinstance(outcome, DesignTimedOut):
+        assert outcome.certificate.gap is None
