@@ -1,7 +1,6 @@
 """The options of a problem: every [NPU, split] that its model fits on, as tables."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any

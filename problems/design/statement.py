@@ -292,6 +292,11 @@ class DesignProblem(Part):
             _ = problem.today
         except DeploymentError as error:
             raise ProblemError(f"base: {error}") from None
+        if problem.base_npu.layer_time > 0:
+            raise ProblemError(
+                f"framework: {self.framework} waits for its host to start each layer's "
+                "kernels, which no figure of an accelerator changes; choose another"
+            )
         _ = problem.ladders, problem.cost_model, problem.weight_of
         for each in self.use_case:
             _ = each.arch

@@ -46,7 +46,7 @@ class StepForms:
     ) -> "StepForms":
         """Return the coefficients of a step of so many shapes."""
         parts = step_parts(replica, step)
-        stretch, overhead = replica.stretch(step), replica.overhead(step)
+        stretch, overhead = replica.stretch(step), replica.scheduling(step)
         both = _one_rate_each(problem.base_npu, problem.today)
         wide, narrow = (Supply.of(npu) for npu in both)
         columns: list[tuple[Floats, Floats, Floats]] = []

@@ -23,13 +23,13 @@ from problems.problem import SizingProblem
 from problems.traffic import TrafficClass
 from problems.verify import violations
 from solver.instance import Instance
+from solver.layouts import LARGEST_REPLICA, PIPELINE_STAGES
 from solver.model import choose
 from solver.prune import pruned
 from solver.race import POOLS
 from solver.settings import LARGEST_BATCH
 from solver.solve import Infeasible, Optimal, Workspace
 from solver.table import MOST_LOAD, MOST_LOAD_OF_USERS
-from solver.tabulation import LARGEST_REPLICA, PIPELINE_STAGES
 
 OBJECTIVES = ("cost", "npus", "power")
 

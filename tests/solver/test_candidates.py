@@ -21,11 +21,12 @@ from problems.offers import offers
 from problems.problem import SizingProblem
 from problems.traffic import LatencyTarget
 from solver.candidates import Candidate, select, undominated
+from solver.layouts import LARGEST_REPLICA
 from solver.race import POOLS
 from solver.settings import LARGEST_BATCH
 from solver.solve import Workspace
 from solver.table import LOADS, MOST_LOAD, MOST_LOAD_OF_USERS, Table
-from solver.tabulation import LARGEST_REPLICA, splits, tabulate
+from solver.tabulation import splits, tabulate
 
 Small = Callable[..., SizingProblem]
 

@@ -77,6 +77,7 @@ def test_latencies_fall_and_aliases_are_known() -> None:
         ({"platform": {"scale_up_npus": [1.5]}}, "whole number"),
         ({"base": "h300"}, "unknown npu"),
         ({"framework": "vlm"}, "framework"),
+        ({"framework": "deepspeed"}, "waits for its host"),
         ({"cost": {"file": "nothing"}}, "cost.file"),
         ({"objective": "distance"}, "limits.npus"),
         ({"use_case": []}, "at least 1"),

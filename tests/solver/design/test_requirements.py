@@ -47,7 +47,8 @@ def test_a_latency_can_be_its_floor_and_no_less(
 
 
 def test_memory_must_hold_the_model(problem_with: Stating) -> None:
-    case = CASE | {"model": "llama-3-70b", "max_npus": 1, "rate": 0.5}
+    case = CASE | {"model": "llama-3-70b", "max_npus": 1, "rate": 0.1, "ttft": 5.0}
+    case |= {"tpot": 1.0}
     enough = {"memory_capacity": ["100 GB", "300 GB"]}
     assert isinstance(_solved(problem_with(enough, case)), DesignOptimal)
     short = {"memory_capacity": ["80 GB", "100 GB"]}

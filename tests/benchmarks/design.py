@@ -1,0 +1,115 @@
+"""Seconds to prove a design while its ladders grow, by bounds, CP-SAT and enumeration.
+
+    python tests/benchmarks/design.py [--model NAME] [--levels N]... [--limit SECONDS]
+
+One use case (2,000 tokens in, 250 out, 50 req/s, TTFT 500 ms, TPOT 30 ms) and the six
+figures of a datasheet; then all nine, and five use cases at once. Enumeration evaluates
+a sample of platforms with all shapes and says how long all of them would take.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from problems.design.parameters import PARAMETERS
+from problems.design.statement import DesignProblem, design_problem_of
+from solver.design.solve import (
+    DesignFeasible,
+    DesignOptimal,
+    DesignOptions,
+    DesignWorkspace,
+)
+
+SAMPLE = 200
+"""Platforms that enumeration is timed on."""
+
+PAPER = (
+    ("question-answering", 1000, 200, 0.2, 0.01, 20.0),
+    ("chat", 3000, 1000, 0.2, 0.01, 20.0),
+    ("rag", 10000, 200, 0.4, 0.01, 10.0),
+    ("summarization", 15000, 1000, 2.0, 0.02, 5.0),
+    ("code-generation", 20000, 50, 5.0, 0.02, 5.0),
+)
+"""Use cases of arXiv:2406.01698, one beam, with rates of our own."""
+
+
+def _case(model: str, *figures: Any) -> dict[str, Any]:
+    name, prompt, answer, ttft, tpot, rate = figures
+    return {
+        "name": name,
+        "model": model,
+        "input_tokens": prompt,
+        "output_tokens": answer,
+        "ttft": ttft,
+        "tpot": tpot,
+        "rate": rate,
+    }
+
+
+def _problems(model: str, levels: list[int]) -> Iterator[tuple[str, DesignProblem]]:
+    chat = _case(model, "chat", 2000, 250, 0.5, 0.03, 50.0)
+    for count in levels:
+        yield f"six figures, {count} levels", _problem([chat], count)
+    five = [_case(model, *figures) for figures in PAPER]
+    every = {name: dict[str, Any]() for name in PARAMETERS}
+    most = max(levels)
+    yield f"nine figures, {most} levels", _problem([chat], most, platform=every)
+    yield f"five use cases, {most} levels", _problem(five, most)
+    yield "both", _problem(five, most, platform=every)
+
+
+def _problem(cases: list[dict[str, Any]], levels: int, **more: Any) -> DesignProblem:
+    stated = {"use_case": cases, "levels": levels} | more
+    return design_problem_of(stated, "python")
+
+
+def _solved(problem: DesignProblem, options: DesignOptions) -> str:
+    started = time.perf_counter()
+    outcome = DesignWorkspace(problem).solve(options)
+    seconds = time.perf_counter() - started
+    certificate = outcome.certificate
+    if isinstance(outcome, DesignOptimal):
+        return f"{seconds:7.2f} s  proved {outcome.design.value(problem):.4g}"
+    if isinstance(outcome, DesignFeasible):
+        return f"{seconds:7.2f} s  gap {certificate.gap or 0.0:.1%}"
+    return f"{seconds:7.2f} s  {type(outcome).__name__}"
+
+
+def _enumeration(problem: DesignProblem) -> str:
+    """Return what numpy would take for every platform and shape, from a sample."""
+    workspace = DesignWorkspace(problem)
+    space, evaluator = workspace.space, workspace.evaluator
+    rng, figures = np.random.default_rng(0), len(space.sizes)
+    levels = rng.integers(space.sizes, size=(SAMPLE, figures))
+    started = time.perf_counter()
+    for group, forms in enumerate(workspace.forms):
+        which = np.tile(np.arange(forms.shapes), SAMPLE)
+        evaluator.npus(group, np.repeat(levels, forms.shapes, axis=0), which)
+    each = (time.perf_counter() - started) / SAMPLE
+    return f"{each * problem.ladders.points:9.2g} s"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="llama-3-70b")
+    parser.add_argument("--levels", type=int, action="append")
+    parser.add_argument("--limit", type=float, default=60.0)
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args()
+    for label, problem in _problems(given.model, given.levels or [12, 24, 48, 96]):
+        options = DesignOptions(time_limit=given.limit, workers=given.workers)
+        alone = DesignOptions(options.time_limit, options.workers, presolve=False)
+        print(  # noqa: T201
+            f"{label:28} {problem.ladders.points:8.1e} platforms | bounds and CP-SAT "
+            f"{_solved(problem, options)} | CP-SAT alone {_solved(problem, alone)} | "
+            f"enumeration {_enumeration(problem)}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
