@@ -14,7 +14,7 @@ from problems.fields import shown
 from problems.lengths import LengthTable
 
 _WHOLE = re.compile(r"\s*(\d{1,12}|\d{1,3}(?:,\d{3})+)\s*")
-_NUMBER = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*")
+_NUMBER = re.compile(r"\s*((?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)\s*(%?)\s*")
 _LENGTHS = re.compile(r"\s*(\d{1,12})\s+cv\s+(\d+(?:\.\d*)?)\s*")
 
 

@@ -205,7 +205,7 @@ class Frontier:
                     yield Point(at=limit, solved=cheapest)
                 return
             frugal = answers.of(_frugal(asked, objective, cheapest.plan))
-            found = cheapest if frugal.plan is None else _both(cheapest, frugal)
+            found = _both(cheapest, frugal)
             assert found.plan is not None
             at = value_of(found.plan)
             assert at is not None
@@ -288,7 +288,8 @@ def _frugal(asked: SizingProblem, objective: Objective, plan: Plan) -> SizingPro
 
 def _both(cheapest: Solved, frugal: Solved) -> Solved:
     """Return the plan that uses least, with the proof of its cost."""
-    assert frugal.plan is not None
+    if frugal.plan is None:  # in the time given; another may use less
+        return cheapest.model_copy(update={"status": "feasible"})
     proved = cheapest.status == frugal.status == "optimal"
     return frugal.model_copy(
         update={

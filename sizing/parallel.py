@@ -7,7 +7,8 @@ import os
 import queue
 import signal
 from collections import defaultdict
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from model_ops.errors import SolverError
@@ -60,8 +61,9 @@ def in_parallel(
         for part in _parts(asked, jobs)
     ]
     try:
-        for worker in workers:
-            worker.start()
+        with _deaf():
+            for worker in workers:
+                worker.start()
         for _ in asked:
             key, answer = _next(found, workers)
             if isinstance(answer, BaseException):
@@ -71,6 +73,19 @@ def in_parallel(
         for worker in workers:
             worker.terminate()
             worker.join()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let processes that start here hear no Ctrl-C: who asks hears it and ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # not on every system
+        yield
+        return
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
 
 def _next(found: Any, workers: list[Any]) -> Any:
@@ -87,8 +102,6 @@ def _work(part: Asked, options: SolveOptions, found: Any) -> None:
     from sizing.solved import solved
     from solver.workspaces import Workspaces
 
-    # The process that asks is interrupted, and ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     spaces = Workspaces()
     for key, problem in part.items():
         try:

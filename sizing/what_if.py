@@ -96,10 +96,10 @@ def reasons(
     before: SizingProblem, base: Solved, after: SizingProblem, found: Solved
 ) -> tuple[str, ...]:
     """Return why a scenario's plan is what it is, beside the base's."""
+    if "timed_out" in (base.status, found.status):
+        return ()
     if base.plan is None:
         return () if found.plan is None else ("the base has no plan",)
-    if found.status == "timed_out":
-        return ()
     stands = standing(base.plan, before, after)
     if stands.broken:
         broken = "; ".join(str(violation) for violation in stands.broken)

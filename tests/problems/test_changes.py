@@ -56,6 +56,7 @@ def limits_of(problem: SizingProblem, metric: str) -> dict[str, float]:
         ("limits.npus_per_type.h200=8", ("limits", "npus_per_type"), {"h200-sxm": 8}),
         ("headroom=2x", ("headroom",), 0.2),
         ("headroom=0.3", ("headroom",), 0.3),
+        ("headroom=1e-05", ("headroom",), 1e-5),
         ("confidence=0.9", ("confidence",), 0.9),
         ("chunk_tokens=512", ("chunk_tokens",), 512),
         ("objective=npus", ("objective",), "npus"),

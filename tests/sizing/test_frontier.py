@@ -160,6 +160,18 @@ def test_a_limit_that_the_problem_states_holds(wide: SizingProblem) -> None:
     assert pairs(points(limited, "npus")) == every[:-1]
 
 
+def test_a_plan_that_may_not_use_least_is_not_proved(base: SizingProblem) -> None:
+    class Hasty(Answers):
+        def of(self, problem: SizingProblem) -> Solved:
+            if problem.objective == "npus":
+                return Solved(status="timed_out")
+            return super().of(problem)
+
+    first = next(Frontier(base, "npus").found(Hasty()))
+    assert first.solved.plan is not None
+    assert first.solved.status == "feasible"
+
+
 # Fields: the problem solved at each value
 
 
