@@ -4,6 +4,7 @@ The verifier and the reports read plans through this file and `problems.stations
 solver's tables are never asked.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from model_ops.serving.steady_state import batch_cap
 from model_ops.units import RequestsPerSecond
 from problems.plan import Plan, PlannedDeployment
 from problems.problem import SizingProblem
-from problems.stations import PairStation, Station, replica_of
+from problems.stations import PairStation, QueueStation, Station, replica_of
 from problems.traffic import TrafficClass
 
 _HALVINGS = 50
@@ -116,6 +117,23 @@ def served(problem: SizingProblem, plan: Plan, traffic: TrafficClass) -> list[Se
     if pair is not None:
         found.append(_served_by_pair(plan, pair, traffic, load))
     return found
+
+
+def queues(plan: Plan, traffic: TrafficClass) -> Iterator[tuple[QueueStation, float]]:
+    """Yield each queue of a class, and its rate at its share of the demand.
+
+    The same shares as `served`, without what the requests then see.
+    """
+    load = traffic.demand(headroom=0.0) / covered(plan, traffic)
+    for deployment in plan.aggregated(traffic.name):
+        station = Station.of(plan, deployment, traffic)
+        share = load * capacity(plan, deployment, traffic)
+        if traffic.is_closed:
+            share = rate_of_users(station, share, deployment.rate)
+        yield station, share
+    pair = plan.pair(traffic.name)
+    if pair is not None:
+        yield PairStation.of(plan, pair, traffic), load * pair_rate(pair)
 
 
 def _served_by_pair(

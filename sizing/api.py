@@ -114,27 +114,45 @@ def size(
     elif isinstance(outcome, TimedOut):
         answer = Answer(problem, outcome, seconds=seconds)
     else:
-        plan = outcome.plan
-        # Beside an unproved plan another might win: nothing is said of those.
-        proved = isinstance(outcome, Optimal)
-        limits = limit_bindings(workspace, plan, options) if proved else []
-        runners = runners_up(workspace, plan, options) if proved else []
-        near = [runner.npu for runner in runners]
-        spent = max(solved - start, _LEAST_TO_EXPLAIN)
-        within = options.time_limit if deep else min(spent, options.time_limit)
+        within = options.time_limit
+        if not deep:
+            within = min(max(solved - start, _LEAST_TO_EXPLAIN), within)
         shared = replace(options, time_limit=within)
-        answer = Answer(
-            problem,
-            outcome,
-            served={t.name: served(problem, plan.at(None), t) for t in problem.traffic},
-            bindings=(*batch_bindings(workspace, plan), *limits),
-            runners_up=tuple(runners),
-            margins=margins(workspace, plan, near, shared, deep=deep)
-            if proved
-            else None,
-            seconds=seconds,
-        )
+        answer = _planned(workspace, outcome, options, shared, deep=deep)
+        answer.seconds.update(seconds)
     end = time.perf_counter()
-    seconds["explain"] = end - solved
-    seconds["total"] = end - start
+    answer.seconds["explain"] = end - solved
+    answer.seconds["total"] = end - start
     return answer
+
+
+def _planned(
+    workspace: Workspace,
+    outcome: Optimal | Feasible,
+    options: SolveOptions,
+    shared: SolveOptions,
+    *,
+    deep: bool,
+) -> Answer:
+    """Return an answer with a plan; margins take the time of `shared` at most."""
+    problem, plan = workspace.problem, outcome.plan
+    answer = Answer(
+        problem,
+        outcome,
+        served={t.name: served(problem, plan.at(None), t) for t in problem.traffic},
+        bindings=tuple(batch_bindings(workspace, plan)),
+    )
+    if not isinstance(outcome, Optimal):
+        # Beside an unproved plan another might win: nothing is said of those.
+        return answer
+    limits = limit_bindings(workspace, plan, options)
+    runners = runners_up(workspace, plan, options)
+    near = [runner.npu for runner in runners]
+    # Margins are asked of the formulas, which rates that were corrected contradict.
+    told = not workspace.corrections
+    return replace(
+        answer,
+        bindings=(*answer.bindings, *limits),
+        runners_up=tuple(runners),
+        margins=margins(workspace, plan, near, shared, deep=deep) if told else None,
+    )

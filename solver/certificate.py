@@ -62,10 +62,15 @@ class Certificate:
         )
 
 
-def decided(full: Instance, options: SolveOptions) -> tuple[Instance, Choice]:
-    """Return a choice, and the instance without what no optimal plan can use."""
+def decided(
+    full: Instance, options: SolveOptions, *, ties: bool = True
+) -> tuple[Instance, Choice]:
+    """Return a choice, and the instance without what no optimal plan can use.
+
+    Among equal plans the one that `choose` says, unless `ties` may stay as they are.
+    """
     instance = pruned(full)
-    choice = choose(instance, options)
+    choice = choose(instance, options, ties=ties)
     if choice.status == "timed_out" and not instance.limited:
         # Without limits a plan is known before the search.
         choice = replace(

@@ -164,9 +164,15 @@ def _floor(
     options: SolveOptions,
 ) -> Floor:
     """Return a requirement's least value with every other one dropped."""
-    if requirement.target is not None:
-        return latency_floor(workspace, requirement, *requirement.target)
-    return limit_floor(workspace, bare, requirement, options)
+    modes = workspace.problem.modes
+    if requirement.target is None or "aggregated" not in modes:
+        return limit_floor(workspace, bare, requirement, options)
+    floor = latency_floor(workspace, requirement, *requirement.target)
+    if floor.possible or "disaggregated" not in modes:
+        return floor
+    # That is the least of replicas that read and answer; a pair may do with less.
+    by_pairs = limit_floor(workspace, bare, requirement, options)
+    return by_pairs if by_pairs.possible else floor
 
 
 def limit_floor(

@@ -58,10 +58,10 @@ def build(instance: Instance) -> tuple[cp_model.CpModel, Variables]:
     return model, variables
 
 
-def choose(instance: Instance, options: SolveOptions) -> Choice:
+def choose(instance: Instance, options: SolveOptions, *, ties: bool = True) -> Choice:
     """Return the best choice of replica and host counts.
 
-    The objective is minimised first and then held while ties are broken.
+    The objective is minimised first and then held while ties are broken, if they are.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def choose(instance: Instance, options: SolveOptions) -> Choice:
         return Choice(found.status, loss=loss, size=size)
     unit = per_unit(variables, instance.objective)
     counts = _counts(found.values, variables)
-    if found.status == "optimal":
+    if found.status == "optimal" and ties:
         counts = _break_ties(model, variables, found, options)
     return Choice(
         found.status,

@@ -97,6 +97,11 @@ def price_switches(
     return found
 
 
+def usd(value: float) -> str:
+    """Return a price or cost as people read it."""
+    return f"{value:,.2f} {USD_PER_HOUR.base}"
+
+
 def without(instance: Instance, npu: str) -> Instance:
     """Return a choice without an NPU type."""
     offers = instance.offers
@@ -126,8 +131,8 @@ def _switch(
     now = chosen.own / used if used else _price(instance, npu)
     return Switch(
         of=f"price of {npu}",
-        now=USD_PER_HOUR.format(now),
-        to=USD_PER_HOUR.format(now * factor),
+        now=usd(now),
+        to=usd(now * factor),
         factor=factor,
         then=then,
     )
@@ -160,7 +165,7 @@ def _solved(
     """Return a proved choice; raise `OutOfTimeError` if none is proved in time."""
     if not options.remaining:
         raise OutOfTimeError
-    kept, choice = decided(replace(instance, known=known), options)
+    kept, choice = decided(replace(instance, known=known), options, ties=False)
     if choice.status != "optimal":
         raise OutOfTimeError
     return kept, choice

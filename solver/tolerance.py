@@ -12,18 +12,17 @@ from collections.abc import Callable
 from functools import partial
 
 from model_ops.errors import ProblemError
-from model_ops.units import USD_PER_HOUR
 from problems import catalogue
 from problems.lengths import LengthTable, check_lengths
 from problems.plan import Plan
 from problems.problem import SizingProblem
-from problems.serve import served
+from problems.serve import queues
 from problems.traffic import TrafficClass
 from solver.model import OutOfTimeError, SolveOptions
 from solver.relaxing import in_time
 from solver.sensitivity import TRAFFIC, scaled
 from solver.solve import Optimal, Workspace, objective_value
-from solver.switches import Switch
+from solver.switches import Switch, usd
 from solver.table import MOST_LOAD
 
 ALL_TIMES, LENGTHS = "all times", "output length"
@@ -136,8 +135,7 @@ def _missed(problem: SizingProblem, plan: Plan) -> str:
             check_lengths(traffic.name, arch, traffic.profile)
         except ProblemError:
             return "the longest request of the model"
-        for each in served(problem, plan, traffic):
-            station, rate = each.station(plan, traffic), float(each.estimate.rate)
+        for station, rate in queues(plan, traffic):
             if station.cache_tokens <= traffic.profile.longest:
                 return "memory"
             if not traffic.is_closed and rate > MOST_LOAD * station.saturation:
@@ -230,7 +228,7 @@ def _cheaper_lengths(
 
 
 def _offer(plan: Plan) -> str:
-    return f"{plan.hardware} for {USD_PER_HOUR.format(plan.usd_per_hour)}"
+    return f"{plan.hardware} for {usd(plan.usd_per_hour)}"
 
 
 def _is_better(problem: SizingProblem, plan: Plan, value: float) -> bool:

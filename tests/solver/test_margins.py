@@ -67,7 +67,7 @@ def test_prices_switch_where_two_types_cost_the_same(tmp_path: Path) -> None:
     dearer, cheaper = found.switches
     assert (dearer.of, dearer.then) == ("price of one", "10 x two")
     assert dearer.factor == pytest.approx(1.5)
-    assert dearer.to == "3 USD/h"
+    assert dearer.to == "3.00 USD/h"
     assert (cheaper.of, cheaper.then) == ("price of two", "10 x two")
     assert cheaper.factor == pytest.approx(2 / 3)
 
