@@ -1,9 +1,10 @@
 """Seconds that a sizing question takes, stage by stage.
 
-Run: ``python tests/benchmarks/size_seconds.py [MODEL]...``; half a minute. Each model
+Run: ``python tests/benchmarks/size_seconds.py [MODEL]...``; two minutes. Each model
 is sized over the whole priced catalogue for 200 requests per second of 1,024 tokens in
 and 256 out, with a p99 of TTFT and a p95 of TPOT. Wall and CPU seconds of this process,
-and the work behind them: rates that were evaluated.
+and the work behind them: rates that were evaluated. What ``--explain`` asks besides
+comes last.
 """
 
 import sys
@@ -18,6 +19,8 @@ from problems.offers import offers
 from problems.plan import Plan
 from problems.problem import SizingProblem, problem_of
 from problems.verify import violations
+from solver.alternatives import runners_up
+from solver.margins import margins
 from solver.model import SolveOptions
 from solver.solve import Feasible, Optimal, Workspace
 
@@ -86,11 +89,17 @@ def sized(model: str) -> None:
         assert isinstance(outcome, Optimal | Feasible)
         with stages.timed("verify"):
             wrong = violations(problem, outcome.plan)
+        evaluated = counted.evaluated
+        with stages.timed("runners-up"):
+            near = [r.npu for r in runners_up(workspace, outcome.plan, SolveOptions())]
+        for name, deep in (("margins", False), ("--explain", True)):
+            with stages.timed(name):
+                margins(workspace, outcome.plan, near, SolveOptions(), deep=deep)
     options = sum(table.options for table in workspace.tables)
     settings = len(workspace.tables[0].settings)
     _print(f"{model}: {_text(outcome.plan)}; {len(wrong)} violations")
     _print(
-        f"{options:,} deployments at {settings} settings, {counted.evaluated:,} rates "
+        f"{options:,} deployments at {settings} settings, {evaluated:,} rates "
         f"evaluated, {len(instance.candidates)} candidates"
     )
     for name, wall, cpu in (*stages.rows, _sum(stages.rows)):
