@@ -5,18 +5,32 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cache
+from typing import Annotated
+
+from pydantic import Field
 
 from model_ops.errors import ProblemError, nearest
 from model_ops.platform.npu import Npu
 from model_ops.profiler.parallelism import Parallelism
+from model_ops.units import UsdPerHour
 from problems import catalogue
 from problems.accuracy import assumed_npu
 from problems.catalogue import Quote
 from problems.catalogue.schema import CONFIDENCES, Price
+from problems.fleet import Owned, Quota
 from problems.problem import GivenPrice, Prices, SizingProblem
 
 GIVEN = "given"
 """Provider of a price that the user states."""
+
+OWNED = "owned"
+"""Provider of what is there already."""
+
+
+class OwnedPrice(Price):
+    """What hardware costs that is there already; often nothing."""
+
+    usd_per_hour: Annotated[UsdPerHour, Field(ge=0, le=1e6)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +43,15 @@ class Offer:
         The NPU type.
     provider, price
         Who asks what, and since when.
+    stock
+        Portions there are: hosts where they are paid whole, else NPUs; None: as many
+        as are wanted.
     """
 
     npu: Npu
     provider: str
     price: Price
+    stock: int | None = None
 
     @property
     def whole(self) -> bool:
@@ -49,6 +67,12 @@ class Offer:
     def nodes_per_host(self) -> int:
         """Servers that one host counts for; an instance may be a part of one."""
         return max(1, round(self.host_npus / self.npu.node_npus))
+
+    @property
+    def node_power(self) -> float | None:
+        """Watts of one node, all-in; None where the vendor publishes none."""
+        power = self.npu.power
+        return None if power is None else power * self.npu.node_npus
 
     @property
     def usd_per_hour_per_npu(self) -> float:
@@ -184,7 +208,8 @@ def offers(problem: SizingProblem) -> list[Offer]:
     found: list[Offer] = []
     for name in wanted:
         npu = assumed_npu(name, problem.confidence, problem.framework)
-        found.extend(offers_of(npu, problem.prices))
+        found.extend(_owned(npu, owned) for owned in problem.owned if owned.npu == name)
+        found.extend(offers_of(npu, problem.prices, problem.limits.quota))
     if problem.objective == "power" or problem.limits.power is not None:
         known = [offer for offer in found if offer.npu.power is not None]
         if found and not known:
@@ -206,14 +231,24 @@ def offers(problem: SizingProblem) -> list[Offer]:
     return found
 
 
-def offers_of(npu: Npu, prices: Prices) -> list[Offer]:
-    """Return an NPU's offers among prices, cheapest per NPU first; none if unpriced."""
+def offers_of(npu: Npu, prices: Prices, quotas: Sequence[Quota] = ()) -> list[Offer]:
+    """Return an NPU's offers among prices, cheapest per NPU first; none if unpriced.
+
+    Of those that the same quotas count.
+    """
     for given in prices.given:
         if catalogue.canonical("npus", given.npu) == npu.name:
             return [given_offer(npu, given)]
     factor = prices.factor(npu.name)
-    quotes = (q for q in catalogue.load_quotes() if q.price.npu == npu.name)
-    return [_scaled(o, factor) for o in _cheapest(npu, _matching(prices, quotes))]
+    alike: dict[tuple[bool, ...], list[Quote]] = {}
+    for quote in _matching(prices, catalogue.load_quotes()):
+        if quote.price.npu == npu.name:
+            where = (npu.name, quote.price.region, quote.provider)
+            counted = tuple(quota.covers(*where) for quota in quotas)
+            alike.setdefault(counted, []).append(quote)
+    found = [offer for quotes in alike.values() for offer in _cheapest(npu, quotes)]
+    found.sort(key=lambda offer: offer.usd_per_hour_per_npu)
+    return [_scaled(offer, factor) for offer in found]
 
 
 def _scaled(offer: Offer, factor: float) -> Offer:
@@ -226,6 +261,22 @@ def _scaled(offer: Offer, factor: float) -> Offer:
         "source": f"{price.source}; times {factor:g}, as the problem states",
     }
     return replace(offer, price=price.model_copy(update=changes))
+
+
+def _owned(npu: Npu, owned: Owned) -> Offer:
+    """Return the offer of hardware that is there already."""
+    price = OwnedPrice(
+        npu=npu.name,
+        instance="node" if owned.nodes else "NPU",
+        term="on_demand",
+        npus=npu.node_npus if owned.nodes else 1,
+        whole_instance=bool(owned.nodes),
+        usd_per_hour=owned.usd_per_hour,
+        as_of="as given",
+        confidence="high",
+        source="given with the problem",
+    )
+    return Offer(npu, OWNED, price, owned.nodes or owned.npus)
 
 
 def _unmatched(field: str, patterns: Sequence[str], known: set[str]) -> str:

@@ -2,10 +2,10 @@
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,10 +20,12 @@ from model_ops.units import BytesPerSecond, UsdPerHour, Watts
 from problems import catalogue
 from problems.catalogue.schema import Confidence, Term
 from problems.fields import Name, Part, is_file, messages, read_text, twice
+from problems.fleet import Count, Current, Owned, Quota, Racks, Redundancy, Some
 from problems.optimisations import Optimisations
 from problems.traffic import LatencyTarget as LatencyTarget
 from problems.traffic import TrafficClass as TrafficClass
 
+_NpuPart = TypeVar("_NpuPart", Owned, Current)
 Globs = Annotated[tuple[Name, ...], Field(min_length=1)]
 Objective = Literal["cost", "npus", "power"]
 ServingMode = Literal["aggregated", "disaggregated"]
@@ -58,6 +60,10 @@ class Hardware(Part):
         if not kept:
             raise ProblemError("hardware: exclude leaves no NPU of those in npus")
         return tuple(sorted(kept))
+
+
+LARGEST = 5_000
+"""Traffic classes of one problem at most."""
 
 
 class GivenPrice(Part):
@@ -112,13 +118,32 @@ class Prices(Part):
 
 
 class Limits(Part):
-    """What may be used at most."""
+    """What may be used at most.
+
+    Parameters
+    ----------
+    npus, npus_per_type, nodes, usd_per_hour, power
+        NPUs and nodes paid for, their cost and their watts.
+    quota
+        NPUs by type, region and provider.
+    racks
+        Racks, and what one holds.
+    deployment_types, npu_types
+        Different deployments, whatever classes they serve, and NPU types.
+    changed_npus
+        NPUs whose use begins or ends, beside `SizingProblem.current`.
+    """
 
     npus: Annotated[int, Field(gt=0, le=10_000_000)] | None = None
     npus_per_type: Mapping[str, Annotated[int, Field(ge=0, le=10_000_000)]] = {}
     nodes: Annotated[int, Field(gt=0, le=10_000_000)] | None = None
     usd_per_hour: Annotated[UsdPerHour, Field(gt=0, le=1e9)] | None = None
     power: Annotated[Watts, Field(gt=0, le=1e12)] | None = None
+    quota: tuple[Quota, ...] = ()
+    racks: Racks | None = None
+    deployment_types: Some | None = None
+    npu_types: Some | None = None
+    changed_npus: Count | None = None
 
 
 class SizingProblem(Part):
@@ -152,12 +177,20 @@ class SizingProblem(Part):
     modes
         Whether replicas that read and answer may be chosen, and prefill replicas with
         decode replicas.
+    owned
+        Hardware that is there already, beside what can be rented.
+    current
+        NPUs in use today, by type.
+    redundancy
+        What may fail while the demand is still met.
     """
 
     title: str = ""
     model: Name
     precisions: tuple[PrecisionName, ...] = ()
-    traffic: Annotated[tuple[TrafficClass, ...], Field(min_length=1, max_length=64)]
+    traffic: Annotated[
+        tuple[TrafficClass, ...], Field(min_length=1, max_length=LARGEST)
+    ]
     hardware: Hardware = Hardware()
     prices: Prices = Prices()
     limits: Limits = Limits()
@@ -170,6 +203,9 @@ class SizingProblem(Part):
     optimisations: Optimisations = Optimisations()
     kv_bandwidth: Annotated[BytesPerSecond, Field(gt=0, le=1e15)] | None = None
     modes: Annotated[tuple[ServingMode, ...], Field(min_length=1)] = ("aggregated",)
+    owned: tuple[Owned, ...] = ()
+    current: tuple[Current, ...] = ()
+    redundancy: Redundancy = Redundancy()
 
     @model_validator(mode="after")
     def _classes_are_distinct(self) -> Self:
@@ -221,7 +257,32 @@ class SizingProblem(Part):
                 raise ProblemError(
                     f"limits: npus {limits.npus} is less than nodes {limits.nodes}"
                 )
-        return self.model_copy(update={"limits": limits, "framework": framework})
+        changes = {"limits": limits, "framework": framework, **self._named_fleet()}
+        return self.model_copy(update=changes)
+
+    def _named_fleet(self) -> dict[str, Any]:
+        """Return what the fleet consists of, with its NPUs looked up."""
+        for quota in self.limits.quota:
+            npus_matching("limits.quota.npu", (quota.npu,))
+        racks = self.limits.racks
+        if self.redundancy.racks and (racks is None or racks.nodes is None):
+            raise ProblemError(
+                "redundancy.racks: say how many nodes a rack holds (limits.racks.nodes)"
+            )
+        owned = _renamed("owned.npu", self.owned)
+        kinds = [f"{each.npu}{' nodes' * bool(each.nodes)}" for each in owned]
+        current = _renamed("current.npu", self.current)
+        types = [each.npu for each in current]
+        for field, names in (("owned", kinds), ("current", types)):
+            if len(names) != len(set(names)):
+                raise ProblemError(f"{field}: two entries for {twice(names)}")
+        return {"owned": owned, "current": current}
+
+
+def _renamed(field: str, parts: Sequence[_NpuPart]) -> tuple[_NpuPart, ...]:
+    """Return parts with the catalogue's names of their NPUs."""
+    named = ((part, _npu(field, part.npu)) for part in parts)
+    return tuple(part.model_copy(update={"npu": name}) for part, name in named)
 
 
 def _npu(field: str, name: str) -> str:

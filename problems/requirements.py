@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from model_ops.units import SECOND, USD_PER_HOUR, WATT, Unit
+from problems.fleet import Redundancy
 from problems.problem import Limits, SizingProblem
 from problems.traffic import Goodput, LatencyTarget, TrafficClass
 
@@ -13,6 +14,9 @@ SHARE = Unit("%", {"%": 0.01}, "5 %", ("%",))
 
 MISSES = "goodput misses"
 """Requests that exceed a limit of the goodput."""
+
+
+Mover: TypeAlias = Callable[[SizingProblem, float | None], SizingProblem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +37,17 @@ class Requirement:
         Index of the traffic class and the target, where it is a latency's.
     goodput
         The same where it is the share of requests that may miss a goodput's limits.
+    indivisible
+        Whether it can only be dropped, not moved.
     """
 
     label: str
     value: float
     unit: Unit | None
-    moved: Callable[[SizingProblem, float | None], SizingProblem]
+    moved: Mover
     target: tuple[int, LatencyTarget] | None = None
     goodput: tuple[int, Goodput] | None = None
+    indivisible: bool = False
 
     def text(self, value: float) -> str:
         """Return a value as people read it."""
@@ -53,7 +60,12 @@ class Requirement:
 
 def requirements(problem: SizingProblem) -> list[Requirement]:
     """Return the problem's latency targets, goodputs and limits."""
-    return [*_targets(problem), *_goodputs(problem), *_limits(problem.limits)]
+    return [
+        *_targets(problem),
+        *_goodputs(problem),
+        *_limits(problem.limits),
+        *_fleet(problem),
+    ]
 
 
 def _targets(problem: SizingProblem) -> Iterator[Requirement]:
@@ -120,24 +132,27 @@ def _with_class(
 
 
 def _limits(limits: Limits) -> Iterator[Requirement]:
-    units = {"npus": None, "nodes": None, "usd_per_hour": USD_PER_HOUR, "power": WATT}
+    units = {"usd_per_hour": USD_PER_HOUR, "power": WATT}
     labels = {
         "npus": "NPU limit",
         "nodes": "node limit",
         "usd_per_hour": "budget",
         "power": "power limit",
+        "deployment_types": "limit of deployment types",
+        "npu_types": "limit of NPU types",
+        "changed_npus": "limit of changed NPUs",
     }
-    for name, unit in units.items():
-        value = getattr(limits, name)
+    for name, label in labels.items():
+        value, unit = getattr(limits, name), units.get(name)
         if value is not None:
-            yield Requirement(labels[name], float(value), unit, _limit_mover(name))
+            mover = _limit_mover(name, counts=unit is None)
+            yield Requirement(label, float(value), unit, mover)
     for npu, most in limits.npus_per_type.items():
         yield Requirement(f"{npu} limit", float(most), None, _type_mover(npu))
 
 
-def _limit_mover(name: str) -> Callable[[SizingProblem, float | None], SizingProblem]:
+def _limit_mover(name: str, *, counts: bool) -> Mover:
     def moved(problem: SizingProblem, value: float | None) -> SizingProblem:
-        counts = name in ("npus", "nodes")
         kept = int(value) if counts and value is not None else value
         limits = problem.limits.model_copy(update={name: kept})
         return problem.model_copy(update={"limits": limits})
@@ -152,5 +167,66 @@ def _type_mover(npu: str) -> Callable[[SizingProblem, float | None], SizingProbl
             rest[npu] = int(value)
         limits = problem.limits.model_copy(update={"npus_per_type": rest})
         return problem.model_copy(update={"limits": limits})
+
+    return moved
+
+
+def _fleet(problem: SizingProblem) -> Iterator[Requirement]:
+    """Yield quotas, what racks hold, and what may fail."""
+    for number, quota in enumerate(problem.limits.quota):
+        yield Requirement(quota.label, float(quota.npus), None, _quota_mover(number))
+    racks = problem.limits.racks
+    for name, label, unit in (
+        ("count", "rack limit", None),
+        ("nodes", "nodes per rack", None),
+        ("power", "power per rack", WATT),
+    ):
+        value = None if racks is None else getattr(racks, name)
+        if value is not None:
+            mover = _rack_mover(name, counts=unit is None)
+            yield Requirement(label, float(value), unit, mover)
+    redundancy = problem.redundancy
+    if redundancy.domains:
+        yield Requirement(
+            f"redundancy of {redundancy.text}",
+            float(redundancy.domains),
+            None,
+            _redundancy_mover(redundancy),
+            indivisible=True,
+        )
+
+
+def _quota_mover(number: int) -> Mover:
+    def moved(problem: SizingProblem, value: float | None) -> SizingProblem:
+        quotas = list(problem.limits.quota)
+        # It is kept without effect, so that the offers stay those that it tells apart.
+        most = NO_LIMIT if value is None else int(value)
+        quotas[number] = quotas[number].model_copy(update={"npus": most})
+        limits = problem.limits.model_copy(update={"quota": tuple(quotas)})
+        return problem.model_copy(update={"limits": limits})
+
+    return moved
+
+
+NO_LIMIT = 10_000_000
+"""A count that no plan reaches."""
+
+
+def _rack_mover(name: str, *, counts: bool) -> Mover:
+    def moved(problem: SizingProblem, value: float | None) -> SizingProblem:
+        if problem.limits.racks is None:
+            return problem
+        kept = int(value) if counts and value is not None else value
+        racks = problem.limits.racks.model_copy(update={name: kept})
+        limits = problem.limits.model_copy(update={"racks": racks})
+        return problem.model_copy(update={"limits": limits})
+
+    return moved
+
+
+def _redundancy_mover(asked: Redundancy) -> Mover:
+    def moved(problem: SizingProblem, value: float | None) -> SizingProblem:
+        kept = Redundancy() if value is None else asked
+        return problem.model_copy(update={"redundancy": kept})
 
     return moved

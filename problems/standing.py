@@ -12,7 +12,8 @@ from problems.serve import capacity, covered, pair_rate, rate_of_users
 from problems.stated import bought
 from problems.stations import PairStation, QueueStation, Station
 from problems.traffic import TrafficClass
-from problems.verify import Violation, violations
+from problems.verify import violations
+from problems.violation import Violation
 
 _MOST_LOAD = 0.99
 """Share of the saturation up to which users who wait are dealt out."""

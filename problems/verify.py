@@ -6,13 +6,13 @@ rather than quickly, and never from the solver's tables.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from model_ops.dtypes import Precision
 from model_ops.units import SECOND
 from problems import catalogue
+from problems.limits_kept import limit_violations
 from problems.offers import Offer, offers
 from problems.plan import Plan, PlannedDeployment, Purchase
 from problems.problem import SizingProblem
@@ -24,21 +24,9 @@ from problems.stations import (
     planned_engine,
     profile_of,
 )
+from problems.survival import survival_violations
 from problems.traffic import TrafficClass
-
-_ROUNDING = 1e-9
-"""Relative tolerance of float sums."""
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A requirement that a plan breaks, and by how much."""
-
-    requirement: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.requirement}: {self.message}"
+from problems.violation import ROUNDING, Violation
 
 
 def violations(problem: SizingProblem, plan: Plan) -> list[Violation]:
@@ -51,7 +39,13 @@ def violations(problem: SizingProblem, plan: Plan) -> list[Violation]:
         *(v for t in problem.traffic for v in _pair(plan, t)),
         *(v for t in problem.traffic for v in _demand(plan, t, problem.headroom)),
         *(v for p in plan.purchases for v in _purchase(plan, p, available)),
-        *_limits(problem, plan, available),
+        *limit_violations(problem, plan, available),
+        *(
+            v
+            for t in problem.traffic
+            for v in survival_violations(problem, plan, t, available)
+        ),
+        *_few_left(problem, plan),
     ]
 
 
@@ -133,7 +127,7 @@ def _pair(plan: Plan, traffic: TrafficClass) -> Iterator[Violation]:
         said = f"caches in {' and '.join(sorted(formats))} do not fit each other"
         yield Violation("precision", f"{place}: {said}")
     reads, answers = (row.replicas * row.rate for row in rows)
-    if abs(reads - answers) > _ROUNDING * answers:
+    if abs(reads - answers) > ROUNDING * answers:
         said = f"{reads:.6g} req/s are read, {answers:.6g} answered"
         yield Violation("rate", f"{place}: {said}")
     if any(list(_memory(plan, row, traffic)) for row in rows):
@@ -189,9 +183,23 @@ _BATCH_CLOSE = 0.02
 """Relative tolerance of a mean batch, which people write with two digits."""
 
 
+def _few_left(problem: SizingProblem, plan: Plan) -> Iterator[Violation]:
+    """Compare the rates with those of one replica alone, where others may fail."""
+    if not problem.redundancy.domains:
+        return
+    for traffic in problem.traffic:
+        for row in plan.aggregated(traffic.name):
+            alone = row.model_copy(update={"replicas": 1, "npus": row.npus_per_replica})
+            if any(list(_memory(plan, alone, traffic))):
+                continue
+            station = Station.of(plan, alone, traffic)
+            batch = station.mean_batch(row.rate)
+            yield from _latencies(_place(row), station, row.rate, batch)
+
+
 def _demand(plan: Plan, traffic: TrafficClass, headroom: float) -> Iterator[Violation]:
     found, demand = covered(plan, traffic), traffic.demand(headroom)
-    if found < demand * (1 - _ROUNDING):
+    if found < demand * (1 - ROUNDING):
         yield Violation(f"{traffic.name} demand", f"{found:.6g} of {demand:.6g}")
 
 
@@ -242,7 +250,7 @@ def _bill(purchase: Purchase, offer: Offer, used: int) -> Iterator[Violation]:
     if purchase.npus != npus:
         yield Violation("npus", f"{offer.label}: {purchase.npus} stated, {npus} paid")
     cost = offer.usd_per_hour(purchase.hosts, used)
-    if abs(purchase.usd_per_hour - cost) > _ROUNDING * cost:
+    if abs(purchase.usd_per_hour - cost) > ROUNDING * cost:
         yield Violation(
             "cost", f"{offer.label}: {purchase.usd_per_hour} stated, {cost} asked"
         )
@@ -256,7 +264,7 @@ def _shares(
 ) -> Iterator[Violation]:
     """Compare the deployments' shares of a purchase with the whole of it."""
     split = sum(deployment.usd_per_hour for deployment in standing)
-    if abs(split - purchase.usd_per_hour) > _ROUNDING * purchase.usd_per_hour:
+    if abs(split - purchase.usd_per_hour) > ROUNDING * purchase.usd_per_hour:
         yield Violation("cost", f"{offer.label}: the shares add up to {split}")
     for deployment in standing:
         slots = {offer.slot(deployment.npus_per_replica): deployment.replicas}
@@ -265,29 +273,3 @@ def _shares(
             yield Violation(
                 "nodes", f"{offer.label}: {deployment.nodes} stated, {nodes}"
             )
-
-
-def _limits(
-    problem: SizingProblem, plan: Plan, available: dict[str, Offer]
-) -> Iterator[Violation]:
-    limits = problem.limits
-    per_type: Counter[str] = Counter()
-    nodes = 0
-    for purchase in plan.purchases:
-        per_type[purchase.npu] += purchase.npus
-        if purchase.offer in available:
-            nodes += purchase.hosts * available[purchase.offer].nodes_per_host
-    for name, most in limits.npus_per_type.items():
-        yield from at_most(f"limits.npus_per_type.{name}", per_type[name], most)
-    yield from at_most("limits.npus", plan.total_npus, limits.npus)
-    yield from at_most("limits.nodes", nodes, limits.nodes)
-    yield from at_most("limits.usd_per_hour", plan.usd_per_hour, limits.usd_per_hour)
-    if limits.power is not None and plan.power is None:
-        yield Violation("limits.power", "a purchased NPU has no published power")
-    yield from at_most("limits.power", plan.power or 0.0, limits.power)
-
-
-def at_most(requirement: str, value: float, most: float | None) -> Iterator[Violation]:
-    """Yield the violation of a limit, if there is a limit and it is exceeded."""
-    if most is not None and value > most * (1 + _ROUNDING):
-        yield Violation(requirement, f"{value:.6g} exceeds {most:.6g}")

@@ -61,6 +61,8 @@ def runners_up(
     problem = workspace.problem
     full = workspace.instance(problem)
     value = objective_value(problem, plan)
+    if not value:
+        return []  # what is free is not undercut, nor compared with
     used = {deployment.npu for deployment in plan.deployments}
     found: list[RunnerUp] = []
     for bound, npu in sorted(_bounds(workspace, full)):

@@ -96,6 +96,7 @@ def collect(
         option, setting = int(entrants.option[place]), entrants.setting[place]
         split = table.split(option)
         npus = int(split.npus)
+        how = (role.get("mode"), split, table.precision)
         for at in np.nonzero(table.admitted[:, option])[0].tolist():
             found.setdefault((role["traffic"], at), []).append(
                 Candidate(
@@ -108,6 +109,7 @@ def collect(
                     slot=offers[at].slot(npus),
                     capacity=float(entrants.capacity[pool, place]),
                     least=POOLS[pool],
+                    kind=(*how, table.settings[setting]),
                     **role,
                 )
             )

@@ -1,5 +1,6 @@
 """What a plan counts, as far as the solver needs to know it."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from problems.plan import Mode
@@ -25,6 +26,8 @@ class Counted:
         Whether they read and answer, only read, or only answer.
     pairing
         Index of the pairing that replicas belong to which only read or only answer.
+    kind
+        What tells its deployment from others on the same NPU, whatever its class.
     """
 
     traffic: int
@@ -35,6 +38,7 @@ class Counted:
     least: int = 1
     mode: Mode = "aggregated"
     pairing: int = -1
+    kind: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)

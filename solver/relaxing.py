@@ -147,6 +147,8 @@ def relaxation(
     problem = space.problem
     if not space.has_plan(requirement.moved(problem, None), options, sure=True):
         return None
+    if requirement.indivisible:
+        return _dropped(space, requirement, options)
     least = least_value(space, problem, requirement, options)
     if least is None:
         return None
@@ -163,6 +165,18 @@ def relaxation(
         worth.npus,
     )
     return told, least / requirement.value if requirement.value else math.inf
+
+
+def _dropped(
+    space: Space, requirement: Requirement, options: SolveOptions
+) -> tuple[Relaxation, float] | None:
+    """Return what it is worth to drop a requirement that cannot be moved."""
+    worth = space.cheapest(requirement.moved(space.problem, None), options)
+    if worth is None:
+        return None
+    wanted = requirement.text(requirement.value)
+    usd, npus = worth.usd_per_hour, worth.npus
+    return Relaxation(requirement.label, wanted, "none", usd, npus), math.inf
 
 
 def less_traffic(space: Space, options: SolveOptions) -> Relaxation | None:

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from model_ops.errors import SolverError
+from solver.counted import Counted
 from solver.instance import Instance
 
 RANGE = 2**53
@@ -66,11 +67,14 @@ def scale(instance: Instance) -> Scaled:
     capacity = [0] * len(instance.candidates)
     demand: list[int] = []
     loss = 0.0
-    for traffic, wanted in enumerate(instance.demand):
-        of_class = [
-            (i, c) for i, c in enumerate(instance.candidates) if c.traffic == traffic
-        ]
-        largest = sum(c.capacity * math.ceil(wanted / c.capacity) for _, c in of_class)
+    members: list[list[tuple[int, Counted]]] = [[] for _ in instance.demand]
+    for i, candidate in enumerate(instance.candidates):
+        members[candidate.traffic].append((i, candidate))
+    for wanted, of_class in zip(instance.demand, members, strict=True):
+        largest = sum(
+            c.capacity * (math.ceil(wanted / c.capacity) + _beyond_demand(instance, c))
+            for _, c in of_class
+        )
         smallest = min((c.capacity for _, c in of_class), default=1.0)
         decimals = _SIGNIFICANT - 1 - math.floor(math.log10(smallest))
         per = _scale_for(max(largest, wanted), decimals)
@@ -81,7 +85,11 @@ def scale(instance: Instance) -> Scaled:
             loss = max(loss, 1 - capacity[i] / exact)
     _checked(loss)
     most = tuple(
-        max(math.ceil(demand[c.traffic] / max(capacity[i], 1)), c.least)
+        max(
+            math.ceil(demand[c.traffic] / max(capacity[i], 1))
+            + _beyond_demand(instance, c),
+            c.least,
+        )
         for i, c in enumerate(instance.candidates)
     )
     npus = sum(n * c.npus for n, c in zip(most, instance.candidates, strict=True))
@@ -89,7 +97,7 @@ def scale(instance: Instance) -> Scaled:
     usd_per = _scale_for(dearest * max(npus, 1), _DECIMALS)
     usd = [offer.price.usd_per_hour for offer in instance.offers]
     loss = _checked(
-        max([loss, *(ceiling(u * usd_per) / (u * usd_per) - 1 for u in usd)])
+        max([loss, *(ceiling(u * usd_per) / (u * usd_per) - 1 for u in usd if u)])
     )
     hungriest = max((o.npu.power or 0.0 for o in instance.offers), default=0.0)
     hosts = max((o.host_npus for o in instance.offers), default=1)
@@ -104,6 +112,20 @@ def scale(instance: Instance) -> Scaled:
         most=most,
         loss=loss,
     )
+
+
+def _beyond_demand(instance: Instance, candidate: Counted) -> int:
+    """Return the replicas that may be needed beside those that cover the demand.
+
+    For hosts that fail, and to keep what is in use today.
+    """
+    offer = instance.offers[candidate.offer]
+    slot = min(candidate.slot, offer.host_npus)
+    spare = instance.redundancy.domains * -(-instance.domain_npus(offer) // slot)
+    if instance.limits.changed_npus is None:
+        return spare
+    today = sum(each.npus for each in instance.current if each.npu == offer.npu.name)
+    return spare + today // candidate.npus
 
 
 def _scale_for(largest: float, decimals: int) -> float:

@@ -124,13 +124,23 @@ class Workspace:
             if npu in (None, offer.npu.name)
             and not (powered and offer.npu.power is None)
         }
+        # Few replicas may be left, and each must keep its targets: no pools, no pairs.
+        safe = problem.redundancy.domains > 0
         instance = Instance(
-            tuple(c for c in found if together and c.offer in usable),
+            tuple(
+                c
+                for c in found
+                if together and c.offer in usable and not (safe and c.least > 1)
+            ),
             self.offers,
             tuple(t.demand(problem.headroom) for t in problem.traffic),
             problem.limits,
             problem.objective,
+            redundancy=problem.redundancy,
+            current=problem.current,
         )
+        if safe:
+            return instance
         if exact or not together:
             return self.pairs.beside(instance, problem, usable, npu)
         return instance

@@ -47,6 +47,10 @@ class Variables:
         )
         return cls(instance, scaled, replicas, tuple(hosts), carried)
 
+    def most(self, candidate: int) -> int:
+        """Return the replicas of a candidate that could ever be needed."""
+        return self.scaled.most[candidate]
+
     @property
     def owners(self) -> tuple[int | None, ...]:
         """The class that each variable counts replicas of, None for hosts."""

@@ -99,7 +99,7 @@ def joint_relaxation(
     alone
         Factors by which single ones must move, of those that suffice.
     """
-    scalable = [r for r in every if r.value > 0]
+    scalable = [r for r in every if r.value > 0 and not r.indivisible]
     best: tuple[float, Sequence[Requirement]] | None = None
     most = 1 + _MUCH_LESS * (min(alone) - 1) if alone else math.inf
     for pair in combinations(scalable, 2):

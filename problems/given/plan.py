@@ -14,7 +14,7 @@ from problems.offers import Offer
 from problems.plan import Bought, Positive, Purchase
 from problems.problem import SizingProblem
 from problems.purchasing import purchase_of
-from problems.verify import Violation, at_most
+from problems.violation import Violation, at_most
 
 _ROUNDING = 1e-9
 """Relative tolerance of float sums."""

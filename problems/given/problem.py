@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from model_ops.errors import CatalogueError, ProblemError, nearest
 from problems import catalogue
-from problems.fields import messages, twice
+from problems.fields import Part, messages, twice
 from problems.given.rows import FIELD, Row
 from problems.problem import GivenPrice, SizingProblem
 from problems.traffic import TrafficClass
@@ -21,6 +21,9 @@ _OF_OUR_MODEL = (
     "confidence",
     "optimisations",
     "kv_bandwidth",
+    "owned",
+    "current",
+    "redundancy",
 )
 _OF_OUR_QUEUES = (
     "trace",
@@ -31,6 +34,7 @@ _OF_OUR_QUEUES = (
     "beams",
     "goodput",
 )
+_OF_FLEETS = ("quota", "racks", "deployment_types", "npu_types", "changed_npus")
 """What the figures of a table cannot follow: they hold for how they were made."""
 
 
@@ -74,10 +78,11 @@ class GivenProblem(SizingProblem):
     @model_validator(mode="after")
     def _leaves_the_model_alone(self) -> Self:
         _refuse(self, _OF_OUR_MODEL)
+        _refuse(self.limits, _OF_FLEETS)
         return self
 
 
-def _refuse(part: SizingProblem | TrafficClass, fields: Iterable[str]) -> None:
+def _refuse(part: Part, fields: Iterable[str]) -> None:
     for field in fields:
         stated = field in part.model_fields_set
         if stated and getattr(part, field) != type(part).model_fields[field].default:

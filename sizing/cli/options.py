@@ -8,8 +8,9 @@ import click
 
 from model_ops.errors import ProblemError
 from model_ops.units import REQUEST_PER_SECOND, USD_PER_HOUR, WATT
+from sizing.cli.fleet_options import FIELDS, stated_fleet
 from sizing.cli.pools import KV_BANDWIDTH, SIZED_MODE
-from sizing.cli.values import latency_limits, quantity, token_lengths
+from sizing.cli.values import assignment, latency_limits, quantity, token_lengths
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,6 +45,7 @@ _FIELDS = {
     "max_nodes": ("limits", "nodes"),
     "budget": ("limits", "usd_per_hour"),
     "max_power": ("limits", "power"),
+    **FIELDS,
 }
 
 
@@ -254,12 +256,6 @@ def problem_options(function: F) -> F:
             option("--max-npus", type=int, help="NPUs, at most."),
             option("--max-nodes", type=int, help="Servers, at most."),
             option(
-                "--available",
-                multiple=True,
-                metavar="NPU=N",
-                help="NPUs of a type, at most, e.g. 'h200=16'; repeatable.",
-            ),
-            option(
                 "--budget",
                 callback=quantity(USD_PER_HOUR, 1e9),
                 help="Cost, at most, e.g. '100 USD/h'.",
@@ -377,37 +373,14 @@ def _override_tables(problem: dict[str, Any], given: Mapping[str, Any]) -> None:
         pairs = (assignment("--price", text) for text in given["price"])
         prices = [{"npu": npu, "usd_per_hour": price} for npu, price in pairs]
         _set(problem, "prices", "given", prices)
-    if "available" in given:
-        stated = [_available(text) for text in given["available"]]
-        counts = dict(stated)
-        for npu in counts:
-            if sum(name == npu for name, _ in stated) > 1:
-                raise ProblemError(f"--available: two counts for {npu}")
-        _set(problem, "limits", "npus_per_type", counts)
-
-
-def _available(text: str) -> tuple[str, int]:
-    npu, count = assignment("--available", text)
-    if not count.isdecimal():
-        raise ProblemError(f"--available: '{count}' is not a number of NPUs")
-    return npu, int(count)
+    for field, parts in stated_fleet(given).items():
+        if field in ("quota", "npus_per_type"):
+            _set(problem, "limits", field, parts)
+        else:
+            problem[field] = parts
 
 
 def _set(problem: dict[str, Any], table: str, field: str, value: Any) -> None:
     content = problem.get(table, {})
     if isinstance(content, dict):
         problem[table] = {**content, field: value}
-
-
-def assignment(option: str, text: str) -> tuple[str, str]:
-    """Return the two sides of ``NAME=VALUE``.
-
-    Raises
-    ------
-    ProblemError
-        If a side is missing.
-    """
-    name, separator, value = text.partition("=")
-    if not separator or not name.strip() or not value.strip():
-        raise ProblemError(f"{option}: '{text}' is not like NAME=VALUE")
-    return name.strip(), value.strip()

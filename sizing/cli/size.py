@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sizing.cli import INFEASIBLE, TIMED_OUT
+from sizing.cli.fleet_options import fleet_options
 from sizing.cli.options import (
     chosen_format,
     optimisation_options,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
 )
 @problem_options
+@fleet_options
 @optimisation_options
 @click.option(
     "--candidates",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import click
 
-from model_ops.errors import UnitError, nearest
+from model_ops.errors import ProblemError, UnitError, nearest
 from model_ops.units import SECOND, Unit
 
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
@@ -80,3 +80,17 @@ def token_lengths(
         raise click.BadParameter(
             f"'{shown}' is no number of tokens; write it like '512' or '512 cv 1'"
         ) from None
+
+
+def assignment(option: str, text: str) -> tuple[str, str]:
+    """Return the two sides of ``NAME=VALUE``.
+
+    Raises
+    ------
+    ProblemError
+        If a side is missing.
+    """
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip() or not value.strip():
+        raise ProblemError(f"{option}: '{text}' is not like NAME=VALUE")
+    return name.strip(), value.strip()

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sizing.cli import INFEASIBLE, INTERRUPTED, TIMED_OUT
-from sizing.cli.options import assignment, chosen_format, output_options
+from sizing.cli.options import chosen_format, output_options
 from sizing.cli.progress import collected
 from sizing.cli.proof import answers_of, many_options, proof_options
+from sizing.cli.values import assignment
 
 if TYPE_CHECKING:
     from problems.changes import Change

@@ -8,7 +8,7 @@ from rich.table import Table as RichTable
 from model_ops.serving.queueing import Statistic
 from model_ops.units import BYTE, BYTE_PER_SECOND, SECOND, WATT
 from problems import catalogue
-from problems.offers import GIVEN
+from problems.offers import GIVEN, OWNED
 from problems.plan import Plan, PlannedDeployment, Purchase
 from problems.problem import SizingProblem
 from problems.serve import Served
@@ -99,6 +99,8 @@ def _bought(purchase: Purchase) -> str:
     what = f"{purchase.npus:,} x {catalogue.npu_file(purchase.npu).title}"
     if purchase.provider == GIVEN:
         return f"{what} (at your price)"
+    if purchase.provider == OWNED:
+        return f"{what} (yours already)"
     term = purchase.term.replace("_", "-")
     return (
         f"{what} ({purchase.provider} {purchase.instance}, {term}, price: "

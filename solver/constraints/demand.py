@@ -11,13 +11,12 @@ def demand(model: cp_model.CpModel, variables: Variables) -> None:
     The first sum is over replicas that read and answer, the second over pairs.
     """
     scaled = variables.scaled
+    terms: list[list[cp_model.LinearExpr]] = [[] for _ in scaled.demand]
+    for i, candidate in enumerate(variables.instance.candidates):
+        if candidate.mode == "aggregated":
+            terms[candidate.traffic].append(scaled.capacity[i] * variables.replicas[i])
+    for number, pairing in enumerate(variables.instance.pairings):
+        terms[pairing.traffic].append(variables.carried[number])
     for traffic, wanted in enumerate(scaled.demand):
-        covered = sum(
-            scaled.capacity[i] * variables.replicas[i]
-            for i, candidate in enumerate(variables.instance.candidates)
-            if candidate.traffic == traffic and candidate.mode == "aggregated"
-        )
-        for number, pairing in enumerate(variables.instance.pairings):
-            if pairing.traffic == traffic:
-                covered += variables.carried[number]
+        covered = sum(terms[traffic])
         model.add(covered >= wanted).with_name(f"demand_{traffic}")

@@ -13,6 +13,7 @@ from model_ops.platform.npu import Npu
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from problems.catalogue.schema import Price
+from problems.fleet import Current, Redundancy
 from problems.offers import Offer
 from problems.problem import Limits, SizingProblem, problem_of
 from solver.candidates import Candidate
@@ -43,6 +44,8 @@ class Toys:
         name: str = "toy",
         node: int = 8,
         watts: float | None = 1000.0,
+        stock: int | None = None,
+        region: str = "",
     ) -> Offer:
         """Return an offer of `npus` NPUs for `usd` an hour."""
         npu = Npu(
@@ -64,8 +67,9 @@ class Toys:
             as_of="2026-01",
             confidence="high",
             source="made up",
+            region=region,
         )
-        return Offer(npu, "toy", price)
+        return Offer(npu, "toy", price, stock)
 
     @staticmethod
     def instance(
@@ -73,6 +77,8 @@ class Toys:
         replicas: Sequence[tuple[Any, ...]],
         demand: Sequence[float],
         objective: Any = "cost",
+        redundancy: Mapping[str, int] | None = None,
+        current: Mapping[str, int] | None = None,
         **limits: Any,
     ) -> Instance:
         """Return an instance; replicas are (class, offer, NPUs, capacity, pool).
@@ -91,11 +97,18 @@ class Toys:
                 slot=offers[number].slot(npus),
                 capacity=capacity,
                 least=pool[0] if pool else 1,
+                kind=npus,
             )
             for traffic, number, npus, capacity, *pool in replicas
         ]
         return Instance(
-            tuple(candidates), tuple(offers), tuple(demand), Limits(**limits), objective
+            tuple(candidates),
+            tuple(offers),
+            tuple(demand),
+            Limits(**limits),
+            objective,
+            redundancy=Redundancy(**redundancy or {}),
+            current=tuple(Current(npu=n, npus=k) for n, k in (current or {}).items()),
         )
 
     @staticmethod

@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -36,11 +37,16 @@ OBJECTIVES = ("cost", "npus", "power")
 # Synthetic instances
 
 
-def random_instance(toys: Any, seed: int) -> Instance:
+def stock_of(draw: random.Random, npus: int) -> int | None:
+    return draw.choice([None, None, draw.randint(1, 4 if npus > 1 else 24)])
+
+
+def random_instance(toys: Any, seed: int, *, fleet: bool = False) -> Instance:
     """Return two or three offers, one or two classes, two to five candidates.
 
     Hosts of twelve are no power of two, and replicas of three or seven leave gaps.
-    Some replicas need a pool of two to four.
+    Some replicas need a pool of two to four. A fleet has stocks, quotas, racks, few
+    types, something today, and what may fail.
     """
     draw = random.Random(seed)
     offers = []
@@ -56,11 +62,13 @@ def random_instance(toys: Any, seed: int) -> Instance:
                 node=12 if npus == 12 else 8,
                 name=f"npu{number % 2}" if npus == 8 else f"npu{number}",
                 watts=float(draw.randint(200, 1500)),
+                region=draw.choice(["east", "west"]),
+                stock=stock_of(draw, npus) if fleet else None,
             )
         )
     classes = draw.randint(1, 2)
     made = []
-    for i in range(draw.randint(max(2, classes), 5)):
+    for i in range(draw.randint(max(2, classes), 3 if fleet else 5)):
         number = draw.randrange(len(offers))
         stages = [Parallelism(1, n) for n in (1, 2, 3, 4, 7, 8, 16)]
         sizes = [int(s.pp) for s in stages if offers[number].admits(s)]
@@ -69,14 +77,37 @@ def random_instance(toys: Any, seed: int) -> Instance:
         pool = draw.choice([1, 2, 3, 4])
         made.append((i % classes, number, npus, capacity, pool))
     demand = [
-        draw.randint(1, 9)
+        draw.randint(1, 5 if fleet else 9)
         * draw.choice([c for t, _, _, c, _ in made if t == traffic])
         / 2
         for traffic in range(classes)
     ]
-    return toys.instance(
-        offers, made, demand, draw.choice(OBJECTIVES), **random_limits(draw, offers)
-    )
+    objective, limits = draw.choice(OBJECTIVES), random_limits(draw, offers)
+    if fleet:
+        limits |= random_fleet(draw, offers)
+        if "redundancy" in limits:
+            made = [(*rest, 1) for *rest, _ in made]
+    return toys.instance(offers, made, demand, objective, **limits)
+
+
+def random_fleet(draw: random.Random, offers: Any) -> dict[str, Any]:
+    """Return one or two requirements that fleets have."""
+    name = draw.choice(offers).npu.name
+    possible: list[dict[str, Any]] = [
+        {"quota": [{"region": "east", "npus": draw.randint(0, 24)}]},
+        {"quota": [{"npu": name, "region": "w*", "npus": draw.randint(0, 12)}]},
+        {"racks": {"count": draw.randint(1, 3), "nodes": draw.randint(1, 3)}},
+        {"racks": {"count": draw.randint(1, 5), "power": draw.uniform(2e3, 2e4)}},
+        {"deployment_types": draw.randint(1, 2)},
+        {"npu_types": 1},
+        {
+            "changed_npus": draw.randint(2, 12),
+            "current": {name: draw.randint(0, 8), "gone": draw.randint(0, 2)},
+        },
+        {"redundancy": {"nodes": draw.randint(1, 2)}},
+        {"redundancy": {"racks": 1}, "racks": {"nodes": 2, "count": 3}},
+    ]
+    return {k: v for each in draw.sample(possible, 2) for k, v in each.items()}
 
 
 def random_limits(draw: random.Random, offers: Any) -> dict[str, Any]:
@@ -128,6 +159,9 @@ def bill(instance: Instance, counts: tuple[int, ...]) -> dict[str, Any]:
     """Return what a choice of replica counts uses and costs."""
     total: dict[str, Any] = {"npus": 0, "nodes": 0, "cost": 0.0, "power": 0.0}
     total["types"] = {offer.npu.name: 0 for offer in instance.offers}
+    total["used"] = Counter({each.npu: -each.npus for each in instance.current})
+    total["quota"] = [0 for _ in instance.limits.quota]
+    total["racks"], total["short"] = 0, 0
     for number, offer in enumerate(instance.offers):
         price = offer.price
         host = price.npus if price.whole_instance else offer.npu.node_npus
@@ -145,7 +179,60 @@ def bill(instance: Instance, counts: tuple[int, ...]) -> dict[str, Any]:
         total["cost"] += paid * price.usd_per_hour / price.npus
         total["power"] += paid * offer.npu.provisioned_power
         total["types"][offer.npu.name] += paid
+        total["used"][offer.npu.name] += used
+        where = (offer.npu.name, price.region, offer.provider)
+        for index, quota in enumerate(instance.limits.quota):
+            total["quota"][index] += paid * quota.covers(*where)
+        portions = hosts if price.whole_instance else used
+        total["short"] += max(0, portions - stock(offer))
+        total["racks"] += racks_of(instance, offer, hosts)
+    counted = [
+        (instance.offers[c.offer].npu.name, c.npus)
+        for c, count in zip(instance.candidates, counts, strict=True)
+        if count
+    ]
+    total["kinds"], total["npu_types"] = len(set(counted)), len({n for n, _ in counted})
     return total
+
+
+def stock(offer: Any) -> float:
+    return math.inf if offer.stock is None else offer.stock
+
+
+def racks_of(instance: Instance, offer: Any, hosts: int) -> float:
+    limit = instance.limits.racks
+    if limit is None or not hosts:
+        return 0
+    nodes = hosts * max(1, offer.host_npus // offer.npu.node_npus)
+    each = limit.nodes or math.inf
+    if limit.power is not None:
+        each = min(each, limit.power // (offer.npu.power * offer.npu.node_npus))
+    return math.ceil(nodes / each) if each else math.inf
+
+
+def survives(instance: Instance, counts: tuple[int, ...]) -> bool:
+    """Return whether each class is covered when the worst hosts fail.
+
+    Fractions of replicas may fail, the dearest in room first.
+    """
+    for traffic, wanted in enumerate(instance.demand):
+        worth, left = [], 0.0
+        for candidate, count in zip(instance.candidates, counts, strict=True):
+            if candidate.traffic == traffic:
+                offer = instance.offers[candidate.offer]
+                size = offer.host_npus
+                room = min(offer.slot(candidate.npus), size)
+                if instance.redundancy.racks and instance.limits.racks:
+                    size *= max(1, instance.limits.racks.nodes // offer.nodes_per_host)
+                worth += [(candidate.capacity, room / size)] * count
+                left += candidate.capacity * count
+        lost = float(instance.redundancy.domains)
+        for capacity, room in sorted(worth, key=lambda w: -w[0] / w[1]):
+            share = min(1.0, lost / room)
+            left, lost = left - share * capacity, lost - share * room
+        if left < wanted - 1e-6:
+            return False
+    return True
 
 
 def allowed(instance: Instance, total: dict[str, Any]) -> bool:
@@ -156,17 +243,34 @@ def allowed(instance: Instance, total: dict[str, Any]) -> bool:
         (total["cost"], limits.usd_per_hour),
         (total["power"], limits.power),
         *((total["types"].get(n, 0), most) for n, most in limits.npus_per_type.items()),
+        *zip(total["quota"], (quota.npus for quota in limits.quota), strict=True),
+        (total["kinds"], limits.deployment_types),
+        (total["npu_types"], limits.npu_types),
+        (sum(abs(n) for n in total["used"].values()), limits.changed_npus),
+        (total["racks"], limits.racks and (limits.racks.count or 1e9)),
+        (total["short"], 0),
     ]
     return all(most is None or value <= most + 1e-9 for value, most in pairs)
 
 
+def counts_of(instance: Instance) -> list[tuple[int, ...]]:
+    """Return the counts of each candidate that are worth trying."""
+    ranges = []
+    for candidate in instance.candidates:
+        offer = instance.offers[candidate.offer]
+        alone = math.ceil(instance.demand[candidate.traffic] / candidate.capacity)
+        most = max(candidate.least, alone)
+        most += instance.redundancy.domains * -(-offer.host_npus * 3 // candidate.slot)
+        for today in instance.current:
+            if today.npu == offer.npu.name:
+                most += today.npus // candidate.npus
+        ranges.append((0, *range(candidate.least, most + 1)))
+    return ranges
+
+
 def brute_force(instance: Instance) -> float | None:
     """Return the least objective of all counts worth trying; None if there is none."""
-    ranges = [
-        (0, *range(c.least, max(c.least, math.ceil(wanted / c.capacity)) + 1))
-        for c in instance.candidates
-        for wanted in [instance.demand[c.traffic]]
-    ]
+    ranges = counts_of(instance)
     best = None
     for counts in itertools.product(*ranges):
         covered = [0.0] * len(instance.demand)
@@ -174,14 +278,18 @@ def brute_force(instance: Instance) -> float | None:
             covered[candidate.traffic] += candidate.capacity * count
         if any(c < w - 1e-9 for c, w in zip(covered, instance.demand, strict=True)):
             continue
-        if any(
-            count > c.least
-            and covered[c.traffic] - c.capacity >= instance.demand[c.traffic]
-            for c, count in zip(instance.candidates, counts, strict=True)
+        if (
+            not instance.redundancy.domains
+            and not instance.current
+            and any(
+                count > c.least
+                and covered[c.traffic] - c.capacity >= instance.demand[c.traffic]
+                for c, count in zip(instance.candidates, counts, strict=True)
+            )
         ):
             continue  # a replica too many
         total = bill(instance, counts)
-        if allowed(instance, total):
+        if allowed(instance, total) and survives(instance, counts):
             value = float(total[instance.objective])
             best = value if best is None else min(best, value)
     return best
@@ -210,6 +318,39 @@ def test_optimum_is_what_trying_everything_finds(toys: Any, seed: int) -> None:
     total = bill(instance, choice.replicas)
     assert allowed(instance, total)
     assert total[instance.objective] == pytest.approx(best, rel=1e-6)
+
+
+FLEETS = 80
+
+
+@cache
+def small_fleets(toys: Any) -> list[Instance]:
+    """Return fleets of few enough counts to try them all."""
+    drawn = (random_instance(toys, 1000 + seed, fleet=True) for seed in range(500))
+    few = (each for each in drawn if math.prod(map(len, counts_of(each))) <= 600)
+    return list(itertools.islice(few, FLEETS))
+
+
+@pytest.mark.parametrize("number", range(FLEETS))
+def test_optimum_of_a_fleet_is_what_trying_everything_finds(
+    toys: Any, number: int
+) -> None:
+    full = small_fleets(toys)[number]
+    instance = pruned(full)
+    best = brute_force(full)
+    choice = choose(instance, toys.options)
+    if best is None:
+        assert choice.status == "infeasible"
+        return
+    assert choice.status == "optimal"
+    assert choice.value == pytest.approx(best, rel=1e-6)
+    assert allowed(instance, bill(instance, choice.replicas))
+    assert survives(instance, choice.replicas)
+
+
+def test_fleets_are_of_both_kinds(toys: Any) -> None:
+    verdicts = [brute_force(each) is None for each in small_fleets(toys)[:40]]
+    assert 6 <= sum(verdicts) <= 34
 
 
 def without_pools(instance: Instance) -> Instance:

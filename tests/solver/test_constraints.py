@@ -30,7 +30,7 @@ class Case:
     limits: dict[str, Any] = field(default_factory=dict)
 
 
-def an_instance(toys: Any, **limits: Any) -> Instance:
+def an_instance(toys: Any, stock: int | None = None, **limits: Any) -> Instance:
     """Return two classes on whole hosts of 8, on NPUs one by one, on whole twelves.
 
     Candidates 0, 1, 2 take 2, 3 (slot 4) and 16 NPUs of the whole hosts, 3 and 4
@@ -38,9 +38,11 @@ def an_instance(toys: Any, **limits: Any) -> Instance:
     which are two nodes each. Candidate 3 needs a pool of three, 6 one of two.
     """
     offers = [
-        toys.offer(16.0, 8, whole=True, name="alpha", watts=1500.0),
+        toys.offer(16.0, 8, whole=True, name="alpha", watts=1500.0, region="east"),
         toys.offer(1.5, 1, name="beta", watts=400.0),
-        toys.offer(12.0, 12, whole=True, name="alpha", node=6, watts=1500.0),
+        toys.offer(
+            12.0, 12, whole=True, name="alpha", node=6, watts=1500.0, stock=stock
+        ),
     ]
     replicas = [
         (0, 0, 2, 2.5),
@@ -168,6 +170,187 @@ CASES = [
     Case("power", "over", False, {3: 2}, {0: 1}, {"power": 8 * 1500 + 799}),
     Case("power", "idle-npus-count", False, {}, {2: 1}, {"power": 12 * 1500 - 1}),
     Case("power", "no-limit", True, NOTHING | {3: 9}, NO_HOSTS | {0: 4, 1: 2}),
+    # stock: of the hosts of twelve.
+    Case("stock", "all-of-it", True, NOTHING, {0: 2, 1: 2, 2: 2}, {"stock": 2}),
+    Case("stock", "over", False, {}, {2: 3}, {"stock": 2}),
+    # quota: alpha is in the east (hosts of eight) and anywhere (twelves).
+    Case(
+        "quota",
+        "of-a-type",
+        True,
+        NOTHING,
+        {0: 1, 1: 2, 2: 1},
+        {"quota": [{"npu": "alpha", "npus": 20}]},
+    ),
+    Case(
+        "quota",
+        "over-both-offers",
+        False,
+        {},
+        {0: 1, 2: 1},
+        {"quota": [{"npu": "al*", "npus": 19}]},
+    ),
+    Case(
+        "quota",
+        "elsewhere",
+        True,
+        NOTHING,
+        {0: 1, 1: 2, 2: 3},
+        {"quota": [{"region": "EAST", "npus": 8}]},
+    ),
+    Case("quota", "east", False, {}, {0: 2}, {"quota": [{"region": "e*", "npus": 8}]}),
+    Case(
+        "quota",
+        "provider",
+        False,
+        {3: 1},
+        {0: 1},
+        {"quota": [{"provider": "toy", "npus": 8}]},
+    ),
+    # racks: of three nodes; a host of twelve is two nodes.
+    Case(
+        "racks",
+        "exactly",
+        True,
+        NOTHING,
+        {0: 6, 1: 1, 2: 3},
+        {"racks": {"count": 5, "nodes": 3}},
+    ),
+    Case("racks", "over", False, {}, {0: 7}, {"racks": {"count": 2, "nodes": 3}}),
+    Case(
+        "racks",
+        "not-mixed",
+        False,
+        {},
+        {0: 1, 1: 1},
+        {"racks": {"count": 1, "nodes": 3}},
+    ),
+    Case(
+        "racks",
+        "power",
+        True,
+        NOTHING,
+        {0: 0, 1: 2, 2: 3},
+        {"racks": {"power": 9_000.0}},
+    ),
+    Case(  # a node of eight alphas has 12 kW
+        "racks",
+        "power-of-a-node",
+        False,
+        {},
+        {0: 1},
+        {"racks": {"power": 11_999.0}},
+    ),
+    # uniformity: kinds are NPUs of a replica; 0 and 3 are of two types.
+    Case(
+        "uniformity",
+        "two-kinds",
+        True,
+        NOTHING | {0: 4, 3: 3},
+        {},
+        {"deployment_types": 2},
+    ),
+    Case(
+        "uniformity",
+        "three-kinds",
+        False,
+        {0: 1, 1: 1, 3: 3},
+        {},
+        {"deployment_types": 2},
+    ),
+    Case(
+        "uniformity",
+        "one-type",
+        True,
+        NOTHING | {0: 1, 1: 1, 5: 1},
+        {},
+        {"npu_types": 1},
+    ),
+    Case("uniformity", "two-types", False, {0: 1, 3: 3}, {}, {"npu_types": 1}),
+    # change: NPUs that replicas use against those of today.
+    Case(
+        "change",
+        "exactly",
+        True,
+        NOTHING | {0: 4, 3: 3},
+        {},
+        {"changed_npus": 5, "current": {"alpha": 6, "beta": 6}},
+    ),
+    Case(
+        "change",
+        "over",
+        False,
+        {0: 4, 1: 0, 2: 0, 3: 3, 4: 0, 5: 0, 6: 0},
+        {},
+        {"changed_npus": 4, "current": {"alpha": 6, "beta": 6}},
+    ),
+    Case("change", "begun", False, {3: 3, 4: 1}, {}, {"changed_npus": 10}),
+    Case(
+        "change",
+        "another-type-ends",
+        False,
+        {},
+        {},
+        {"changed_npus": 3, "current": {"gamma": 4}},
+    ),
+    # redundancy: demands of 10 and 8 are left when a host fails.
+    Case(  # each of 1 and 8 NPUs: a host of beta takes 8 of class 0, one of class 1
+        "redundancy",
+        "exactly",
+        True,
+        NOTHING | {3: 18, 4: 2},
+        {},
+        {"redundancy": {"nodes": 1}},
+    ),
+    Case(
+        "redundancy",
+        "one-short",
+        False,
+        {0: 0, 2: 0, 3: 17, 5: 0},
+        {},
+        {"redundancy": {"nodes": 1}},
+    ),
+    Case(
+        "redundancy",
+        "one-large-replica",
+        False,
+        {0: 0, 2: 1, 3: 0, 5: 0},
+        {},
+        {"redundancy": {"nodes": 1}},
+    ),
+    Case(
+        "redundancy",
+        "two-large-replicas",
+        True,
+        NOTHING | {2: 2, 4: 2},
+        {},
+        {"redundancy": {"nodes": 1}},
+    ),
+    Case(
+        "redundancy",
+        "two-nodes",
+        False,
+        {1: 0, 4: 2, 6: 0},
+        {},
+        {"redundancy": {"nodes": 2}},
+    ),
+    Case(
+        "redundancy",
+        "rack",
+        False,
+        {1: 0, 4: 3, 6: 0},
+        {},
+        {"redundancy": {"racks": 1}, "racks": {"nodes": 3}},
+    ),
+    Case(
+        "redundancy",
+        "rack-and-more",
+        True,
+        NOTHING | {2: 4, 4: 4},
+        {},
+        {"redundancy": {"racks": 1}, "racks": {"nodes": 3}},
+    ),
+    Case("redundancy", "none-asked", True, NOTHING),
 ]
 
 
@@ -180,6 +363,18 @@ def test_constraint_admits_and_forbids(
     constraint = BY_NAME[case.constraint]
     found = admits(constraint, instance, case.replicas, case.hosts)
     assert found is case.possible
+
+
+FLEET: dict[str, Any] = {
+    "stock": 1,
+    "quota": [{"region": "east", "npus": 16}],
+    "racks": {"count": 3, "nodes": 2},
+    "deployment_types": 3,
+    "npu_types": 1,
+    "changed_npus": 12,
+    "current": {"alpha": 8},
+    "redundancy": {"nodes": 1},
+}
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -197,6 +392,7 @@ def test_model_text_is_golden(
         nodes=4,
         usd_per_hour=50.0,
         power=30_000.0,
+        **({} if name == "pairs" else FLEET),
     )
     golden(f"{name}.txt", model_text(BY_NAME[name], instance))
 

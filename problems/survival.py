@@ -1,0 +1,72 @@
+"""What of a class's capacity is left when the worst hosts fail.
+
+Nobody knows where the replicas of a host end up beside each other, so the worst is
+taken: each host that fails is full of the replicas that cover most per NPU. A replica
+that fills several hosts is lost with any of them.
+"""
+
+from collections.abc import Iterator
+
+from problems.fleet import Racks, Redundancy
+from problems.offers import Offer
+from problems.plan import Plan
+from problems.problem import SizingProblem
+from problems.serve import capacity
+from problems.traffic import TrafficClass
+from problems.violation import ROUNDING, Violation
+
+
+def domain_hosts(redundancy: Redundancy, racks: Racks | None, offer: Offer) -> int:
+    """Return the hosts of an offer that fail together: one, or those of a rack."""
+    if not redundancy.racks or racks is None:
+        return 1
+    return max(1, racks.holds(offer.node_power) // offer.nodes_per_host)
+
+
+def left_of(
+    problem: SizingProblem, plan: Plan, traffic: TrafficClass, offers: dict[str, Offer]
+) -> float:
+    """Return what a plan covers of a class at least when hosts have failed.
+
+    Parameters
+    ----------
+    problem
+        How many hosts may fail.
+    offers
+        By their keys.
+    """
+    lost, left = float(problem.redundancy.domains), 0.0
+    worth = []
+    for row in plan.aggregated(traffic.name):
+        offer = offers[row.offer]
+        covered = capacity(plan, row, traffic)
+        npus = min(offer.slot(row.npus_per_replica), offer.host_npus)
+        together = domain_hosts(problem.redundancy, problem.limits.racks, offer)
+        share = npus / (offer.host_npus * together)
+        worth.append((covered / share, share * row.replicas))
+        left += covered * row.replicas
+    for covered_per_domain, domains in sorted(worth, reverse=True):
+        taken = min(lost, domains)
+        left -= taken * covered_per_domain
+        lost -= taken
+    return left
+
+
+def survival_violations(
+    problem: SizingProblem, plan: Plan, traffic: TrafficClass, offers: dict[str, Offer]
+) -> Iterator[Violation]:
+    """Yield what is wrong with a class's plan when hosts fail, if they may."""
+    if not problem.redundancy.domains:
+        return
+    label = f"{traffic.name} redundancy"
+    if plan.pair(traffic.name) is not None:
+        yield Violation(label, "a disaggregated pair does not survive a host")
+    if any(row.offer not in offers for row in plan.of_class(traffic.name)):
+        return
+    left, wanted = (
+        left_of(problem, plan, traffic, offers),
+        traffic.demand(problem.headroom),
+    )
+    if left < wanted * (1 - ROUNDING):
+        said = f"{problem.redundancy.text} lost leave {left:.6g} of {wanted:.6g}"
+        yield Violation(label, said)
