@@ -102,7 +102,7 @@ def reasons(
         return () if found.plan is None else ("the base has no plan",)
     stands = standing(base.plan, before, after)
     if stands.broken:
-        broken = "; ".join(str(violation) for violation in stands.broken)
+        broken = "; ".join(dict.fromkeys(map(str, stands.broken)))
         return (f"the base's plan no longer does: {broken}",)
     assert stands.plan is not None
     if found.plan is None:  # the targets hold only as closely as the verifier asks

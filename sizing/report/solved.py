@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from problems.plan import Plan
+from problems.plan import Plan, PlannedDeployment
 from sizing.solved import Solved
 
 STATUS = {
@@ -15,14 +15,17 @@ STATUS = {
 
 
 def replicas_line(plan: Plan) -> str:
-    """Return a plan's replicas in a line, per class where it has several."""
-    several = len({each.traffic for each in plan.deployments}) > 1
-    return ", ".join(
-        (f"{each.traffic}: " if several else "")
-        + f"{each.replicas:,} x {each.npu} {each.parallelism.text}"
-        + ("" if each.mode == "aggregated" else f" ({each.mode})")
-        for each in plan.deployments
-    )
+    """Return a plan's replicas in a line, class by class where it has several."""
+    classes = {each.traffic: plan.of_class(each.traffic) for each in plan.deployments}
+    lines = {name: ", ".join(map(_replicas, rows)) for name, rows in classes.items()}
+    if len(lines) == 1:
+        return "".join(lines.values())
+    return "; ".join(f"{name}: {line}" for name, line in lines.items())
+
+
+def _replicas(each: PlannedDeployment) -> str:
+    mode = "" if each.mode == "aggregated" else f" ({each.mode})"
+    return f"{each.replicas:,} x {each.npu} {each.parallelism.text}{mode}"
 
 
 def plan_line(solved: Solved) -> str:

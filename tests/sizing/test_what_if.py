@@ -359,6 +359,26 @@ def test_the_command_in_every_format(genz: Genz, file: Path) -> None:
     assert rows[3]["status"] == "infeasible"
 
 
+def test_a_plan_of_several_classes_is_told_class_by_class(
+    genz: Genz, file: Path
+) -> None:
+    text = file.read_text("utf-8")
+    start, end = text.index("[[traffic]]"), text.index("[hardware]")
+    other = text[start:end].replace('"chat"', '"night"').replace("1000", "2000")
+    file.write_text(text[:end] + other + text[end:], encoding="utf-8")
+    asked = ("what-if", file, "--set", "traffic.night.rate=2x")
+    (scenario,) = genz(*asked, "--format", "json").json["scenarios"]
+    rates = {d["traffic"]: 0.0 for d in scenario["plan"]}
+    for each in scenario["plan"]:
+        rates[each["traffic"]] += each["rate"] * each["replicas"]
+    assert rates["night"] >= 80.0
+    assert 40.0 <= rates["chat"] < 80.0
+    rows = list(csv.DictReader(io.StringIO(genz(*asked, "--format", "csv").out)))
+    first, second = rows[1]["plan"].split("; ")
+    assert (first.split(":")[0], second.split(":")[0]) == ("chat", "night")
+    assert float(rows[1]["night_ttft_mean_s"]) <= 0.5
+
+
 def test_together_they_are_one(genz: Genz, file: Path) -> None:
     asked = ("what-if", file, "--set", "rate=2x", "--tpot", "2x", "--together")
     (scenario,) = genz(*asked, "--format", "json").json["scenarios"]
