@@ -83,10 +83,12 @@ def sensitivities(
         wanted = requirement.text(requirement.value)
         yield Sensitivity(requirement.label, wanted, tighter, looser)
     more, less = (
-        _shift(space, scaled(problem, share), _traffic(problem, share), value, options)
+        _shift(
+            space, scaled(problem, share), traffic_text(problem, share), value, options
+        )
         for share in (1 + SHARE, 1 - SHARE)
     )
-    yield Sensitivity(TRAFFIC, _traffic(problem, 1.0), more, less)
+    yield Sensitivity(TRAFFIC, traffic_text(problem, 1.0), more, less)
 
 
 def scaled(problem: SizingProblem, share: float) -> SizingProblem:
@@ -104,13 +106,14 @@ def _moved(requirement: Requirement, sign: int) -> float | None:
     return count if 0 < count != requirement.value else None
 
 
-def _traffic(problem: SizingProblem, share: float) -> str:
+def traffic_text(problem: SizingProblem, share: float) -> str:
     """Return the traffic as people read it: that of one class, else a share."""
     if len(problem.traffic) > 1:
-        return f"{share:.0%}"
+        return f"{share:.1%}"
     (traffic,) = problem.traffic
-    unit = "users" if traffic.is_closed else "req/s"
-    return f"{share * traffic.demand(headroom=0.0):,.4g} {unit}"
+    if traffic.is_closed:
+        return f"{traffic.scaled(share).concurrency:,} users"
+    return f"{share * traffic.demand(headroom=0.0):,.4g} req/s"
 
 
 def _shift(

@@ -20,7 +20,7 @@ from problems.serve import queues
 from problems.traffic import TrafficClass
 from solver.model import OutOfTimeError, SolveOptions
 from solver.relaxing import in_time
-from solver.sensitivity import TRAFFIC, scaled
+from solver.sensitivity import TRAFFIC, scaled, traffic_text
 from solver.solve import Optimal, Workspace, objective_value
 from solver.switches import Switch, usd
 from solver.table import MOST_LOAD
@@ -118,7 +118,7 @@ def _borne(
         middle = (low + high) / 2
         held = holds(changed(problem, middle), plan)
         low, high = (middle, high) if held else (low, middle)
-    then = f"{_missed(changed(problem, high), plan)} no longer holds"
+    then = _missed(changed(problem, high), plan)
     return Switch(of, _said(problem, of, 1.0), _said(problem, of, low), low, then)
 
 
@@ -134,17 +134,18 @@ def _missed(problem: SizingProblem, plan: Plan) -> str:
         try:
             check_lengths(traffic.name, arch, traffic.profile)
         except ProblemError:
-            return "the longest request of the model"
+            return "requests are too long for the model"
         for station, rate in queues(plan, traffic):
             if station.cache_tokens <= traffic.profile.longest:
-                return "memory"
+                return "a long request does not fit in memory"
             if not traffic.is_closed and rate > MOST_LOAD * station.saturation:
-                return "throughput"
+                return "more requests come than can be finished"
             over = {t: station.excess(t, rate) for t in traffic.sized_targets}
             worst = max(over, key=lambda t: over[t], default=None)
             if worst is not None and over[worst] > 0:
                 several = len(problem.traffic) > 1
-                return f"{traffic.name} {worst.label}" if several else worst.label
+                label = f"{traffic.name} {worst.label}" if several else worst.label
+                return f"{label} no longer holds"
     return ""
 
 
@@ -152,14 +153,12 @@ def _said(problem: SizingProblem, of: str, factor: float) -> str:
     """Return a changed thing as people read it."""
     if of == ALL_TIMES:
         return "as predicted" if factor == 1.0 else f"x {factor:.4g}"
+    if of == TRAFFIC:
+        return traffic_text(problem, factor)
     if len(problem.traffic) > 1:
         return f"{factor:.1%}"
-    (traffic,) = problem.traffic
-    if of == LENGTHS:
-        tokens = longer(problem, factor).traffic[0].shape.output_tokens
-        return f"{float(tokens):,.0f} tokens"
-    unit = "users" if traffic.is_closed else "req/s"
-    return f"{factor * traffic.demand(headroom=0.0):,.4g} {unit}"
+    tokens = longer(problem, factor).traffic[0].shape.output_tokens
+    return f"{float(tokens):,.0f} tokens"
 
 
 # Where a cheaper plan wins

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from model_ops.units import RequestsPerSecond, Seconds, UsdPerHour
 from problems.given.offers import UNPRICED, is_known, market_of
 from problems.given.problem import admitted
-from problems.given.rows import GivenMode, Row
+from problems.given.rows import Row
 from problems.offers import Offer
 from problems.plan import Bought, Positive, Purchase
-from problems.problem import SizingProblem
+from problems.problem import ServingMode, SizingProblem
 from problems.purchasing import purchase_of
 from problems.violation import Violation, at_most
 
@@ -42,7 +42,7 @@ class PlannedRow(BaseModel):
 
     name: str
     npu: str
-    mode: GivenMode
+    mode: ServingMode
     tp: Positive | None
     pp: Positive | None
     ep: Positive | None = None
@@ -151,6 +151,8 @@ def _row(
     for field in same:
         if getattr(planned, field) != getattr(row, field):
             yield Violation(field, f"{row.name}: not as line {row.line} says")
+    if row.mode not in problem.modes:
+        yield Violation("modes", f"{row.name}: {row.mode} is not allowed")
     if planned.npus != planned.replicas * row.npus:
         yield Violation("npus", f"{row.name}: {planned.npus} are not used")
     for target in problem.traffic[0].targets:

@@ -10,7 +10,7 @@ from model_ops.errors import CatalogueError, ProblemError, nearest
 from problems import catalogue
 from problems.fields import Part, messages, twice
 from problems.given.rows import FIELD, Row
-from problems.problem import GivenPrice, SizingProblem
+from problems.problem import GivenPrice, ServingMode, SizingProblem
 from problems.traffic import TrafficClass
 
 _OF_OUR_MODEL = (
@@ -69,11 +69,16 @@ class GivenTraffic(TrafficClass):
 class GivenProblem(SizingProblem):
     """What to serve how fast, at which prices, and how much at most.
 
-    The model may be left out: it is only told again.
+    The model may be left out: it is only told again. Both serving modes are allowed
+    unless one is stated.
     """
 
     model: Annotated[str, Field(max_length=200)] = ""
     traffic: Annotated[tuple[GivenTraffic, ...], Field(min_length=1, max_length=1)]
+    modes: Annotated[tuple[ServingMode, ...], Field(min_length=1)] = (
+        "aggregated",
+        "disaggregated",
+    )
 
     @model_validator(mode="after")
     def _leaves_the_model_alone(self) -> Self:
@@ -127,7 +132,10 @@ def given_problem_of(
     if not kept:
         raise ProblemError("hardware: exclude leaves no NPU of those in the table")
     named = _with_names(problem, there)
-    return named, tuple(row for row in rows if row.npu in kept)
+    found = [row for row in rows if row.npu in kept and row.mode in named.modes]
+    if not found:
+        raise ProblemError(f"modes: no row of the table is {' or '.join(named.modes)}")
+    return named, tuple(found)
 
 
 def admitted(problem: SizingProblem, there: set[str]) -> set[str]:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 
 from model_ops.errors import CatalogueError, ProblemError, nearest
 from model_ops.units import RequestsPerSecond, Seconds, UsdPerHour
 from problems import catalogue
 from problems.fields import read_text, shown
+from problems.problem import ServingMode
 
 COLUMNS = (
     "name",
@@ -41,8 +42,6 @@ LARGEST_TABLE = 50_000_000
 """Bytes; some five hundred thousand rows."""
 
 _MOST_MESSAGES = 5
-
-GivenMode = Literal["aggregated", "disaggregated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class Row:
     line: int
     name: str
     npu: str
-    mode: GivenMode
+    mode: ServingMode
     npus: int
     ttft: Seconds
     tpot: Seconds
@@ -226,7 +225,7 @@ def _npu(text: str) -> str:
 
 
 def _mode(text: str) -> str:
-    known = get_args(GivenMode)
+    known = get_args(ServingMode)
     if text.lower() not in known:
         raise ValueError(f"is no serving mode{nearest(text, known)}")
     return text.lower()

@@ -190,6 +190,14 @@ def test_filters_and_prices_take_aliases_and_own_names(write: Write) -> None:
     assert (offer.npu.name, offer.price.usd_per_hour) == ("Wafer-9", 4.0)
 
 
+def test_a_mode_may_be_asked_for(write: Write) -> None:
+    rows = read_rows(write(GOOD))
+    _, kept = asked(rows, modes=["disaggregated"])
+    assert [row.name for row in kept] == ["pair"]
+    with pytest.raises(ProblemError, match="modes: no row of the table is aggregated"):
+        asked(rows[1:], modes=["aggregated"])
+
+
 # What may be had
 
 
@@ -285,6 +293,15 @@ def test_a_changed_row_is_noticed(
     named = {violation.requirement for violation in found}
     assert named
     assert named <= broken
+
+
+def test_a_mode_not_allowed_is_noticed(
+    solved: tuple[GivenProblem, Path, GivenPlan],
+) -> None:
+    problem, path, plan = solved
+    other = problem.model_copy(update={"modes": ("disaggregated",)})
+    found = violations(other, read_rows(path), plan)
+    assert [v.requirement for v in found] == ["modes"]
 
 
 def test_a_changed_bill_or_table_is_noticed(

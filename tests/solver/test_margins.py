@@ -279,7 +279,18 @@ def test_a_plan_bears_what_its_replicas_take(sized: Sized) -> None:
         factor = known[of, True].factor
         assert holds(changed(sized.problem, factor), sized.plan)
         assert not holds(changed(sized.problem, factor * 1.002), sized.plan)
-        assert "no longer holds" in known[of, True].then
+        assert known[of, True].then == "mean TPOT no longer holds"
+
+
+def test_users_are_counted_whole(small: Small) -> None:
+    users = {"name": "chat", "input_tokens": 1000, "output_tokens": 200}
+    users |= {"concurrency": 50, "targets": [{"metric": "tpot", "at_most": 0.03}]}
+    known = by_name(Sized(small(traffic=[users])).margins().switches)
+    switch = known["traffic", True]
+    assert switch.now == "50 users"
+    count, unit = switch.to.split()
+    assert unit == "users"
+    assert int(count) == int(50 * switch.factor) > 50
 
 
 def test_a_cheaper_plan_wins_below_and_not_above(sized: Sized, deep: Margins) -> None:
