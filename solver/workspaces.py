@@ -8,11 +8,12 @@ from problems.problem import SizingProblem
 from solver.pairs import Pairs
 from solver.solve import Workspace
 
-_NOT_OF_TABLES = frozenset(
-    {"title", "traffic", "hardware", "prices", "limits", "objective", "headroom"}
-)
+_OF_A_FLEET = frozenset({"owned", "current", "redundancy"})
+_NOT_OF_TABLES = _OF_A_FLEET | {
+    *("title", "traffic", "hardware", "prices", "limits", "objective", "headroom")
+}
 _NOT_OF_A_CLASS = frozenset({"rate", "concurrency", "diurnal", "targets", "goodput"})
-"""Fields of a problem, and of a class, that tables do not hang on; offers do."""
+"""Fields of a problem, and of a class, that tables do not hang on; offers may."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,10 @@ class Workspaces:
         if key not in self._known:
             self._known[key] = Workspace.of(problem)
         known = self._known[key]
-        # Which pairs are of use hangs on prices.
-        prices = repr((key, [offer.usd_per_hour_per_npu for offer in available]))
-        pairs = self._pairs.setdefault(prices, known.pairs.anew())
+        # Which pairs are of use hangs on prices, and on what is there.
+        prices = [offer.usd_per_hour_per_npu for offer in available]
+        fleet = problem.model_dump_json(include=set(_OF_A_FLEET))
+        pairs = self._pairs.setdefault(repr((key, prices, fleet)), known.pairs.anew())
         return replace(known, problem=problem, offers=available, pairs=pairs)
 
 

@@ -28,6 +28,8 @@ class Compared:
         base, plan = self.rows[0].solved.plan, row.solved.plan
         if base is None or plan is None or row is self.rows[0]:
             return None
+        if not base.usd_per_hour:  # hardware that is there already may cost nothing
+            return None
         return plan.usd_per_hour / base.usd_per_hour - 1
 
 

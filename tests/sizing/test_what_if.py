@@ -146,6 +146,19 @@ def test_a_table_is_made_once_for_all_that_share_it(
     assert len(made) == 1 + 3
 
 
+def test_hardware_that_costs_nothing_has_scenarios_too(genz: Genz, file: Path) -> None:
+    text = file.read_text("utf-8")
+    owned = '[[owned]]\nnpu = "h100-sxm"\nnpus = 4\n'
+    file.write_text(text + owned, encoding="utf-8")
+    asked = ("what-if", file, "--set", "rate=0.5x", "--set", "rate=9x", "--set")
+    found = genz(*asked, "redundancy.nodes=1", "--format", "json").json
+    assert found["base"]["usd_per_hour"] == 0.0
+    half, more, safe = found["scenarios"]
+    assert (half["usd_per_hour"], half["relative_to_base"]) == (0.0, None)
+    assert (more["usd_per_hour"] > 0.0, more["relative_to_base"]) == (True, None)
+    assert safe["usd_per_hour"] > 0.0
+
+
 # What became of the base's plan
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from solver.model import _searched
+from solver.search import _searched
 
 
 class Endless:
