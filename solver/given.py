@@ -135,6 +135,7 @@ class GivenWorkspace:
                 npus=row.npus,
                 slot=offers[number].slot(row.npus),
                 capacity=row.rate,
+                kind=row.name,
                 row=row,
             )
             for number, here in on_offer.items()

@@ -76,6 +76,9 @@ def margins(
     """
     options = options.started()
     problem = workspace.problem
+    if not objective_value(problem, plan):
+        # What is free is not undercut, nor compared with.
+        return Margins(tuple(borne(problem, plan)))
     full = workspace.instance(problem)
 
     def best(npu: str) -> Worth | None:

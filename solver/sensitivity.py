@@ -71,14 +71,8 @@ def sensitivities(
     problem = space.problem
     for requirement in requirements(problem):
         tighter, looser = (
-            _shift(
-                space,
-                None if to is None else requirement.moved(problem, to),
-                "" if to is None else requirement.text(to),
-                value,
-                options,
-            )
-            for to in (_moved(requirement, sign) for sign in (-1, 1))
+            _shift(space, moved, to, value, options)
+            for moved, to in (_moved(problem, requirement, sign) for sign in (-1, 1))
         )
         wanted = requirement.text(requirement.value)
         yield Sensitivity(requirement.label, wanted, tighter, looser)
@@ -97,13 +91,21 @@ def scaled(problem: SizingProblem, share: float) -> SizingProblem:
     return problem.model_copy(update={"traffic": classes})
 
 
-def _moved(requirement: Requirement, sign: int) -> float | None:
-    """Return a requirement's value a tenth away; None where a count stays the same."""
+def _moved(
+    problem: SizingProblem, requirement: Requirement, sign: int
+) -> tuple[SizingProblem | None, str]:
+    """Return a problem with a requirement a tenth away, and how that reads.
+
+    No problem where a count stays the same, or what cannot be moved would be tighter.
+    """
+    if requirement.indivisible:
+        return (requirement.moved(problem, None), "none") if sign > 0 else (None, "")
     to = requirement.value * (1 + sign * SHARE)
-    if requirement.unit is not None:
-        return to
-    count = math.ceil(to) if sign > 0 else math.floor(to)
-    return count if 0 < count != requirement.value else None
+    if requirement.unit is None:
+        to = float(math.ceil(to) if sign > 0 else math.floor(to))
+        if not 0 < to != requirement.value:
+            return None, ""
+    return requirement.moved(problem, to), requirement.text(to)
 
 
 def traffic_text(problem: SizingProblem, share: float) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from model_ops.units import USD_PER_HOUR
+from problems.offers import OWNED, Offer
 from solver.certificate import decided
 from solver.instance import Instance
 from solver.model import Choice, OutOfTimeError, SolveOptions
@@ -49,10 +50,14 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A plan's cost by an NPU type's price, ``rest + own * factor``, and its NPUs."""
+    """A plan's cost by an NPU type's price, ``rest + own * factor``, and its NPUs.
+
+    `own` is what so many `rented` NPUs of the type cost.
+    """
 
     rest: float
     own: float
+    rented: int
     npus: dict[str, int]
 
     def at(self, factor: float) -> float:
@@ -88,6 +93,8 @@ def price_switches(
     try:
         used = _npus(*_solved(instance, options, value))
         for npu in [*used, *(n for n in near if n not in used)]:
+            if not any(_is_rented(offer, npu) for offer in instance.offers):
+                continue
             if npu in used:
                 found.append(_switch(instance, npu, FARTHEST, options, value))
             if npu not in used or len(used) > 1:
@@ -127,8 +134,7 @@ def _switch(
             break
         then = best.hardware
         factor = (best.rest - chosen.rest) / (chosen.own - best.own)
-    used = chosen.npus.get(npu, 0)
-    now = chosen.own / used if used else _price(instance, npu)
+    now = chosen.own / chosen.rented if chosen.rented else _price(instance, npu)
     return Switch(
         of=f"price of {npu}",
         now=usd(now),
@@ -146,17 +152,18 @@ def _best(
     `known` is what some plan then costs.
     """
     repriced, choice = _solved(_repriced(instance, npu, factor), options, known)
-    rest = own = 0.0
+    rest, own, rented = 0.0, 0.0, 0
     used = _used(repriced, choice)
     for number, (offer, hosts) in enumerate(
         zip(repriced.offers, choice.hosts, strict=True)
     ):
         cost = offer.usd_per_hour(hosts, used[number])
-        if offer.npu.name == npu:
+        if _is_rented(offer, npu):
             own += cost / factor
+            rented += offer.billed_npus(hosts, used[number])
         else:
             rest += cost
-    return _Line(rest, own, _npus(repriced, choice))
+    return _Line(rest, own, rented, _npus(repriced, choice))
 
 
 def _solved(
@@ -198,7 +205,7 @@ def _repriced(instance: Instance, npu: str, factor: float) -> Instance:
                 update={"usd_per_hour": offer.price.usd_per_hour * factor}
             ),
         )
-        if offer.npu.name == npu
+        if _is_rented(offer, npu)
         else offer
         for offer in instance.offers
     )
@@ -207,4 +214,9 @@ def _repriced(instance: Instance, npu: str, factor: float) -> Instance:
 
 def _price(instance: Instance, npu: str) -> float:
     """Return the least price of an NPU of a type, in USD per hour."""
-    return min(o.usd_per_hour_per_npu for o in instance.offers if o.npu.name == npu)
+    return min(o.usd_per_hour_per_npu for o in instance.offers if _is_rented(o, npu))
+
+
+def _is_rented(offer: Offer, npu: str) -> bool:
+    """Return whether an offer has a price that may move, of an NPU type."""
+    return offer.npu.name == npu and offer.provider != OWNED

@@ -77,7 +77,9 @@ def _offers_of_type(problem: SizingProblem, npu: str) -> list[Offer]:
             return [given_offer(_npu(npu), price)]
     if npu not in catalogue.names("npus"):
         return []
-    return offers_of(_npu(npu), problem.prices.model_copy(update={"given": ()}))
+    return offers_of(
+        _npu(npu), problem.prices.model_copy(update={"given": ()}), problem.limits.quota
+    )
 
 
 def _offers_of(problem: SizingProblem, row: Row, own: float | None) -> list[Offer]:

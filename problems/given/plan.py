@@ -217,6 +217,14 @@ def _limits(
     known = [p for p in plan.purchases if p.offer in offers]
     nodes = sum(p.hosts * offers[p.offer].nodes_per_host for p in known)
     yield from at_most("limits.nodes", nodes, limits.nodes)
+    for quota in limits.quota:
+        counted = sum(
+            p.npus for p in plan.purchases if quota.covers(p.npu, p.region, p.provider)
+        )
+        yield from at_most(f"limits.quota ({quota.label})", counted, quota.npus)
+    kinds, types = ({getattr(r, key) for r in plan.rows} for key in ("name", "npu"))
+    yield from at_most("limits.deployment_types", len(kinds), limits.deployment_types)
+    yield from at_most("limits.npu_types", len(types), limits.npu_types)
     yield from at_most("limits.usd_per_hour", plan.usd_per_hour, limits.usd_per_hour)
     if limits.power is not None and plan.power is None:
         yield Violation("limits.power", "a purchased NPU has no published power")

@@ -34,7 +34,7 @@ _OF_OUR_QUEUES = (
     "beams",
     "goodput",
 )
-_OF_FLEETS = ("quota", "racks", "deployment_types", "npu_types", "changed_npus")
+_OF_FLEETS = ("racks", "changed_npus")
 """What the figures of a table cannot follow: they hold for how they were made."""
 
 
@@ -92,8 +92,8 @@ def _refuse(part: Part, fields: Iterable[str]) -> None:
         stated = field in part.model_fields_set
         if stated and getattr(part, field) != type(part).model_fields[field].default:
             raise ValueError(
-                f"{field}: goes with our model; figures of {FIELD} are taken as they "
-                "are. Leave it out"
+                f"{field}: goes with our model, and not with {FIELD}, whose rows are "
+                "taken as they are. Leave it out"
             )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from model_ops.errors import ProblemError
+from problems.fleet import Quota
 from problems.given.offers import TABLE, UNPRICED, market_of
 from problems.given.plan import GivenPlan, planned, violations
 from problems.given.problem import GivenProblem, given_problem_of
@@ -157,6 +158,9 @@ def test_model_and_lengths_may_be_left_out(write: Write) -> None:
         ({"traffic": {"router": "random"}}, "router: goes with our model"),
         ({"confidence": 0.9}, "confidence: goes with our model"),
         ({"precisions": ["fp8"]}, "precisions: goes with our model"),
+        ({"owned": [{"npu": "h200", "nodes": 1}]}, "owned: goes with our model"),
+        ({"redundancy": {"nodes": 1}}, "redundancy: goes with our model"),
+        ({"limits": {"racks": {"nodes": 4}}}, "racks: goes with our model"),
         (
             {
                 "traffic": {
@@ -329,6 +333,8 @@ def test_limits_are_checked(solved: tuple[GivenProblem, Path, GivenPlan]) -> Non
         "nodes": 1,
         "usd_per_hour": 41.0,
         "power": 100.0,
+        "deployment_types": 1,
+        "quota": (Quota(npu="h2*", npus=13),),
     }
     limited = problem.model_copy(
         update={"limits": problem.limits.model_copy(update=limits)}
@@ -340,6 +346,8 @@ def test_limits_are_checked(solved: tuple[GivenProblem, Path, GivenPlan]) -> Non
         "limits.nodes",
         "limits.usd_per_hour",
         "limits.power",
+        "limits.deployment_types",
+        "limits.quota (quota h2*)",
     }
 
 

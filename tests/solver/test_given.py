@@ -52,6 +52,17 @@ def test_the_best_mix_of_the_example_beats_its_best_row() -> None:
     assert single.distance == pytest.approx(36 / 35 - 1)
 
 
+def test_one_deployment_type_is_the_best_row_of_the_example() -> None:
+    limits = {"deployment_types": 1}
+    asked = workspace(
+        EXAMPLE, 50.0, ttft=2.0, tpot=0.03, objective="npus", limits=limits
+    )
+    plan = asked.solve(OPTIONS).plan
+    assert plan is not None
+    assert plan.total_npus == 36
+    assert len({row.name for row in plan.rows}) == 1
+
+
 def test_the_example_needs_35_by_dynamic_programming_too() -> None:
     with EXAMPLE.open() as file:
         rows = [

@@ -293,6 +293,40 @@ def test_users_are_counted_whole(small: Small) -> None:
     assert int(count) == int(50 * switch.factor) > 50
 
 
+def test_what_is_owned_has_no_price_to_move(small: Small) -> None:
+    owned = [{"npu": "h100-sxm", "npus": 1}]
+    asked = Sized(small(owned=owned))
+    assert any(p.provider == "owned" for p in asked.plan.purchases)
+    found = asked.margins()
+    prices = [switch for switch in found.switches if "price" in switch.of]
+    assert prices
+    assert all(not switch.now.startswith("0.00") for switch in prices)
+
+
+def test_what_is_free_is_compared_with_nothing(small: Small) -> None:
+    asked = Sized(small(owned=[{"npu": "h100-sxm", "npus": 64}]))
+    assert asked.value == 0
+    found = asked.margins(deep=True)
+    assert found.without == ()
+    assert {switch.of for switch in found.switches} <= {
+        "traffic",
+        "all times",
+        "output length",
+    }
+
+
+def test_what_may_fail_can_be_left_out_but_not_moved(small: Small) -> None:
+    asked = Sized(small(redundancy={"nodes": 1}))
+    known = {s.requirement: s for s in asked.margins(deep=True).sensitivities}
+    (label,) = (name for name in known if name.startswith("redundancy"))
+    assert known[label].tighter is None
+    dropped = known[label].looser
+    assert dropped is not None
+    assert dropped.to == "none"
+    assert dropped.change is not None
+    assert dropped.change < 0
+
+
 def test_a_cheaper_plan_wins_below_and_not_above(sized: Sized, deep: Margins) -> None:
     known = by_name(deep.switches)
     for of, changed in (("traffic", None), ("all times", slower)):
