@@ -273,9 +273,17 @@ class DesignProblem(Part):
         )
 
     def as_today(self) -> Self:
-        """Return the problem with nothing to choose but how today's part is used."""
+        """Return the problem with nothing to choose but how today's part is used.
+
+        Its limits on NPUs and on one NPU are dropped.
+        """
         stated = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self).model_validate(stated | {"platform": {}})
+        free = DesignLimits(die_mm2=1e6, stacks=1_000)
+        cases = tuple(
+            each.model_copy(update={"max_npus": None}) for each in self.use_case
+        )
+        changed = {"platform": {}, "limits": free, "use_case": cases}
+        return type(self).model_validate(stated | changed | {"objective": "cost"})
 
     def checked(self) -> Self:
         """Return the problem with its names looked up.

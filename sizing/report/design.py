@@ -18,7 +18,14 @@ from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.text import usd
 from solver.design.explain import DesignBinding, Floor, WhyNone
 
-_TARGETS = {"ttft": "TTFT", "tpot": "TPOT", "memory": "memory", "npus": "NPU limit"}
+_TARGETS = {
+    "ttft": "TTFT",
+    "tpot": "TPOT",
+    "memory": "memory",
+    "npus": "the NPU limit",
+    "rate": "the rate",
+    "domain": "the domain",
+}
 
 
 def as_text(answer: DesignAnswer) -> str:
@@ -43,6 +50,8 @@ def _design(
     console.print(_proof(answer))
     section(console, "The accelerator, beside today's part", _figures(answer, design))
     section(console, "How each use case runs on it", _use_cases(answer))
+    title = "Predicted at its share of the rate, as `genz-size estimate` does"
+    section(console, title, _estimates(answer, design))
     section(console, "What one NPU costs by this model", _costs(answer, npu))
     bound = [each for each in answer.bindings if each.binds]
     if bound:
@@ -100,15 +109,14 @@ def _figures(answer: DesignAnswer, design: Design) -> RichTable:
 
 def _use_cases(answer: DesignAnswer) -> RichTable:
     table = plain_table(
-        "use case", "split", "formats", ">batch", ">replicas", ">NPUs", ">TTFT",
-        ">limit", ">TPOT", ">limit", ">estimate",
+        "use case", "replica", ">batch", ">replicas", ">NPUs", ">TTFT", ">at most",
+        ">TPOT", ">at most",
     )  # fmt: skip
     for each in answer.use_cases:
         served, limits = each.served, each.use_case.targets
         table.add_row(
             each.use_case.name,
-            served.split.text,
-            served.precision,
+            f"{served.split.text} {served.precision}",
             f"{served.batch:,}",
             f"{served.replicas:,}",
             f"{served.npus:,}",
@@ -116,8 +124,21 @@ def _use_cases(answer: DesignAnswer) -> RichTable:
             _limit(limits["ttft"]),
             SECOND.format(each.tpot),
             _limit(limits["tpot"]),
-            f"{SECOND.format(float(each.estimate.ttft))}, "
-            f"{SECOND.format(float(each.estimate.tpot))}",
+        )
+    return table
+
+
+def _estimates(answer: DesignAnswer, design: Design) -> RichTable:
+    table = plain_table("use case", ">TTFT", ">TPOT", ">batch", ">memory", ">of")
+    for each in answer.use_cases:
+        found = each.estimate
+        table.add_row(
+            each.use_case.name,
+            SECOND.format(float(found.ttft)),
+            SECOND.format(float(found.tpot)),
+            f"{float(found.batch):.3g}",
+            BYTE.format(float(found.memory.total)),
+            BYTE.format(design.platform.memory_capacity),
         )
     return table
 
@@ -147,7 +168,9 @@ def _costs(answer: DesignAnswer, npu: NpuCost) -> RichTable:
 
 
 def _binding(bound: list[DesignBinding]) -> RichTable:
-    table = plain_table("figure", ">level", ">one less", "use case", "then")
+    table = plain_table(
+        "figure", ">level", ">one less", "use case", "its replicas miss", "so that it"
+    )
     for each in bound:
         one = PARAMETERS[each.figure]
         table.add_row(
@@ -155,6 +178,7 @@ def _binding(bound: list[DesignBinding]) -> RichTable:
             one.text(each.level),
             one.text(each.lower),
             each.use_case,
+            ", ".join(_TARGETS[name] for name in each.misses),
             _then(each),
         )
     return table
@@ -162,7 +186,7 @@ def _binding(bound: list[DesignBinding]) -> RichTable:
 
 def _then(each: DesignBinding) -> str:
     if each.npus_lower is None:
-        return "misses " + " and ".join(_TARGETS[name] for name in each.breaks)
+        return "cannot run: " + " and ".join(_TARGETS[n] for n in each.breaks)
     return f"needs {each.npus_lower:,} NPUs instead of {each.npus:,}"
 
 
@@ -196,8 +220,8 @@ def _notes(answer: DesignAnswer) -> Iterator[str]:
             f"{changes}."
         )
     yield (
-        "TTFT counts half a mixed step of waiting for the step that runs, its longest; "
-        "the last column is what `genz-size estimate` says at this load."
+        "TTFT and TPOT are held at the stated batch, as if a newcomer found a step with"
+        " prompts running, the longest; at its share of the rate they are a little less."
     )
     yield (
         f"Costs are of the cost model {answer.problem.cost.file}: what it takes to "

@@ -30,9 +30,12 @@ class DesignBinding:
         Which.
     level, lower
         The figure as designed, and one level worse.
+    misses
+        What the same replicas then miss: ``ttft``, ``tpot``, ``memory``, ``rate`` or
+        ``domain`` (their ranks no longer fit in it).
     breaks
-        What the use case then misses with every shape: ``ttft``, ``tpot``, ``memory``
-        or ``npus``; empty where it still runs.
+        What clashes then whatever the shape: ``ttft``, ``tpot``, ``memory`` or
+        ``npus``; empty where it still runs.
     npus, npus_lower
         NPUs as designed, and then; the latter is None where it breaks.
     """
@@ -41,6 +44,7 @@ class DesignBinding:
     figure: str
     level: float
     lower: float
+    misses: tuple[str, ...]
     breaks: tuple[str, ...]
     npus: int
     npus_lower: int | None
@@ -53,7 +57,7 @@ class DesignBinding:
 
 @dataclass(frozen=True, slots=True)
 class TodaysPart:
-    """What the base itself would need, by the same model and cost.
+    """What the base itself would need, by the same model and cost, limits aside.
 
     Parameters
     ----------
@@ -131,6 +135,7 @@ def bindings(workspace: "DesignWorkspace", choice: Choice) -> list[DesignBinding
                     figure=name,
                     level=levels[choice.levels[k]],
                     lower=levels[lower[k]],
+                    misses=_misses(workspace, choice, lower, user),
                     breaks=()
                     if np.isfinite(needed)
                     else clash(workspace.evaluator, lower, user),
@@ -139,6 +144,29 @@ def bindings(workspace: "DesignWorkspace", choice: Choice) -> list[DesignBinding
                 )
             )
     return found
+
+
+def _misses(
+    workspace: "DesignWorkspace", choice: Choice, levels: Indices, user: int
+) -> tuple[str, ...]:
+    """Return what the replicas of a design miss on another platform."""
+    group, shape = choice.shapes[user]
+    forms, evaluator = workspace.forms[group], workspace.evaluator
+    if forms.tp[shape] > workspace.space.domains[levels[workspace.space.domain]]:
+        return ("domain",)
+    which = np.array([shape])
+    alone = {
+        name: tuple(other for other in WITHOUT if other != name)
+        for name in ("ttft", "tpot", "memory")
+    }
+    missed = [
+        name
+        for name, others in alone.items()
+        if not np.isfinite(evaluator.npus(group, levels[None], which, others)[0])
+    ]
+    npus = float(evaluator.npus(group, levels[None], which, WITHOUT)[0])
+    slow = npus > _npus_of(workspace, choice, user)
+    return (*missed, *(("rate",) if slow else ()))
 
 
 def _npus_of(workspace: "DesignWorkspace", choice: Choice, user: int) -> int:
