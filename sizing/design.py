@@ -24,11 +24,11 @@ from solver.design.solve import (
     DesignFeasible,
     DesignInfeasible,
     DesignOptimal,
-    DesignOptions,
     DesignOutcome,
     DesignTimedOut,
     DesignWorkspace,
 )
+from solver.options import SolveOptions
 
 _STATUS = {
     DesignOptimal: "optimal",
@@ -108,9 +108,7 @@ class DesignAnswer:
         return None
 
 
-def design(
-    problem: DesignProblem, options: DesignOptions | None = None
-) -> DesignAnswer:
+def design(problem: DesignProblem, options: SolveOptions | None = None) -> DesignAnswer:
     """Return the best accelerator for a design problem, proved and explained.
 
     Parameters
@@ -122,7 +120,7 @@ def design(
     """
     started = time.perf_counter()
     workspace = DesignWorkspace(problem)
-    outcome = workspace.solve(options or DesignOptions())
+    outcome = workspace.solve(options or SolveOptions())
     found: tuple[DesignedUseCase, ...] = ()
     npu = None
     binding: tuple[DesignBinding, ...] = ()

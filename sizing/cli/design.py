@@ -136,11 +136,11 @@ def command(
     from sizing.design import design
     from sizing.files import write
     from sizing.report.design import FORMATS
-    from solver.design.solve import DesignOptions
+    from solver.options import SolveOptions
 
     data = read_toml(problem_file) if problem_file is not None else {}
     problem = design_problem_of(_overridden(data, options), "file")
-    answer = design(problem, DesignOptions(time_limit=time_limit, workers=workers))
+    answer = design(problem, SolveOptions(time_limit=time_limit, workers=workers))
     write(FORMATS[chosen_format(format_, output, FORMATS)](answer), output)
     return _CODES.get(answer.status, 0)
 

@@ -220,8 +220,9 @@ def _notes(answer: DesignAnswer) -> Iterator[str]:
             f"{changes}."
         )
     yield (
-        "TTFT and TPOT are held at the stated batch, as if a newcomer found a step with"
-        " prompts running, the longest; at its share of the rate they are a little less."
+        "TTFT and TPOT are held at the stated batch, as if a newcomer found a step "
+        "with prompts running, the longest; at its share of the rate they are a little "
+        "less."
     )
     yield (
         f"Costs are of the cost model {answer.problem.cost.file}: what it takes to "
@@ -264,6 +265,8 @@ def _none(console: Console, answer: DesignAnswer, why: WhyNone) -> None:
 
 
 def _amount(floor: Floor, value: float) -> str:
+    if floor.target == "npus":
+        return f"{value:,.0f} NPUs"
     return (BYTE if floor.target == "memory" else SECOND).format(value)
 
 

@@ -4,6 +4,7 @@ A box, or a shape in it, goes when its bound exceeds what a known platform reach
 known platforms are looked for near the boxes of the lowest bounds.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,8 +34,8 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 
-MOST_PAIRS = 4_000_000
-"""Pairs of platform and shape that are evaluated: some seconds' worth."""
+MOST_PAIRS = 20_000_000
+"""Pairs of platform and shape that are evaluated: up to a minute's worth."""
 
 
 ENOUGH_BOXES = 48
@@ -74,7 +75,9 @@ class Pruned:
         return float(np.sum(np.prod(sizes, axis=1)))
 
 
-def pruned(evaluator: Evaluator, depth: int | None = None) -> Pruned:
+def pruned(
+    evaluator: Evaluator, depth: int | None = None, deadline: float | None = None
+) -> Pruned:
     """Return the boxes and shapes that may hold the optimum, and a good platform.
 
     Parameters
@@ -83,6 +86,8 @@ def pruned(evaluator: Evaluator, depth: int | None = None) -> Pruned:
         The problem.
     depth
         How often boxes are cut at most; 0 for none, which looks for no platform either.
+    deadline
+        When to leave the rest to the proof, on `time.monotonic`'s clock.
     """
     space = evaluator.space
     boxes = bounded(evaluator, root(evaluator), np.inf)
@@ -92,10 +97,9 @@ def pruned(evaluator: Evaluator, depth: int | None = None) -> Pruned:
         best = _improved(evaluator, boxes, best)
         known = np.inf if best is None else best.value * (1 + 1e-12)
         kept = undominated(evaluator, below(boxes, evaluator, known))
-        if kept.count <= ENOUGH_BOXES and best is not None and _small(kept):
-            boxes = kept
-            break
-        if evaluator.evaluated > MOST_PAIRS or settled(space, kept):
+        few = kept.count <= ENOUGH_BOXES and best is not None and _small(kept)
+        late = deadline is not None and time.monotonic() > deadline
+        if few or late or evaluator.evaluated > MOST_PAIRS or settled(space, kept):
             boxes = kept
             break
         boxes = bounded(evaluator, halved(space, kept, _worth(kept)), known)

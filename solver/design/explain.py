@@ -81,9 +81,10 @@ class Floor:
     Parameters
     ----------
     use_case, target
-        Which, and ``ttft``, ``tpot`` or ``memory``.
+        Which, and ``ttft``, ``tpot``, ``memory`` or ``npus``.
     least
-        Seconds, or bytes per NPU, with all other requirements dropped.
+        Seconds, or bytes per NPU, with all other requirements dropped; NPUs that meet
+        them.
     limit
         What is asked; the largest memory on the ladder.
     """
@@ -273,8 +274,17 @@ def _floors(workspace: "DesignWorkspace", user: int) -> list[Floor]:
                 least["ttft"] = min(least["ttft"], float(np.min(ttft[reached])))
                 least["tpot"] = min(least["tpot"], float(np.min(tpot[reached])))
     limits = use_case.targets | {"memory": float(space.capacities[-1])}
-    return [
+    found = [
         Floor(use_case.name, target, value, limits[target])
         for target, value in least.items()
         if np.isfinite(limits[target])
     ]
+    most = min(use_case.max_npus or np.inf, workspace.problem.limits.npus or np.inf)
+    if np.isfinite(most):
+        needs = [
+            _npus(workspace.evaluator, _with(best, space.domain, d), user, ("npus",))
+            for d in range(len(space.domains))
+        ]
+        if np.isfinite(min(needs)):
+            found.append(Floor(use_case.name, "npus", min(needs), float(most)))
+    return found

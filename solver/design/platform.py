@@ -59,6 +59,7 @@ class Platform:
             model.add_exactly_one(literals.values())
         self.q = {figure: self._reciprocal(figure) for figure in (*RATES, *LINKS)}
         self.in_box = self._boxes()
+        self._among: dict[tuple[int, frozenset[int]], cp_model.IntVar] = {}
 
     def _left(self, position: int) -> Indices:
         """Return the levels of a figure that some box has."""
@@ -106,6 +107,21 @@ class Platform:
         allowed = [at[n] for n in levels if n in at]
         if len(allowed) < len(at):
             self.model.add_bool_or(allowed).only_enforce_if(literal)
+
+    def among(self, position: int, levels: frozenset[int]) -> list[cp_model.IntVar]:
+        """Return what holds where a figure has one of some levels: none if always."""
+        at = self.at[position]
+        if len(levels) == len(at):
+            return []
+        if len(levels) == 1:
+            return [at[min(levels)]]
+        key = (position, levels)
+        if key not in self._among:
+            found = self.model.new_bool_var(f"among{len(self._among)}")
+            for level in levels:
+                self.model.add_implication(at[level], found)
+            self._among[key] = found
+        return [self._among[key]]
 
     def total(self, tables: Sequence[Floats], per: float) -> cp_model.LinearExpr:
         """Return the sum of tables at the chosen levels, rounded up."""

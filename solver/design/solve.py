@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
-from ortools.sat.python import cp_model
 
 from model_ops.errors import SolverError
 from problems.design.answer import Design, ServedUseCase
@@ -18,26 +17,8 @@ from solver.design.forms import Forms
 from solver.design.model import DesignModel
 from solver.design.shapes import forms_of
 from solver.design.space import Space
-
-
-@dataclass(frozen=True, slots=True)
-class DesignOptions:
-    """How to search.
-
-    Parameters
-    ----------
-    time_limit
-        Seconds for the proof.
-    workers, seed
-        Threads of CP-SAT, one being deterministic, and its seed.
-    presolve
-        Whether bounds prune platforms and shapes first.
-    """
-
-    time_limit: float = 60.0
-    workers: int = 1
-    seed: int = 0
-    presolve: bool = True
+from solver.options import SolveOptions
+from solver.search import cp_sat, status_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +85,13 @@ class DesignTimedOut:
     certificate: DesignCertificate
 
 
+_MOST_SHAPES = 400
+"""Shapes up to which CP-SAT is asked: the model of more takes long to write down."""
+
+_PRUNING = 0.7
+"""Share of the time that bounds may take: where they are slow, the proof is slower."""
+
+
 DesignOutcome: TypeAlias = (
     DesignOptimal | DesignFeasible | DesignInfeasible | DesignTimedOut
 )
@@ -151,23 +139,36 @@ class DesignWorkspace:
         platform = ladders.specification(self.space.chosen(choice.levels))
         return Design(platform, tuple(served))
 
-    def solve(self, options: DesignOptions | None = None) -> DesignOutcome:
+    def solve(
+        self, options: SolveOptions | None = None, *, presolve: bool = True
+    ) -> DesignOutcome:
         """Return the best platform, with a proof.
+
+        Parameters
+        ----------
+        options
+            Time, threads and seed.
+        presolve
+            Whether bounds prune platforms and shapes before CP-SAT proves.
 
         Raises
         ------
         SolverError
             If a design that was found does not pass the verifier.
         """
-        options = options or DesignOptions()
-        started = time.perf_counter()
+        options = (options or SolveOptions()).started()
+        started = time.monotonic()
         _ = self.forms
-        built = time.perf_counter()
-        left = pruned(self.evaluator, depth=None if options.presolve else 0)
-        cut = time.perf_counter()
+        built = time.monotonic()
+        left = pruned(
+            self.evaluator,
+            depth=None if presolve else 0,
+            deadline=started + _PRUNING * options.time_limit,
+        )
+        cut = time.monotonic()
         best, bound, proved, loss = left.best, None, left.boxes.count == 0, 0.0
         if left.boxes.count:
-            found, bound, proved, loss = self._prove(left, options, cut - started)
+            found, bound, proved, loss = self._prove(left, options)
             if found is not None and (best is None or found.value < best.value):
                 best = found
         if best is not None:
@@ -182,7 +183,7 @@ class DesignWorkspace:
             shapes_left=left.shapes_left(),
             forms_s=built - started,
             prune_s=cut - built,
-            prove_s=time.perf_counter() - cut,
+            prove_s=time.monotonic() - cut,
         )
         if best is None:
             return (DesignInfeasible if proved else DesignTimedOut)(certificate)
@@ -190,33 +191,32 @@ class DesignWorkspace:
         broken = violations(self.problem, design)
         if broken:
             raise SolverError("the design does not hold: " + "; ".join(broken))
-        return (DesignOptimal if proved else DesignFeasible)(design, best, certificate)
+        found_as = DesignOptimal if proved else DesignFeasible
+        return found_as(design, best, certificate)
 
     def _prove(
-        self, left: Pruned, options: DesignOptions, spent: float
+        self, left: Pruned, options: SolveOptions
     ) -> tuple[Choice | None, float | None, bool, float]:
         """Return CP-SAT's platform and bound, whether it is proved, and the loss."""
+        if left.shapes_left() > _MOST_SHAPES:
+            return None, _least(left), False, 0.0
         whole = DesignModel(self.space, self.forms, left)
         if left.best is not None:
             whole.hint(left.best)
-        solver = cp_model.CpSolver()
-        solver.parameters.num_workers = options.workers
-        solver.parameters.random_seed = options.seed
-        solver.parameters.max_time_in_seconds = max(options.time_limit - spent, 0.1)
-        status = solver.solve(whole.model)
-        if status == cp_model.MODEL_INVALID:
-            raise SolverError(f"the design model is invalid: {whole.model.validate()}")
-        if status == cp_model.INFEASIBLE:
+        solver = cp_sat(options)
+        solver.parameters.linearization_level = 1
+        status = status_of(solver, whole.model)
+        if status == "infeasible":
             return None, None, True, whole.loss
         # Integers are above what they stand for by no more than this.
         bound = solver.best_objective_bound / whole.per / (1.0 + whole.loss)
-        if status == cp_model.UNKNOWN:
-            return None, max(bound, _least(left)), False, whole.loss
-        levels, shapes = whole.read(solver)
-        found = choice_of(self.evaluator, levels, shapes)
+        bound = max(bound, _least(left))
+        if status == "timed_out":
+            return None, bound, False, whole.loss
+        found = choice_of(self.evaluator, *whole.read(solver))
         if found is None:
             raise SolverError("CP-SAT's platform does not hold in floats")
-        return found, max(bound, _least(left)), status == cp_model.OPTIMAL, whole.loss
+        return found, bound, status == "optimal", whole.loss
 
 
 def _least(left: Pruned) -> float:

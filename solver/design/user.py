@@ -193,18 +193,23 @@ class UseCase:
     ) -> dict[int, cp_model.IntVar]:
         """Return the time of each collective that takes any, by position."""
         found: dict[int, cp_model.IntVar] = {}
-        position = self.platform.space.domain
+        platform, position = self.platform, self.platform.space.domain
+        reached = platform.space.domains >= float(forms.splits[shape].tp)
+        domains = [d for d in platform.at[position] if reached[d]]
         for slot in range(forms.lines.shape[2]):
             rows = forms.lines[:, shape, slot]
-            domains = self.platform.at[position]
             if not any(np.any(rows[d][np.isfinite(rows[d])]) for d in domains):
                 continue
             if slot not in self.collectives:
                 name = f"collective{slot}"
                 self.collectives[slot] = self._variable(name, 0, TICKS * 2)
             found[slot] = self.collectives[slot]
-            for domain, at in domains.items():
-                self._add_lines(slot, rows[domain], [literal, at])
+            alike: dict[bytes, list[int]] = {}
+            for domain in domains:
+                alike.setdefault(rows[domain].tobytes(), []).append(domain)
+            for some in alike.values():
+                where = platform.among(position, frozenset(some))
+                self._add_lines(slot, rows[some[0]], [literal, *where])
         return found
 
     def _add_lines(

@@ -7,8 +7,8 @@ from problems.design.verify import violations as design_violations
 from problems.examples import example_names, example_path, example_text
 from problems.problem import problem_of, read_toml
 from problems.verify import violations
-from solver.design.solve import DesignOptimal, DesignOptions, DesignWorkspace
-from solver.model import SolveOptions
+from solver.design.solve import DesignOptimal, DesignWorkspace
+from solver.options import SolveOptions
 from solver.solve import Optimal, Workspace
 
 EXAMPLES = example_names()
@@ -37,7 +37,7 @@ def test_example_has_a_proved_plan(name: str) -> None:
 @pytest.mark.parametrize("name", DESIGNS)
 def test_example_has_a_proved_design(name: str) -> None:
     problem = read_design(example_path(name))
-    outcome = DesignWorkspace(problem).solve(DesignOptions(workers=1, seed=0))
+    outcome = DesignWorkspace(problem).solve(SolveOptions(workers=1, seed=0))
     assert isinstance(outcome, DesignOptimal)
     assert outcome.certificate.gap == 0
     assert design_violations(problem, outcome.design) == []

@@ -12,9 +12,9 @@ from solver.design.solve import (
     DesignFeasible,
     DesignInfeasible,
     DesignOptimal,
-    DesignOptions,
     DesignWorkspace,
 )
+from solver.options import SolveOptions
 
 LOSS = 1e-3
 """By how much integers may be stricter than floats; a design may be so much dearer."""
@@ -86,7 +86,7 @@ def test_bounds_take_nothing_that_the_proof_alone_would_find(
 ) -> None:
     workspace = DesignWorkspace(_drawn(problem_with, seed))
     pruned = workspace.solve()
-    alone = workspace.solve(DesignOptions(presolve=False, time_limit=1))
+    alone = workspace.solve(SolveOptions(time_limit=1), presolve=False)
     if isinstance(pruned, DesignInfeasible):
         assert not isinstance(alone, DesignOptimal | DesignFeasible)
         return

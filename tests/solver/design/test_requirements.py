@@ -11,10 +11,10 @@ from solver.design.explain import why_none
 from solver.design.solve import (
     DesignInfeasible,
     DesignOptimal,
-    DesignOptions,
     DesignTimedOut,
     DesignWorkspace,
 )
+from solver.options import SolveOptions
 
 Stating = Callable[..., DesignProblem]
 
@@ -138,8 +138,8 @@ def test_the_same_question_has_the_same_answer(problem_with: Stating) -> None:
 def test_nothing_is_claimed_without_time(problem_with: Stating) -> None:
     platform = {"memory_bandwidth": {"levels": 9}, "flop_per_s": {"levels": 9}}
     problem = problem_with(platform, CASE | {"rate": 40.0})
-    options = DesignOptions(time_limit=1e-3, presolve=False)
-    outcome = DesignWorkspace(problem).solve(options)
+    options = SolveOptions(time_limit=1e-3)
+    outcome = DesignWorkspace(problem).solve(options, presolve=False)
     assert not isinstance(outcome, DesignInfeasible)
     if isinstance(outcome, DesignTimedOut):
         assert outcome.certificate.gap is None
