@@ -273,7 +273,7 @@ def test_only_proved_plans_stand_beside_a_plan(
 def known_by_hand(problem: SizingProblem, monkeypatch: pytest.MonkeyPatch) -> Feasible:
     """Return the plan that is known when the search finds none in time."""
     with monkeypatch.context() as patch:
-        patch.setattr(certificate, "choose", lambda *_: Choice("timed_out"))
+        patch.setattr(certificate, "choose", lambda *_, **__: Choice("timed_out"))
         outcome = Workspace.of(problem).solve(OPTIONS)
     assert isinstance(outcome, Feasible)
     return outcome
