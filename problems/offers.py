@@ -241,12 +241,12 @@ def offers_of(npu: Npu, prices: Prices, quotas: Sequence[Quota] = ()) -> list[Of
             return [given_offer(npu, given)]
     factor = prices.factor(npu.name)
     alike: dict[tuple[bool, ...], list[Quote]] = {}
-    for quote in _matching(prices, catalogue.load_quotes()):
-        if quote.price.npu == npu.name:
-            where = (npu.name, quote.price.region, quote.provider)
-            counted = tuple(quota.covers(*where) for quota in quotas)
-            alike.setdefault(counted, []).append(quote)
-    found = [offer for quotes in alike.values() for offer in _cheapest(npu, quotes)]
+    quotes = (q for q in catalogue.load_quotes() if q.price.npu == npu.name)
+    for quote in _matching(prices, quotes):
+        where = (npu.name, quote.price.region, quote.provider)
+        counted = tuple(quota.covers(*where) for quota in quotas)
+        alike.setdefault(counted, []).append(quote)
+    found = [offer for group in alike.values() for offer in _cheapest(npu, group)]
     found.sort(key=lambda offer: offer.usd_per_hour_per_npu)
     return [_scaled(offer, factor) for offer in found]
 
