@@ -389,6 +389,7 @@ def cache_tokens(
     length: Number,
     step_tokens: Number,
     sampled: Number,
+    placement: Placement = RESIDENT,
 ) -> Number:
     """Return the tokens that sequences of a length can keep in the cache together.
 
@@ -401,8 +402,17 @@ def cache_tokens(
         longer it is.
     step_tokens, sampled
         Tokens and sampled rows of the largest step, whose activations are reserved.
+    placement
+        What is kept in the second memory.
     """
     each = (kv_bytes_per_sequence(h.arch, h.shard, length) for h in held)
     per_token = sum(each, start=0.0) / length
-    left = room.own - _weights(held) - _activations(held, step_tokens, sampled)
-    return np.maximum(np.floor(left / per_token), 0.0)
+    weights = _weights(held)
+    own = room.own - weights * (1.0 - placement.weights)
+    own = own - _activations(held, step_tokens, sampled)
+    tokens = own / np.maximum(per_token * (1.0 - placement.cache), _NEXT_TO_NOTHING)
+    if np.any(np.asarray(placement.weights) + np.asarray(placement.cache)):
+        outer = room.outer - weights * placement.weights
+        beyond = outer / np.maximum(per_token * placement.cache, _NEXT_TO_NOTHING)
+        tokens = np.minimum(tokens, np.where(outer < 0, 0.0, beyond))
+    return np.maximum(np.floor(tokens), 0.0)

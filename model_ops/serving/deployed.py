@@ -54,6 +54,7 @@ def engine_of(
         length=load.cached,
         step_tokens=chunk_tokens,
         sampled=max_sequences / slots * rows_each,
+        placement=replica.placement,
     )
     # Beams share the prompt's cache and have one for each answer.
     answer = load.cached - load.moments[1]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from model_ops.dtypes import BF16, Precision
+from model_ops.opcost import Placement
+from model_ops.platform.memory import OuterMemory
 from model_ops.platform.supply import Supply
 from model_ops.profiler.memory import kv_bytes_per_sequence, weight_bytes
 from model_ops.profiler.parallelism import Parallelism, stacked
@@ -189,6 +191,28 @@ def test_cache_tokens_by_hand() -> None:
     room = float(replica.supply.usable_memory) - weights
     # Activations of 2,048 tokens take less than 3 GB of what is left.
     assert (room - 3e9) / kept < found < room / kept
+
+
+def test_weights_on_the_host_leave_room_for_the_cache() -> None:
+    replica = replica_of("llama-3.1-8b", Parallelism())
+    outer = OuterMemory("host", 480e9, 400e9)
+    (npu,) = replica.supply.npus
+    replica = replace(replica, supply=Supply.of(replace(npu, outer_memory=outer)))
+    profile = Profile(fixed(1000), fixed(200))
+    (held,) = replica.held
+    kept = float(kv_bytes_per_sequence(held.arch, held.shard, 1100.0)) / 1100.0
+    weights = float(weight_bytes(held.arch, held.shard))
+    resident = float(engine(replica, profile).cache_tokens)
+    half = replace(replica, placement=Placement(weights=0.5))
+    more = float(engine(half, profile).cache_tokens) - resident
+    assert more == pytest.approx(weights / 2 / kept, abs=1)
+    # With nine tenths of the cache on the host, its memory is what fills first.
+    moved = replace(replica, placement=Placement(cache=0.9))
+    beyond = float(engine(moved, profile).cache_tokens)
+    assert beyond == pytest.approx(480e9 / (0.9 * kept), abs=1)
+    small = replace(npu, outer_memory=replace(outer, capacity=1e9))
+    full = replace(half, supply=Supply.of(small))
+    assert float(engine(full, profile).cache_tokens) == 0
 
 
 def test_no_token_is_kept_where_the_model_does_not_fit() -> None:
