@@ -37,6 +37,7 @@ def violations(problem: SizingProblem, plan: Plan) -> list[Violation]:
         *_unknown(problem, plan, available),
         *(v for d in plan.deployments for v in _deployment(problem, plan, d)),
         *(v for t in problem.traffic for v in _pair(plan, t)),
+        *(v for t in problem.traffic for v in _network(plan, t, available)),
         *(v for t in problem.traffic for v in _demand(plan, t, problem.headroom)),
         *(v for p in plan.purchases for v in _purchase(plan, p, available)),
         *limit_violations(problem, plan, available),
@@ -71,8 +72,16 @@ def _unknown(
             yield Violation("traffic", f"there is no class {deployment.traffic}")
         if deployment.precision not in formats:
             yield Violation("precision", f"{deployment.precision} is not allowed")
+        yield from _mode(problem, deployment)
         yield from _settings(problem, deployment)
         yield from _npu_of(deployment, available)
+
+
+def _mode(problem: SizingProblem, deployment: PlannedDeployment) -> Iterator[Violation]:
+    alone = deployment.mode == "aggregated"
+    mode = "aggregated" if alone else "disaggregated"
+    if mode not in problem.modes:
+        yield Violation("modes", f"{mode} is not allowed")
 
 
 def _settings(
@@ -134,6 +143,17 @@ def _pair(plan: Plan, traffic: TrafficClass) -> Iterator[Violation]:
         return
     station = PairStation.of(plan, rows, traffic)
     yield from _latencies(place, station, pair_rate(rows), decode.mean_batch)
+
+
+def _network(
+    plan: Plan, traffic: TrafficClass, available: dict[str, Offer]
+) -> Iterator[Violation]:
+    """Compare where the pools of a pair stand: caches do not travel between places."""
+    rows = plan.pair(traffic.name) or ()
+    places = {available[row.offer].place for row in rows if row.offer in available}
+    if len(places) > 1 and plan.kv_bandwidth is None:
+        named = " and ".join(" ".join(place).strip() for place in sorted(places))
+        yield Violation("network", f"no network is known between {named}")
 
 
 def _place(deployment: PlannedDeployment) -> str:
