@@ -213,7 +213,10 @@ def model_text() -> Callable[[Constraint, Instance], str]:
 
 
 def small_problem(**changes: Any) -> SizingProblem:
-    """Return Llama-3.1-8B for a chat, on two NPUs of given prices, default settings."""
+    """Return Llama-3.1-8B for a chat, on two NPUs of given prices, default settings.
+
+    Its replicas read and answer, if nothing else is said.
+    """
     traffic = {
         "name": "chat",
         "input_tokens": 1000,
@@ -227,6 +230,7 @@ def small_problem(**changes: Any) -> SizingProblem:
     data = {
         "model": "llama-3.1-8b",
         "traffic": [traffic],
+        "modes": ["aggregated"],
         "chunk_tokens": DEFAULT_CHUNK_TOKENS,
         "max_num_seqs": LARGEST_BATCH,
         "hardware": {"npus": ["h100-sxm", "l40s"]},
