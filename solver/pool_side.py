@@ -30,8 +30,10 @@ from solver.table import Flags, Floats, Indices
 _GLANCES = np.array([0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 """Shares of saturation that tell how much a decode deployment takes at most."""
 
-_EVEN = 4096
-"""Replicas that make arrivals as even as they ever are."""
+_POOLS = (1, 4096)
+"""Replicas behind a router in which no rate is lower than in any pool between: alone,
+and with arrivals as even as they ever are. Mostly the latter's are higher, but a median
+may rise, and where few answers fit even arrivals fill all places sooner."""
 
 _AT_ONCE, _LEADERS = 16, 2
 """Deployments whose rates are found together; those of a place that are tried first."""
@@ -300,7 +302,7 @@ class PoolSide:
             rates = np.max(
                 [
                     table.highest_rate(self._targets, option, pool, setting)
-                    for pool in self._pools
+                    for pool in _POOLS
                 ],
                 axis=0,
             )
@@ -313,13 +315,6 @@ class PoolSide:
     def _targets(self) -> tuple[LatencyTarget, ...]:
         return self.problem.traffic[self.number].sized_targets
 
-    @property
-    def _pools(self) -> tuple[int, ...]:
-        """Pools in which no rate is lower than in any other."""
-        # A median may rise where arrivals are more even.
-        medians = any(target.statistic == "p50" for target in self._targets)
-        return (1, _EVEN) if medians else (_EVEN,)
-
     def _at_most(self, table: PoolTable) -> Floats:
         """Return rates of a group that are never exceeded; shaped [setting, option].
 
@@ -330,7 +325,7 @@ class PoolSide:
         if not isinstance(table, DecodeTable):
             return rates
         tried, every = table.saturation[:, None] * _GLANCES, np.arange(table.options)
-        over = [table.excess(self._targets, every, tried, p) for p in self._pools]
+        over = [table.excess(self._targets, every, tried, p) for p in _POOLS]
         missed = np.min(over, axis=0) > 0
         first = np.where(missed, tried, np.inf).min(axis=1, initial=np.inf)
         return np.asarray(np.minimum(first, rates))

@@ -274,7 +274,9 @@ class Race:
         """Whether a class has use for pools."""
         traffic = self.traffic
         even = traffic.router != "random" or traffic.arrival_variation > 1
-        return bool(traffic.sized_targets) and even and not traffic.is_closed
+        # Where few answers fit, even arrivals fill all places of a decode pool sooner.
+        asked = bool(traffic.sized_targets) or self.table.mode == "decode"
+        return asked and even and not traffic.is_closed
 
     @property
     def _hopeless(self) -> float:
@@ -297,7 +299,15 @@ class Race:
         holding = np.minimum.accumulate(tried[::-1], axis=0)[::-1]
         groups, share = self.table.groups[option], self.share[setting, option]
         rates = np.where(np.isfinite(tried), holding, 0.0)[:-1] * groups * share
-        return Entrants(option, setting, rates, self._capacity(option, setting, rates))
+        capacity = self._capacity(option, setting, rates)
+        # What grows without end at its highest rate is of no use at any.
+        useful = np.isfinite(capacity)
+        return Entrants(
+            option,
+            setting,
+            np.where(useful, rates, 0.0),
+            np.where(useful, capacity, 0.0),
+        )
 
     def _tried(self, option: Indices, setting: Indices) -> Floats:
         """Return the rates of a group in each pool, at last in the largest of use.

@@ -43,7 +43,7 @@ _TRANSFER = ("kv_needed_bytes_per_s", "kv_available_bytes_per_s")
 def as_csv(answer: Answer) -> str:
     """Return the plan's deployments as CSV; without a plan, the header alone."""
     text = io.StringIO()
-    columns = (*_COLUMNS, *_PREDICTED, *_TRANSFER)
+    columns = (*_COLUMNS, *_TRANSFER, *_PREDICTED)
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     if isinstance(answer.outcome, Optimal | Feasible):
