@@ -202,10 +202,7 @@ class SizingProblem(Part):
     confidence: Annotated[float, Field(ge=0.5, le=0.99)] | None = None
     optimisations: Optimisations = Optimisations()
     kv_bandwidth: Annotated[BytesPerSecond, Field(gt=0, le=1e15)] | None = None
-    modes: Annotated[tuple[ServingMode, ...], Field(min_length=1)] = (
-        "aggregated",
-        "disaggregated",
-    )
+    modes: Annotated[tuple[ServingMode, ...], Field(min_length=1)] = ("aggregated",)
     owned: tuple[Owned, ...] = ()
     current: tuple[Current, ...] = ()
     redundancy: Redundancy = Redundancy()

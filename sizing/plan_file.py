@@ -26,7 +26,14 @@ def read_stated(path: Path) -> tuple[SizingProblem, Plan | None]:
     content = read_toml(path)
     tables = content.pop("plan", None)
     problem = problem_of(content, source="file")
-    return problem, None if tables is None else stated_plan(problem, tables)
+    if tables is None:
+        return problem, None
+    plan = stated_plan(problem, tables)
+    if any(row.mode != "aggregated" for row in plan.deployments):
+        # Whoever states a pair allows it.
+        modes = dict.fromkeys((*problem.modes, "disaggregated"))
+        problem = problem.model_copy(update={"modes": tuple(modes)})
+    return problem, plan
 
 
 def read_plan(path: Path) -> tuple[SizingProblem, Plan]:

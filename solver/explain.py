@@ -165,13 +165,18 @@ def _floor(
 ) -> Floor:
     """Return a requirement's least value with every other one dropped."""
     modes = workspace.problem.modes
-    if requirement.target is None or "aggregated" not in modes:
+    if requirement.target is None:
         return limit_floor(workspace, bare, requirement, options)
+    every = requirements(workspace.problem)
+    others = [other for other in every if other.label != requirement.label]
+    alone = without(workspace.problem, others)
+    if "aggregated" not in modes:
+        return limit_floor(workspace, alone, requirement, options)
     floor = latency_floor(workspace, requirement, *requirement.target)
     if floor.possible or "disaggregated" not in modes:
         return floor
     # That is the least of replicas that read and answer; a pair may do with less.
-    by_pairs = limit_floor(workspace, bare, requirement, options)
+    by_pairs = limit_floor(workspace, alone, requirement, options)
     return by_pairs if by_pairs.possible else floor
 
 
@@ -183,7 +188,7 @@ def limit_floor(
 ) -> Floor:
     """Return the least value of what bounds no single latency, alone.
 
-    `bare` is the problem without any requirement.
+    `bare` is the problem without any other requirement.
     """
     wanted = requirement.text(requirement.value)
     alone = requirement.moved(bare, requirement.value)

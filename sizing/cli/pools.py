@@ -41,7 +41,7 @@ SIZED_MODE = click.option(
     "--mode",
     multiple=True,
     type=click.Choice(["aggregated", "disaggregated"]),
-    help="How replicas may serve; repeatable [either].",
+    help="How replicas may serve; repeatable [aggregated].",
 )
 
 

@@ -148,6 +148,7 @@ def good_plan() -> Plan:
 
 PAIR_PROBLEM: dict[str, Any] = {
     "model": "llama-3.1-8b",
+    "modes": ["aggregated", "disaggregated"],
     "chunk_tokens": 2048,
     "traffic": [
         {
