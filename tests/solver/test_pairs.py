@@ -28,7 +28,7 @@ from problems.examples import example_path
 from problems.plan import Mode, Plan
 from problems.problem import SizingProblem, problem_of, read_toml
 from problems.verify import violations
-from solver import tabulation
+from solver import layouts
 from solver.binding import KV_TRANSFER, batch_bindings
 from solver.candidates import Candidate
 from solver.instance import Instance
@@ -47,7 +47,7 @@ BOTH = ("aggregated", "disaggregated")
 @pytest.fixture(autouse=True)
 def small_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let replicas have up to four NPUs."""
-    monkeypatch.setattr(tabulation, "LARGEST_REPLICA", 4)
+    monkeypatch.setattr(layouts, "LARGEST_REPLICA", 4)
 
 
 def asked(
@@ -152,7 +152,7 @@ def test_the_optimum_is_that_of_trying_everything(
     output: int,
     rate: float,
 ) -> None:
-    monkeypatch.setattr(tabulation, "LARGEST_REPLICA", 2)
+    monkeypatch.setattr(layouts, "LARGEST_REPLICA", 2)
     problem = asked(small, prompt, output, rate, modes=PAIRS)
     splits = [Parallelism(), Parallelism(2), Parallelism(1, 2)]
     assert plan_of(problem).usd_per_hour == pytest.approx(tried(problem, splits, 12))
