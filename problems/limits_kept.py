@@ -70,8 +70,9 @@ def _racks(
 def _types(problem: SizingProblem, plan: Plan) -> Iterator[Violation]:
     limits = problem.limits
     kinds = {
-        (d.npu, d.mode, d.parallelism, d.precision, d.batch, d.chunk_tokens)
+        (*how, d.precision, d.batch, d.chunk_tokens)
         for d in plan.deployments
+        for how in [(plan.model_of(d), d.npu, d.mode, d.parallelism)]
     }
     npus = {d.npu for d in plan.deployments}
     yield from at_most("limits.deployment_types", len(kinds), limits.deployment_types)

@@ -24,6 +24,8 @@ class PlannedDeployment(_Part):
     ----------
     traffic
         Class of requests that they serve.
+    model
+        What they run; None: the plan's model.
     npu, mode, tp, pp, ep, dp, cp, batch, precision, chunk_tokens
         What fixes a replica's behaviour; `batch` caps its decoding sequences, or the
         prompts that a prefill replica reads.
@@ -45,6 +47,7 @@ class PlannedDeployment(_Part):
     """
 
     traffic: str
+    model: str | None = None
     npu: str
     mode: Mode = "aggregated"
     tp: Positive
@@ -173,6 +176,10 @@ class Plan(Bought):
     def at(self, confidence: float | None) -> "Plan":
         """Return the plan with NPUs as slow as they are with another confidence."""
         return self.model_copy(update={"confidence": confidence})
+
+    def model_of(self, deployment: PlannedDeployment) -> str:
+        """Return the model that a deployment runs."""
+        return deployment.model or self.model
 
     def of_class(self, traffic: str) -> tuple[PlannedDeployment, ...]:
         """Return the deployments that serve a class."""

@@ -152,7 +152,8 @@ class SizingProblem(Part):
     Parameters
     ----------
     model
-        Catalogue name, or path of a Hugging Face ``config.json``.
+        Catalogue name, or path of a Hugging Face ``config.json``; of classes that name
+        none of their own.
     precisions
         Formats that may be used; empty: the published checkpoint's own. They
         change the model's answers, so none is ever tried unasked.
@@ -216,11 +217,20 @@ class SizingProblem(Part):
             )
         return self
 
-    def formats(self) -> tuple[Precision, ...]:
-        """Return the precisions that may be used."""
+    def model_of(self, traffic: TrafficClass) -> str:
+        """Return the model that a class asks for."""
+        return traffic.model or self.model
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that are asked for, each once."""
+        return tuple(dict.fromkeys(self.model_of(each) for each in self.traffic))
+
+    def formats(self, model: str | None = None) -> tuple[Precision, ...]:
+        """Return the precisions that a model may have; None: the problem's own."""
         if self.precisions:
             return tuple(Precision.of(name) for name in self.precisions)
-        return (catalogue.load_model(self.model).precision,)
+        return (catalogue.load_model(model or self.model).precision,)
 
     def checked(self) -> Self:
         """Return the problem with its names looked up and its limits compared.
@@ -230,12 +240,13 @@ class SizingProblem(Part):
         ProblemError, CatalogueError, ConfigError
             If a name is unknown, or limits contradict each other or the model.
         """
-        arch = catalogue.load_model(self.model)
+        catalogue.load_model(self.model)
         framework = catalogue.canonical("frameworks", self.framework)
         for npu in self.hardware.names():
             self.prices.factor(npu)
-        self.optimisations.features(arch, arch.precision)
         for traffic in self.traffic:
+            arch = catalogue.load_model(self.model_of(traffic))
+            self.optimisations.features(arch, arch.precision)
             if traffic.beams > 1 and self.optimisations.speculation:
                 raise ProblemError("beams: beam search cannot be speculated on")
             traffic.checked(arch)

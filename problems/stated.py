@@ -121,10 +121,12 @@ def _placed(
     problem: SizingProblem, row: StatedDeployment, available: Sequence[Offer]
 ) -> tuple[Offer, PlannedDeployment]:
     """Return a row on the cheapest offer that admits it; its rate is not known yet."""
-    arch, npu = catalogue.load_model(problem.model), catalogue.load_npu(row.npu)
+    traffic, npu = _class_of(problem, row), catalogue.load_npu(row.npu)
+    model = problem.model_of(traffic)
+    arch = catalogue.load_model(model)
     split = Parallelism(row.tp, row.pp, row.ep, row.dp, row.cp)
     problem.optimisations.check(arch, split)
-    own = problem.formats()[0].name
+    own = problem.formats(model)[0].name
     precision = Precision.of(row.precision or own)
     if not npu.computes(precision):
         raise ProblemError(f"precision: {npu.name} computes no {precision.name}")
@@ -136,7 +138,8 @@ def _placed(
         )
     npus = int(split.npus)
     planned = PlannedDeployment(
-        traffic=_class_of(problem, row).name,
+        traffic=traffic.name,
+        model=traffic.model,
         npu=npu.name,
         mode=row.mode,
         **split.degrees,

@@ -54,7 +54,7 @@ class _Built:
     @classmethod
     def of(cls, plan: Plan, deployment: PlannedDeployment) -> "_Built":
         return cls(
-            plan.model,
+            plan.model_of(deployment),
             plan.framework,
             plan.confidence,
             plan.optimisations,

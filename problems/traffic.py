@@ -121,6 +121,8 @@ class TrafficClass(Part):
 
     Parameters
     ----------
+    model
+        That these requests ask for; None: the problem's.
     rate
         Requests per second; the mean over the day where `diurnal` is given, that of the
         peak window where a recording has times.
@@ -140,6 +142,7 @@ class TrafficClass(Part):
     """
 
     name: Name = "traffic"
+    model: Name | None = None
     input_tokens: StatedLengths | None = None
     output_tokens: StatedLengths | None = None
     lengths: Name | None = None

@@ -64,8 +64,13 @@ def _unknown(
 ) -> Iterator[Violation]:
     bought = {purchase.offer for purchase in plan.purchases}
     classes = {traffic.name for traffic in problem.traffic}
-    formats = {precision.name for precision in problem.formats()}
+    asked = {traffic.name: problem.model_of(traffic) for traffic in problem.traffic}
     for deployment in plan.deployments:
+        model = plan.model_of(deployment)
+        formats = {precision.name for precision in problem.formats(model)}
+        if model != asked.get(deployment.traffic, model):
+            wanted = asked[deployment.traffic]
+            yield Violation("model", f"{deployment.traffic}: {model}, not {wanted}")
         if deployment.offer not in bought & available.keys():
             yield Violation("hardware", f"{deployment.offer} is not bought or offered")
         if deployment.traffic not in classes:
@@ -107,7 +112,7 @@ def _npu_of(
 def _deployment(
     problem: SizingProblem, plan: Plan, deployment: PlannedDeployment
 ) -> Iterator[Violation]:
-    arch = catalogue.load_model(plan.model)
+    arch = catalogue.load_model(plan.model_of(deployment))
     if broken := plan.optimisations.rule_broken_by(arch, deployment.parallelism):
         yield Violation("parallelism", f"{_place(deployment)}: {broken}")
     for traffic in problem.traffic:

@@ -280,9 +280,9 @@ def unmeasured(plan: Plan) -> Iterator[str]:
 
 def unmeasured_kernels(plan: Plan) -> Iterator[str]:
     """Yield a sentence for each NPU of which kernels of the model were not measured."""
-    arch = catalogue.load_model(plan.model)
-    for npu in dict.fromkeys(deployment.npu for deployment in plan.deployments):
-        yield from untested(arch, catalogue.load_npu(npu))
+    used = dict.fromkeys((plan.model_of(d), d.npu) for d in plan.deployments)
+    for model, npu in used:
+        yield from untested(catalogue.load_model(model), catalogue.load_npu(npu))
 
 
 def provenance(answer: Answer, plan: Plan) -> list[dict[str, str]]:
@@ -314,7 +314,7 @@ def provenance(answer: Answer, plan: Plan) -> list[dict[str, str]]:
                 "source": "; ".join(profile.sources),
             }
         )
-    rows.append(_model_provenance(answer.problem.model))
+    rows += [_model_provenance(model) for model in answer.problem.models]
     return rows
 
 

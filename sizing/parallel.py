@@ -135,4 +135,4 @@ def _alike(problem: SizingProblem, without: set[str]) -> str:
     classes = [
         traffic.model_dump(mode="json", exclude=without) for traffic in problem.traffic
     ]
-    return json.dumps([problem.model, classes])
+    return json.dumps([problem.models, classes])

@@ -81,7 +81,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _check(problem: SizingProblem, plan: Plan) -> None:
     """Raise `ProblemError` if a deployment is none, or a class has none."""
-    arch = catalogue.load_model(plan.model)
     for traffic in problem.traffic:
         if not plan.of_class(traffic.name):
             raise ProblemError(f"plan: no deployment serves {traffic.name}")
@@ -93,6 +92,7 @@ def _check(problem: SizingProblem, plan: Plan) -> None:
         try:
             npu = catalogue.load_npu(deployment.npu)
             precision = Precision.of(deployment.precision)
+            arch = catalogue.load_model(plan.model_of(deployment))
             plan.optimisations.check(arch, deployment.parallelism)
         except GenzSizeError as error:
             raise ProblemError(f"plan.{number}: {error}") from None

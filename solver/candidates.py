@@ -14,6 +14,7 @@ from model_ops.dtypes import Precision
 from model_ops.profiler.parallelism import Parallelism
 from problems.offers import Offer
 from problems.problem import SizingProblem
+from problems.survival import domain_hosts
 from solver.corrections import NO_CORRECTIONS, Corrections, confirmed
 from solver.counted import Counted
 from solver.race import POOLS, Entrants, Race
@@ -70,10 +71,23 @@ def select(
         number = index[table.traffic.name]
         traffic = problem.traffic[number]
         wanted = traffic.demand(problem.headroom)
-        race = Race(table, traffic, wanted, confirmed(table, corrections))
+        share = confirmed(table, corrections)
+        race = Race(table, traffic, wanted, share, spare=_spare(problem, offers))
         entrants = race.unbeaten() if exact else race.tabulated()
         collect(found, table, offers, entrants, traffic=number)
     return [kept for group in found.values() for kept in undominated(group)]
+
+
+def _spare(problem: SizingProblem, offers: Sequence[Offer]) -> int:
+    """Return the replicas that a plan may have beside those that cover the demand.
+
+    In hosts that may fail, and on NPUs that are kept to change less.
+    """
+    redundancy, racks = problem.redundancy, problem.limits.racks
+    hosts = (o.host_npus * domain_hosts(redundancy, racks, o) for o in offers)
+    kept = problem.limits.changed_npus is not None
+    today = sum(each.npus for each in problem.current) if kept else 0
+    return today + redundancy.domains * max(hosts, default=0)
 
 
 def collect(
@@ -96,7 +110,7 @@ def collect(
         option, setting = int(entrants.option[place]), entrants.setting[place]
         split = table.split(option)
         npus = int(split.npus)
-        how = (role.get("mode"), split, table.precision)
+        how = (table.traffic.model, role.get("mode"), split, table.precision)
         for at in np.nonzero(table.admitted[:, option])[0].tolist():
             found.setdefault((role["traffic"], at), []).append(
                 Candidate(

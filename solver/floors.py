@@ -15,6 +15,7 @@ from model_ops.profiler.parallelism import Parallelism
 from model_ops.serving.step import Replica, TimedOperator, timed_operators
 from model_ops.units import BYTE, SECOND
 from problems import catalogue
+from problems.problem import SizingProblem
 from problems.requirements import Requirement
 from problems.stations import QueueStation
 from problems.traffic import LatencyTarget
@@ -93,7 +94,7 @@ def _physics(
     target: LatencyTarget,
 ) -> str:
     """Return what a step of the fastest deployment is spent on, and why."""
-    arch = catalogue.load_model(workspace.problem.model)
+    arch = catalogue.load_model(workspace.problem.model_of(table.traffic))
     features = workspace.problem.optimisations.features(arch, table.precision)
     replica = Replica(
         arch=arch,
@@ -181,12 +182,19 @@ def load_text(
     )
 
 
+def _weights_of(problem: SizingProblem, model: str) -> float:
+    """Return the bytes that a model's weights need at least."""
+    arch = catalogue.load_model(model)
+    return min(
+        float(weight_bytes(arch, arch.shard(Parallelism(), precision)))
+        for precision in problem.formats(model)
+    )
+
+
 def memory_floor(workspace: Workspace) -> Floor:
     """Return how much memory the model needs, against the largest replica's."""
     problem = workspace.problem
-    arch = catalogue.load_model(problem.model)
-    shards = (arch.shard(Parallelism(), precision) for precision in problem.formats())
-    needed = min(float(weight_bytes(arch, shard)) for shard in shards)
+    needed = max(_weights_of(problem, model) for model in problem.models)
     table = workspace.tables[0]
     pairs = ((npu, split) for npu in table.npus for split in table.splits)
     most, name = max(

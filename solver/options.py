@@ -40,6 +40,10 @@ class SolveOptions:
         """Return options whose time runs from now, for solves that share it."""
         return replace(self, deadline=time.monotonic() + self.time_limit)
 
+    def at_most(self, share: float) -> "SolveOptions":
+        """Return options that end after a share of the time left."""
+        return replace(self, deadline=time.monotonic() + share * self.remaining)
+
     @property
     def remaining(self) -> float:
         """Seconds left; zero once the time is up."""

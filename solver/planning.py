@@ -104,6 +104,7 @@ def _deployments(
     rows = [
         PlannedDeployment(
             traffic=problem.traffic[candidate.traffic].name,
+            model=problem.model_of(problem.traffic[candidate.traffic]),
             npu=offer.npu.name,
             **candidate.split.degrees,
             batch=candidate.setting.batch,

@@ -73,6 +73,8 @@ class Race:
         Share of each rate that counts; shaped [setting, option].
     floor
         What an option must cover to be of any use; a number, or shaped [option].
+    spare
+        Replicas that a plan may have beside those that cover the demand.
     """
 
     table: Table
@@ -80,6 +82,7 @@ class Race:
     wanted: float
     share: Floats
     floor: Number = 0.0
+    spare: int = 0
     sizes: Indices = field(init=False)
     least: Floats = field(init=False)
     scale: Floats = field(init=False)
@@ -287,7 +290,8 @@ class Race:
         """Return the replicas that cover the demand at bars; 1 where pools are idle."""
         if not self._pools:
             return np.ones_like(bars)
-        return np.maximum(_replicas(self.wanted, bars, self._hopeless), 1.0)
+        needed = _replicas(self.wanted, bars, self._hopeless)
+        return np.asarray(np.maximum(needed + self.spare, 1.0))
 
     def measured(self, option: Indices, setting: Indices) -> Entrants:
         """Return entrants with their rates in all pools.
@@ -321,6 +325,7 @@ class Race:
         if not self._pools:
             return tried
         most = _replicas(self.wanted, tried[0] * each, self._hopeless)
+        most = np.where(most > 0, most + self.spare, most)
         pools = np.array(POOLS, dtype=float)[1:, None]
         tried[1:-1] = self._highest(
             option, setting, np.where(pools <= most, pools, np.nan)

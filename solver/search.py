@@ -28,6 +28,9 @@ BY_CLASSES = "CP-SAT, class by class"
 FIRST_EFFORT = 0.5
 """Deterministic seconds of CP-SAT alone; what takes longer needs better bounds."""
 
+_FIRST_SHARE = 0.2
+"""Share of the time left that this may take at most."""
+
 _REPAIR_EFFORT = 0.5
 """The same for making a plan of what the classes choose by themselves."""
 
@@ -87,7 +90,8 @@ def search(
     model: cp_model.CpModel, variables: Variables, options: SolveOptions
 ) -> Found:
     """Return the best values and bound of a model that minimises, in the time given."""
-    found = _by_cp_sat(model, options, Found("timed_out"), effort=FIRST_EFFORT)
+    first = options.at_most(_FIRST_SHARE)
+    found = _by_cp_sat(model, first, Found("timed_out"), effort=FIRST_EFFORT)
     if found.settled or not options.remaining:
         return found
     linear = LinearModel.of(model)

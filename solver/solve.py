@@ -94,7 +94,10 @@ class Workspace:
         available = offers(problem)
         every = options_of(problem, available)
         if not every:
-            formats = ", ".join(precision.name for precision in problem.formats())
+            every_format = {
+                f for model in problem.models for f in problem.formats(model)
+            }
+            formats = ", ".join(sorted(precision.name for precision in every_format))
             raise ProblemError(f"precisions: no NPU here computes {formats}")
         tables = tuple(options.table for options in every)
         pairs = Pairs.of(every if "disaggregated" in problem.modes else (), corrections)
@@ -147,7 +150,11 @@ class Workspace:
 
     def _candidates(self, problem: SizingProblem) -> list[Candidate]:
         """Return the exact candidates; problems often differ in their limits alone."""
-        asked = problem.model_dump_json(include={"traffic", "headroom"})
+        asked = problem.model_dump_json(
+            include={"traffic", "headroom", "redundancy", "current"}
+        )
+        limits = problem.limits
+        asked += f" {limits.changed_npus is not None} {limits.racks}"
         if asked not in self._selected:
             self._selected[asked] = self._select(problem, True)
         return self._selected[asked]

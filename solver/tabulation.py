@@ -1,7 +1,7 @@
 """The options of a problem: every [NPU, split] that its model fits on, as tables."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +59,8 @@ class Options:
         What is combined.
     admitted
         Whether a replica may stand on an offer; shaped [offer, npu, split].
+    like
+        Options of a class whose table serves this one too.
     """
 
     traffic: TrafficClass
@@ -69,10 +71,13 @@ class Options:
     npus: tuple[Npu, ...]
     splits: tuple[Parallelism, ...]
     admitted: Flags
+    like: "Options | None" = None
 
     @cached_property
     def table(self) -> Table:
         """The replicas that read and answer."""
+        if self.like is not None:
+            return replace(self.like.table, traffic=self.traffic)
         return Table(**self._fields(self.traffic.profile, self.settings))
 
     @property
@@ -134,16 +139,38 @@ class Options:
 
 
 def options_of(problem: SizingProblem, offers: Sequence[Offer]) -> list[Options]:
-    """Return the options per traffic class and precision over the offers' NPUs."""
-    arch = catalogue.load_model(problem.model)
+    """Return the options per traffic class and precision over the offers' NPUs.
+
+    Classes of the same model, lengths and arrivals share what is evaluated of them.
+    """
     npus = tuple({offer.npu.name: offer.npu for offer in offers}.values())
-    axes = splits(arch, offers, problem.optimisations)
-    return [
-        _options(arch, problem, traffic, precision, offers, able, axes)
-        for precision in problem.formats()
-        if (able := tuple(npu for npu in npus if npu.computes(precision)))
-        for traffic in problem.traffic
-    ]
+    found: dict[tuple[str, str], Options] = {}
+    every = []
+    for model in problem.models:
+        arch = catalogue.load_model(model)
+        axes = splits(arch, offers, problem.optimisations)
+        for precision in problem.formats(model):
+            able = tuple(npu for npu in npus if npu.computes(precision))
+            for traffic in problem.traffic if able else ():
+                if problem.model_of(traffic) != model:
+                    continue
+                key = (f"{model} {precision.name}", _alike(traffic))
+                if key in found:
+                    every.append(replace(found[key], traffic=traffic, like=found[key]))
+                    continue
+                what = (arch, problem, traffic, precision, offers, able, axes)
+                found[key] = _options(*what)
+                every.append(found[key])
+    return every
+
+
+def _alike(traffic: TrafficClass) -> str:
+    """Return what fixes a class's table: not how many requests, nor how fast."""
+    dumped = traffic.model_dump_json(
+        exclude={"name", "model", "rate", "concurrency", "diurnal", "targets"}
+        | {"goodput"}
+    )
+    return f"{dumped} {traffic.is_closed}"
 
 
 def tabulate(problem: SizingProblem, offers: Sequence[Offer]) -> list[Table]:

@@ -129,8 +129,8 @@ def holds(problem: SizingProblem, plan: Plan) -> bool:
 
 def _missed(problem: SizingProblem, plan: Plan) -> str:
     """Return what fails first in a problem with a plan; empty if nothing does."""
-    arch = catalogue.load_model(problem.model)
     for traffic in problem.traffic:
+        arch = catalogue.load_model(problem.model_of(traffic))
         try:
             check_lengths(traffic.name, arch, traffic.profile)
         except ProblemError:

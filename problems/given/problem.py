@@ -26,6 +26,7 @@ _OF_OUR_MODEL = (
     "redundancy",
 )
 _OF_OUR_QUEUES = (
+    "model",
     "trace",
     "concurrency",
     "burstiness",

@@ -23,7 +23,7 @@ def infeasible(
     conflicts = explanation.conflicts
     if conflicts == (MEMORY,):
         console.print(
-            f"No plan: {problem.model} does not fit in the memory of any "
+            f"No plan: {' or '.join(problem.models)} does not fit in the memory of any "
             "replica that these NPUs and prices allow."
         )
     elif len(conflicts) == 1:

@@ -69,8 +69,10 @@ def _summary(simulation: Simulation) -> str:
         Verdict.FAIL: f"{sum(j.verdict is Verdict.FAIL for j in judged)} of "
         f"{len(judged)} targets fail",
     }
+    plan = simulation.plan
+    models = " and ".join(dict.fromkeys(plan.model_of(d) for d in plan.deployments))
     return (
-        f"Simulated {simulation.plan.model}: {said[simulation.verdict]}. {runs} of "
+        f"Simulated {models}: {said[simulation.verdict]}. {runs} of "
         f"{settings.requests:,} requests per class, router {_router(simulation)}, "
         f"seed {settings.seed}, in {simulation.seconds:.1f} s."
     )

@@ -26,6 +26,7 @@ _COLUMNS = (
     "npus",
     "nodes",
     "usd_per_hour",
+    "model",
 )
 _FIGURES = (
     *(("ttft", name) for name in ("mean", "p50", "p90", "p95", "p99")),

@@ -86,10 +86,11 @@ def _plan(console: Console, answer: Answer, plan: Plan) -> None:
 
 def _sentence(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> str:
     bought = " and ".join(_bought(purchase) for purchase in plan.purchases)
+    models = " and ".join(answer.problem.models)
     asked = "; ".join(fact.traffic.text for fact in facts)
     per_output, _ = usd_per_million_tokens(plan, facts)
     return (
-        f"To serve {answer.problem.model} ({asked}), rent {bought}: "
+        f"To serve {models} ({asked}), rent {bought}: "
         f"{usd(plan.usd_per_hour)} an hour, {usd(usd_per_month(plan))} a month, "
         f"{usd(per_output)} per million generated tokens."
     )

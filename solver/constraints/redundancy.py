@@ -1,13 +1,31 @@
 """The demand is met even when the worst hosts fail."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ortools.sat.python import cp_model
 
+from solver.scaling import Scaled
 from solver.variables import Variables
 
 _MOST = 64
 """Worths of a host that are tried for a class: the more, the nearer to the optimum."""
+
+_SHARES = 10**9
+"""Parts that a class's demand is divided into for the cover."""
+
+
+class _Standing(NamedTuple):
+    """A candidate's index, its NPUs of a host, and the NPUs that fail with them."""
+
+    number: int
+    slot: int
+    together: int
+
+    def counted(self, scaled: Scaled, worth: int) -> int:
+        """Return what a replica covers where a host is worth no more than this."""
+        share = worth * self.slot // self.together
+        return min(scaled.capacity[self.number], share)
 
 
 def redundancy(model: cp_model.CpModel, variables: Variables) -> None:
@@ -17,36 +35,50 @@ def redundancy(model: cp_model.CpModel, variables: Variables) -> None:
     k v at most; h are the NPUs that fail together, s_i the slot, at most one host. By
     duality of the fractional knapsack the best v, one of the worths ``c_i h / s_i`` of
     a host full of one candidate, gives exactly the worst loss.
+
+    Whichever v holds, ``sum_i max_v (min(c_i, v s_i / h) / (demand + k v)) r_i >= 1``,
+    a cover without which the linear relaxation would know nothing of failures.
     """
     instance, scaled = variables.instance, variables.scaled
     lost = instance.redundancy.domains
     if not lost:
         return
-    sizes = [instance.domain_npus(offer) for offer in instance.offers]
     for traffic, wanted in enumerate(scaled.demand):
-        mine = [
-            (i, min(c.slot, instance.offers[c.offer].host_npus), sizes[c.offer])
-            for i, c in enumerate(instance.candidates)
-            if c.traffic == traffic and c.mode == "aggregated"
-        ]
-        worths = {-(-scaled.capacity[i] * size // slot) for i, slot, size in mine}
+        mine = []
+        for i, candidate in enumerate(instance.candidates):
+            if (candidate.traffic, candidate.mode) == (traffic, "aggregated"):
+                offer = instance.offers[candidate.offer]
+                slot = min(candidate.slot, offer.host_npus)
+                mine.append(_Standing(i, slot, instance.domain_npus(offer)))
+        worths = _some(
+            {-(-scaled.capacity[m.number] * m.together // m.slot) for m in mine}
+        )
         chosen = []
-        for worth in _some(sorted(worths)):
+        for worth in worths:
             holds = model.new_bool_var(f"worth_{traffic}_{worth}")
             left = sum(
-                min(scaled.capacity[i], worth * slot // size) * variables.replicas[i]
-                for i, slot, size in mine
+                m.counted(scaled, worth) * variables.replicas[m.number] for m in mine
             )
             model.add(left >= wanted + lost * worth).with_name(
                 f"left_{traffic}_{worth}"
             ).only_enforce_if(holds)
             chosen.append(holds)
         model.add(sum(chosen) >= 1).with_name(f"survives_{traffic}")
+        cover = sum(
+            max(
+                -(-_SHARES * m.counted(scaled, worth) // (wanted + lost * worth))
+                for worth in worths
+            )
+            * variables.replicas[m.number]
+            for m in mine
+        )
+        model.add(cover >= _SHARES).with_name(f"cover_{traffic}")
 
 
-def _some(worths: Sequence[int]) -> Sequence[int]:
+def _some(worths: set[int]) -> Sequence[int]:
     """Return at most so many of the worths, evenly spread, the ends among them."""
-    if len(worths) <= _MOST:
-        return worths
-    step = (len(worths) - 1) / (_MOST - 1)
-    return sorted({worths[round(n * step)] for n in range(_MOST)})
+    rising = sorted(worths)
+    if len(rising) <= _MOST:
+        return rising
+    step = (len(rising) - 1) / (_MOST - 1)
+    return sorted({rising[round(n * step)] for n in range(_MOST)})

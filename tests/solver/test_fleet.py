@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model_ops.errors import ProblemError
+from model_ops.errors import GenzSizeError, ProblemError
 from problems.offers import OWNED, offers
 from problems.plan import Plan
 from problems.problem import SizingProblem, problem_of
@@ -336,3 +336,66 @@ def test_a_problem_is_read_again_as_it_was_written(small: Small) -> None:
         limits={"quota": [{"region": "us-*", "npus": 3}], "racks": {"nodes": 2}},
     )
     assert problem_of(problem.model_dump(mode="json"), "python") == problem
+
+
+# Several models
+
+MODELS = [
+    {**CLASSES[0], "targets": [{"metric": "tpot", "at_most": 0.03}]},
+    {**CLASSES[1], "model": "qwen3-32b", "rate": 4.0},
+]
+
+
+def test_each_class_has_its_model(small: Small) -> None:
+    problem = small(traffic=MODELS)
+    plan = optimum(problem)
+    assert {(d.traffic, d.model) for d in plan.deployments} == {
+        ("chat", "llama-3.1-8b"),
+        ("code", "qwen3-32b"),
+    }
+    for name, traffic in (("llama-3.1-8b", MODELS[0]), ("qwen3-32b", MODELS[1])):
+        alone = small(model=name, traffic=[{**traffic, "model": None}])
+        assert optimum(alone).usd_per_hour <= plan.usd_per_hour
+
+
+def test_two_models_cost_what_each_costs_alone(small: Small) -> None:
+    both = optimum(small(traffic=MODELS)).usd_per_hour
+    alone = [
+        optimum(small(traffic=[MODELS[0]])),
+        optimum(small(model="qwen3-32b", traffic=[{**MODELS[1], "model": None}])),
+    ]
+    assert both == pytest.approx(sum(plan.usd_per_hour for plan in alone))
+
+
+def test_another_model_than_the_classs_is_seen(small: Small) -> None:
+    problem = small(traffic=MODELS)
+    plan = optimum(problem)
+    rows = tuple(
+        row.model_copy(update={"model": "llama-3.1-8b"}) for row in plan.deployments
+    )
+    assert "model" in broken(problem, plan.model_copy(update={"deployments": rows}))
+
+
+def test_an_unknown_model_of_a_class_is_named(small: Small) -> None:
+    with pytest.raises(GenzSizeError, match=r"llama-3\.1-9b"):
+        small(traffic=[{**CLASSES[0], "model": "llama-3.1-9b"}])
+
+
+def test_classes_alike_share_what_is_evaluated(small: Small) -> None:
+    many = [{**CLASSES[0], "name": f"c{i}", "rate": 10.0 + i} for i in range(6)]
+    workspace = Workspace.of(small(traffic=many))
+    assert len({id(table.engines) for table in workspace.tables}) == 1
+    assert [t.traffic.name for t in workspace.tables] == [f"c{i}" for i in range(6)]
+    others = [{**CLASSES[0], "name": "b", "burstiness": 2.0}, *many[:1]]
+    assert len({id(t.engines) for t in Workspace.of(small(traffic=others)).tables}) == 2
+
+
+def test_classes_that_share_have_the_candidates_of_each_alone(small: Small) -> None:
+    many = [{**CLASSES[0], "name": f"c{i}", "rate": 10.0 + 30 * i} for i in range(3)]
+    together = small(traffic=many)
+    found = Workspace.of(together).instance(together).candidates
+    for number, each in enumerate(many):
+        alone = small(traffic=[each])
+        expected = Workspace.of(alone).instance(alone).candidates
+        mine = [replace(c, traffic=0) for c in found if c.traffic == number]
+        assert sorted(map(repr, mine)) == sorted(map(repr, expected))
