@@ -271,8 +271,8 @@ def step_parts(replica: Replica, step: Step) -> list[Part]:
     them up. No drafter.
     """
     arch, shard, pp = replica.arch, replica.shard, replica.parallelism.pp
-    stages = arch.stages(pp)
     alone = bool(np.all(np.asarray(pp) == 1))
+    stages = [] if alone else arch.stages(pp)
 
     def part(
         operators: Iterable[Operator | Collective], whole: Number, held: list[Number]

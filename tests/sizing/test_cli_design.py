@@ -12,7 +12,7 @@ Genz = Callable[..., Any]
 
 ASKED = (
     "design", "--model", "llama-3-8b", "--input-tokens", "1000", "--output-tokens",
-    "100", "--rate", "20 req/s", "--ttft", "300 ms", "--tpot", "20 ms", "--levels", "6",
+    "100", "--rate", "20 req/s", "--ttft", "300 ms", "--tpot", "20 ms", "--levels", "5",
 )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def test_options_replace_what_a_file_says(genz: Genz, tmp_path: Path) -> None:
 
 def test_several_use_cases_of_the_catalogue(genz: Genz) -> None:
     ran = genz(
-        "design", "--model", "llama-3-8b", "--rate", "5 req/s", "--levels", "6",
+        "design", "--model", "llama-3-8b", "--rate", "5 req/s", "--levels", "4",
         "--use-case", "qa", "--use-case", "code", "--format", "json",
     )  # fmt: skip
     names = [each["name"] for each in ran.json["use_cases"]]
