@@ -77,6 +77,12 @@ class DesignUseCase(Part):
         """The model."""
         return catalogue.load_model(self.model)
 
+    @property
+    def is_too_long(self) -> bool:
+        """Whether a request is longer than the model was made for."""
+        longest = self.arch.max_position_embeddings
+        return longest is not None and self.input_tokens + self.output_tokens > longest
+
     def formats(self) -> tuple[Precision, ...]:
         """Return the precisions that may be used."""
         if self.precisions:

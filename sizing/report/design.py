@@ -209,6 +209,12 @@ def _notes(answer: DesignAnswer) -> Iterator[str]:
         f"under {answer.problem.framework}; kernels are its constants, not its "
         "measured forms."
     )
+    for each in (one.use_case for one in answer.use_cases):
+        if each.is_too_long:
+            yield (
+                f"{each.model} was made for {each.arch.max_position_embeddings:,} "
+                f"tokens; {each.name} is of the same model with a longer reach."
+            )
     changes = ", ".join(
         f"{each.use_case.name} {each.form - 1:+.1%}"
         for each in answer.use_cases

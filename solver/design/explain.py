@@ -1,7 +1,6 @@
 """Why a design is as it is, what today's part would need, and why there may be none."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +9,7 @@ from problems.design.answer import Design
 from problems.design.statement import DesignProblem
 from solver.design.boxes import highest
 from solver.design.evaluate import Choice, Evaluator, cheapest_shapes
-
-if TYPE_CHECKING:
-    from solver.design.solve import DesignWorkspace
+from solver.design.solve import DesignWorkspace
 
 Indices = npt.NDArray[np.int64]
 
@@ -118,7 +115,7 @@ class WhyNone:
     clashes: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def bindings(workspace: "DesignWorkspace", choice: Choice) -> list[DesignBinding]:
+def bindings(workspace: DesignWorkspace, choice: Choice) -> list[DesignBinding]:
     """Return what one level less of each varied figure does to each use case."""
     space, problem = workspace.space, workspace.problem
     found = []
@@ -148,7 +145,7 @@ def bindings(workspace: "DesignWorkspace", choice: Choice) -> list[DesignBinding
 
 
 def _misses(
-    workspace: "DesignWorkspace", choice: Choice, levels: Indices, user: int
+    workspace: DesignWorkspace, choice: Choice, levels: Indices, user: int
 ) -> tuple[str, ...]:
     """Return what the replicas of a design miss on another platform."""
     group, shape = choice.shapes[user]
@@ -170,7 +167,7 @@ def _misses(
     return (*missed, *(("rate",) if slow else ()))
 
 
-def _npus_of(workspace: "DesignWorkspace", choice: Choice, user: int) -> int:
+def _npus_of(workspace: DesignWorkspace, choice: Choice, user: int) -> int:
     group, shape = choice.shapes[user]
     return int(workspace.forms[group].npus[shape]) * choice.replicas[user]
 
@@ -216,8 +213,6 @@ def clash(evaluator: Evaluator, levels: Indices, user: int) -> tuple[str, ...]:
 
 def todays_part(problem: DesignProblem) -> TodaysPart:
     """Return what the base itself would need; links as the model has them."""
-    from solver.design.solve import DesignWorkspace
-
     workspace = DesignWorkspace(problem.as_today())
     space, evaluator = workspace.space, workspace.evaluator
     levels = np.zeros(len(space.sizes), dtype=np.int64)
@@ -233,7 +228,7 @@ def todays_part(problem: DesignProblem) -> TodaysPart:
     return TodaysPart(design, design.usd_per_hour(problem), ())
 
 
-def why_none(workspace: "DesignWorkspace") -> WhyNone:
+def why_none(workspace: DesignWorkspace) -> WhyNone:
     """Return the floors of every target and what clashes on the best platform."""
     space, problem, evaluator = workspace.space, workspace.problem, workspace.evaluator
     best = highest(space, limited=False)
@@ -255,7 +250,7 @@ def _with(levels: Indices, position: int, level: int) -> Indices:
     return changed
 
 
-def _floors(workspace: "DesignWorkspace", user: int) -> list[Floor]:
+def _floors(workspace: DesignWorkspace, user: int) -> list[Floor]:
     space, use_case = workspace.space, workspace.problem.use_case[user]
     best = highest(space, limited=False)
     least = {"ttft": np.inf, "tpot": np.inf, "memory": np.inf}
