@@ -6,7 +6,7 @@ together, a `PairStation`.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from model_ops.dtypes import Precision
 from model_ops.opcost import Number
+from model_ops.platform.fabric import UNLIMITED
 from model_ops.platform.supply import Supply
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.serving.deployed import curve_of, engine_of
@@ -240,6 +241,19 @@ class Station(QueueStation):
         return float(np.ravel(self.laws(rate).mix.batch.mean)[0]) * self.groups
 
 
+def _apart(plan: Plan, rows: Sequence[PlannedDeployment]) -> bool:
+    """Return whether a plan's replicas stand on instances that are parts of a node.
+
+    Those share no fabric with each other, few NPUs as they may have.
+    """
+    names = {row.offer for row in rows}
+    bought = [purchase for purchase in plan.purchases if purchase.offer in names]
+    return any(
+        purchase.hosts > -(-purchase.npus // catalogue.npu_file(purchase.npu).node_npus)
+        for purchase in bought
+    )
+
+
 @dataclass(frozen=True)
 class PairStation(QueueStation):
     """A planned prefill pool and decode pool; its rates are those of the whole pair.
@@ -273,7 +287,7 @@ class PairStation(QueueStation):
         link = Link.between(
             prefill.replica.supply,
             decode.replica.supply,
-            prefill.npus + decode.npus,
+            UNLIMITED if _apart(plan, rows) else prefill.npus + decode.npus,
             plan.kv_bandwidth,
         )
         return cls(

@@ -138,6 +138,18 @@ def test_the_bandwidth_of_a_plan_is_the_links(
     assert (link.send, link.receive) == (1e9, 1e9)
 
 
+def test_instances_that_are_parts_of_a_node_share_no_fabric(
+    pair_problem: SizingProblem, pair_plan: Plan
+) -> None:
+    traffic, rows = pair_problem.traffic[0], pair_plan.pair("chat")
+    assert rows is not None
+    (purchase,) = pair_plan.purchases
+    alone = purchase.model_copy(update={"hosts": purchase.npus})
+    parted = pair_plan.model_copy(update={"purchases": (alone,)})
+    links = [PairStation.of(p, rows, traffic).pair.link for p in (pair_plan, parted)]
+    assert ["NVLink" in link.technology for link in links] == [True, False]
+
+
 def test_a_pair_at_its_share(pair_problem: SizingProblem, pair_plan: Plan) -> None:
     traffic, rows = pair_problem.traffic[0], pair_plan.pair("chat")
     assert rows is not None
