@@ -1,6 +1,7 @@
 """Seconds that a sizing question takes, stage by stage.
 
-Run: ``python tests/benchmarks/size_seconds.py [MODEL]...``; two minutes. Each model
+Run: ``python tests/benchmarks/size_seconds.py [--pairs] [MODEL]...``; two minutes.
+``--pairs`` lets plans have prefill and decode pools. Each model
 is sized over the whole priced catalogue for 200 requests per second of 1,024 tokens in
 and 256 out, with a p99 of TTFT and a p95 of TPOT. Wall and CPU seconds of this process,
 and the work behind them: rates that were evaluated. What ``--explain`` asks besides
@@ -27,7 +28,7 @@ from solver.solve import Feasible, Optimal, Workspace
 MODELS = ("llama-3.1-70b", "deepseek-v3")
 
 
-def question(model: str) -> SizingProblem:
+def question(model: str, *, pairs: bool = False) -> SizingProblem:
     """Return the problem that is sized."""
     targets = [
         {"metric": "ttft", "statistic": "p99", "at_most": 2.0},
@@ -35,7 +36,12 @@ def question(model: str) -> SizingProblem:
     ]
     traffic = {"input_tokens": 1024, "output_tokens": 256, "rate": 200.0}
     return problem_of(
-        {"model": model, "traffic": [traffic | {"targets": targets}]}, "python"
+        {
+            "model": model,
+            "traffic": [traffic | {"targets": targets}],
+            "modes": ["aggregated", *(["disaggregated"] if pairs else [])],
+        },
+        "python",
     )
 
 
@@ -73,12 +79,12 @@ class Counted:
         queueing.step_mix = self._mix
 
 
-def sized(model: str) -> None:
+def sized(model: str, *, pairs: bool) -> None:
     """Print the stages of a model's question."""
     stages = Stages()
     with Counted() as counted:
         with stages.timed("offers"):
-            problem = question(model)
+            problem = question(model, pairs=pairs)
             offers(problem)
         with stages.timed("table"):
             workspace = Workspace.of(problem)
@@ -120,5 +126,6 @@ def _print(text: str) -> None:
 
 
 if __name__ == "__main__":
-    for named in sys.argv[1:] or MODELS:
-        sized(named)
+    asked = [argument for argument in sys.argv[1:] if argument != "--pairs"]
+    for named in asked or MODELS:
+        sized(named, pairs="--pairs" in sys.argv)
