@@ -4,7 +4,7 @@
 replica and no smaller pool matches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,15 +67,43 @@ def select(
     """
     index = {traffic.name: i for i, traffic in enumerate(problem.traffic)}
     found: dict[tuple[int, int], list[Candidate]] = {}
+    spare = _spare(problem, offers)
+    for group in _groups(tables, problem, index, together=exact and not corrections):
+        numbers = [index[table.traffic.name] for table in group]
+        wanted = [problem.traffic[n].demand(problem.headroom) for n in numbers]
+        share = confirmed(group[0], corrections)
+        traffic = problem.traffic[numbers[0]]
+        race = Race(group[0], traffic, max(wanted), share, spare=spare)
+        entrants = race.unbeaten() if exact else race.tabulated()
+        for table, number, demand in zip(group, numbers, wanted, strict=True):
+            several = len(group) > 1 and not spare
+            mine = entrants.useful(demand) if several else entrants
+            collect(found, table, offers, mine, traffic=number)
+    return [kept for group in found.values() for kept in undominated(group)]
+
+
+MANY = 64
+"""Classes from which on those that differ in nothing but how many requests they have
+are measured together, at the largest demand: so rates hold in all pools of each."""
+
+
+def _groups(
+    tables: Sequence[Table],
+    problem: SizingProblem,
+    index: Mapping[str, int],
+    *,
+    together: bool,
+) -> list[list[Table]]:
+    """Return the tables, with those that may be measured together in one list."""
+    groups: dict[Hashable, list[Table]] = {}
     for table in (table for table in tables if table.options):
         number = index[table.traffic.name]
         traffic = problem.traffic[number]
-        wanted = traffic.demand(problem.headroom)
-        share = confirmed(table, corrections)
-        race = Race(table, traffic, wanted, share, spare=_spare(problem, offers))
-        entrants = race.unbeaten() if exact else race.tabulated()
-        collect(found, table, offers, entrants, traffic=number)
-    return [kept for group in found.values() for kept in undominated(group)]
+        alike: Hashable = number, table.precision
+        if together and len(problem.traffic) > MANY and not traffic.is_closed:
+            alike = id(table.engines), traffic.sized_targets
+        groups.setdefault(alike, []).append(table)
+    return list(groups.values())
 
 
 def _spare(problem: SizingProblem, offers: Sequence[Offer]) -> int:

@@ -51,6 +51,14 @@ class Entrants:
     rates: Floats
     capacity: Floats
 
+    def useful(self, wanted: float) -> "Entrants":
+        """Return the same without pools larger than those that cover a demand."""
+        pools = np.array(POOLS, dtype=float)[:-1, None]
+        enough = np.zeros(self.rates.shape, dtype=bool)
+        enough[1:] = self.capacity[:-1] * pools >= wanted
+        rates = np.where(enough, 0.0, self.rates)
+        return Entrants(self.option, self.setting, rates, self.capacity)
+
     def joined(self, others: "Entrants") -> "Entrants":
         """Return these and others."""
         return Entrants(

@@ -31,7 +31,7 @@ FIRST_EFFORT = 0.5
 _FIRST_SHARE = 0.2
 """Share of the time left that this may take at most."""
 
-_REPAIR_EFFORT = 0.5
+_HINTED_EFFORT = 0.5
 """The same for making a plan of what the classes choose by themselves."""
 
 _NEIGHBOURS, _MIPS = 0.7, 0.5
@@ -142,7 +142,7 @@ def _by_classes(
         return found
     choices = zip(parts.values, owner, strict=True)
     _hint(model, [None if who is None else value for value, who in choices])
-    return _by_cp_sat(model, options, found, effort=_REPAIR_EFFORT, repair=True)
+    return _by_cp_sat(model, options, found, effort=_HINTED_EFFORT, hinted=True)
 
 
 def _by_mips(
@@ -166,14 +166,13 @@ def _by_cp_sat(
     found: Found,
     *,
     effort: float = math.inf,
-    repair: bool = False,
+    hinted: bool = False,
 ) -> Found:
     """Return what CP-SAT adds to what is found, from there if not from another hint."""
-    if found.values and not repair:
+    if found.values and not hinted:
         _hint(model, found.values)
-    solver = cp_sat(options, effort if found.values or not repair else math.inf)
-    solver.parameters.repair_hint = repair
-    solver.parameters.stop_after_first_solution = repair and not found.values
+    solver = cp_sat(options, effort if found.values or not hinted else math.inf)
+    solver.parameters.stop_after_first_solution = hinted and not found.values
     status = status_of(solver, model)
     if status == "infeasible":
         return replace(found, status=status)

@@ -399,3 +399,15 @@ def test_classes_that_share_have_the_candidates_of_each_alone(small: Small) -> N
         expected = Workspace.of(alone).instance(alone).candidates
         mine = [replace(c, traffic=0) for c in found if c.traffic == number]
         assert sorted(map(repr, mine)) == sorted(map(repr, expected))
+
+
+def test_many_classes_alike_cost_hardly_more_measured_together(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = (3.0, 21.0, 90.0)
+    many = [{**MODELS[0], "name": f"c{i}", "rate": r} for i, r in enumerate(rates)]
+    alone = optimum(small(traffic=many))
+    monkeypatch.setattr("solver.candidates.MANY", 1)
+    together = optimum(small(traffic=many))
+    assert together.usd_per_hour >= alone.usd_per_hour * (1 - 1e-9)
+    assert together.usd_per_hour <= alone.usd_per_hour * 1.02
