@@ -17,12 +17,13 @@ from model_ops.dtypes import Dtype, Precision
 from model_ops.opcost import KernelFamily, Number, OpCost
 from model_ops.platform.npu import Npu
 from model_ops.profiler.arch import ModelArch
+from model_ops.profiler.cache import kv_bytes_per_sequence
 from model_ops.profiler.layers import (
     embedding_operators,
     head_operators,
     layer_operators,
 )
-from model_ops.profiler.memory import kv_bytes_per_sequence, weight_bytes
+from model_ops.profiler.memory import weight_bytes
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.profiler.work import (
     Phase,

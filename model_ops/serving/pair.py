@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from model_ops.opcost import Number
-from model_ops.profiler.memory import kv_bytes_per_sequence
+from model_ops.profiler.cache import kv_bytes_per_sequence
 from model_ops.serving.batch_distribution import Flags
 from model_ops.serving.deployed import engine_of
 from model_ops.serving.engine import Engine, Profile

@@ -12,6 +12,7 @@ from model_ops.platform.roofline import op_time
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.expert_load import BALANCED, ExpertLoad
+from model_ops.profiler.held import Held
 from model_ops.profiler.layers import (
     embedding_operators,
     head_operators,
@@ -19,7 +20,6 @@ from model_ops.profiler.layers import (
     stage_boundary_operators,
 )
 from model_ops.profiler.memory import (
-    Held,
     MemoryFootprint,
     Room,
     footprint,

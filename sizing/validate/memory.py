@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from model_ops.errors import GenzSizeError
 from model_ops.platform.supply import Supply
-from model_ops.profiler.memory import cache_tokens, kv_bytes_per_sequence
+from model_ops.profiler.cache import kv_bytes_per_sequence
+from model_ops.profiler.memory import cache_tokens
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.profiler.work import RequestShape
 from model_ops.serving.step import Replica

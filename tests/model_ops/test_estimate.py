@@ -20,8 +20,8 @@ from model_ops.platform.kernels import KernelEfficiency
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
+from model_ops.profiler.held import Held
 from model_ops.profiler.memory import (
-    Held,
     MemoryFootprint,
     Room,
     footprint,

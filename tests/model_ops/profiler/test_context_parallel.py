@@ -11,13 +11,14 @@ from model_ops.platform.roofline import op_time
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import Layer, ModelArch
 from model_ops.profiler.attention import Attention
+from model_ops.profiler.cache import kv_bytes_per_sequence
 from model_ops.profiler.layers import (
     embedding_operators,
     head_operators,
     layer_operators,
     stage_boundary_operators,
 )
-from model_ops.profiler.memory import kv_bytes_per_sequence, weight_bytes
+from model_ops.profiler.memory import weight_bytes
 from model_ops.profiler.moe import MoeFfn
 from model_ops.profiler.ops import AttentionCore, Gemm
 from model_ops.profiler.parallelism import Parallelism, layer_split

@@ -9,6 +9,7 @@ from model_ops.dtypes import Dtype, Precision
 from model_ops.errors import ConfigError
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.attention import Attention
+from model_ops.profiler.cache import kv_bytes_per_sequence
 from model_ops.profiler.compressed_attention import CompressedAttention
 from model_ops.profiler.hf_config import READERS, read_config
 from model_ops.profiler.layers import layer_operators
@@ -18,7 +19,7 @@ from model_ops.profiler.linear_attention import (
     LightningAttention,
 )
 from model_ops.profiler.mamba import Mamba1, Mamba2
-from model_ops.profiler.memory import kv_bytes_per_sequence, weight_bytes
+from model_ops.profiler.memory import weight_bytes
 from model_ops.profiler.mla import LatentAttention
 from model_ops.profiler.moe import MoeFfn
 from model_ops.profiler.ops import Gemm

@@ -7,16 +7,18 @@ import pytest
 from model_ops.dtypes import PRESETS, Precision
 from model_ops.opcost import RESIDENT, Placement
 from model_ops.profiler.arch import ModelArch
-from model_ops.profiler.memory import (
+from model_ops.profiler.cache import (
     KV_BLOCK_TOKENS,
     CacheDemand,
-    Held,
+    cache_demand,
+    kv_bytes_per_sequence,
+)
+from model_ops.profiler.held import Held
+from model_ops.profiler.memory import (
     MemoryFootprint,
     Room,
     activation_bytes,
-    cache_demand,
     footprint,
-    kv_bytes_per_sequence,
     largest_batch,
     lockstep_footprint,
     weight_bytes,

@@ -9,7 +9,8 @@ from model_ops.dtypes import BF16, Precision
 from model_ops.opcost import Placement
 from model_ops.platform.memory import OuterMemory
 from model_ops.platform.supply import Supply
-from model_ops.profiler.memory import kv_bytes_per_sequence, weight_bytes
+from model_ops.profiler.cache import kv_bytes_per_sequence
+from model_ops.profiler.memory import weight_bytes
 from model_ops.profiler.parallelism import Parallelism, stacked
 from model_ops.profiler.work import Segment, Step, decode, prefill
 from model_ops.serving.deployed import engine_of

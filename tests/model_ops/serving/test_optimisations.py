@@ -13,8 +13,9 @@ from model_ops.platform.npu import Npu
 from model_ops.platform.roofline import op_time
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import Layer, ModelArch
+from model_ops.profiler.cache import cache_demand
+from model_ops.profiler.held import Held
 from model_ops.profiler.mamba import Mamba2
-from model_ops.profiler.memory import Held, cache_demand
 from model_ops.profiler.moe import MoeFfn
 from model_ops.profiler.ops import AttentionCore, Gemm
 from model_ops.profiler.parallelism import Parallelism

@@ -10,7 +10,8 @@ from model_ops.estimate import Load, LoadMode, estimate
 from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.arch import ModelArch
-from model_ops.profiler.memory import kv_bytes_per_sequence, weight_bytes
+from model_ops.profiler.cache import kv_bytes_per_sequence
+from model_ops.profiler.memory import weight_bytes
 from model_ops.profiler.moe import MoeFfn
 from model_ops.profiler.ops import Gemm
 from model_ops.profiler.parallelism import Parallelism
