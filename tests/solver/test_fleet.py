@@ -411,3 +411,17 @@ def test_many_classes_alike_cost_hardly_more_measured_together(
     together = optimum(small(traffic=many))
     assert together.usd_per_hour >= alone.usd_per_hour * (1 - 1e-9)
     assert together.usd_per_hour <= alone.usd_per_hour * 1.02
+
+
+# Whole racks
+
+
+def test_a_rack_is_bought_whole_and_fails_whole(small: Small) -> None:
+    rack = {"npu": "gb200-nvl72", "npus": 72, "usd_per_hour": 300.0}
+    racks = {"hardware": {"npus": ["gb200-nvl72"]}, "prices": {"given": [rack]}}
+    traffic = [{**CLASSES[0], "model": "llama-3.1-70b", "rate": 20.0}]
+    (one,) = optimum(small(**racks, traffic=traffic)).purchases
+    assert (one.hosts, one.npus, one.usd_per_hour) == (1, 72, 300.0)
+    spare = optimum(small(**racks, traffic=traffic, redundancy={"nodes": 1}))
+    assert [purchase.hosts for purchase in spare.purchases] == [2]
+    assert sum(row.npus for row in spare.deployments) <= 2 * 72

@@ -1,0 +1,63 @@
+"""Options of fleets state what a file would, and are refused in words."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Genz = Callable[..., Any]
+QUESTION = (
+    *("size", "--model", "llama-3.1-8b", "--npu", "l40s", "--npu", "h100-sxm"),
+    *("--input-tokens", "1000", "--output-tokens", "200", "--rate", "5 req/s"),
+    *("--tpot", "50 ms", "--format", "json"),
+)
+
+
+def test_options_are_in_the_problem(genz: Genz) -> None:
+    asked = (
+        *("--owned", "l40s=2", "--owned", "h100=1 node", "--quota", "us-*=64"),
+        *("--spare-nodes", "1", "--max-npu-types", "2", "--max-deployment-types", "3"),
+    )
+    problem = genz(*QUESTION, *asked).json["problem"]
+    assert [(o["npu"], o["npus"], o["nodes"]) for o in problem["owned"]] == [
+        ("l40s", 2, None),
+        ("h100-sxm", None, 1),
+    ]
+    assert problem["limits"]["quota"][0]["region"] == "us-*"
+    assert problem["limits"]["npu_types"] == 2
+    assert problem["limits"]["deployment_types"] == 3
+    assert problem["redundancy"]["nodes"] == 1
+
+
+def test_a_report_is_what_is_in_use_today(genz: Genz, tmp_path: Path) -> None:
+    today = genz(*QUESTION)
+    file = tmp_path / "today.json"
+    file.write_text(today.out, encoding="utf-8")
+    same = genz(*QUESTION, "--current", file, "--max-change", "0").json
+    assert same["total_npus"] == json.loads(today.out)["total_npus"]
+    more = genz(
+        *QUESTION, "--current", file, "--max-change", "0", "--rate", "900 req/s"
+    )
+    assert more.code == 3
+    assert "limit of changed NPUs" in more.json["explanation"]["conflicts"]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--owned", "l40s"), "--owned: 'l40s' is not like NAME=VALUE"),
+        (("--owned", "l40s=few"), "'few' is not a number of NPUs"),
+        (("--quota", "us-*=-1"), "'-1' is not a number of NPUs"),
+        (("--owned", "l4o=1"), "owned.npu"),
+        (("--spare-nodes", "-1"), "redundancy.nodes: must be at least 0"),
+        (("--current", "nowhere.json"), "there is no file"),
+    ],
+)
+def test_bad_options_are_refused(
+    genz: Genz, option: tuple[str, ...], said: str
+) -> None:
+    ran = genz(*QUESTION, *option)
+    assert ran.code == 2
+    assert said in " ".join(ran.err.split())
