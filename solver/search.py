@@ -230,7 +230,7 @@ def status_of(solver: cp_model.CpSolver, model: cp_model.CpModel) -> str:
 
 def _searched(
     solver: cp_model.CpSolver, model: cp_model.CpModel
-) -> cp_model.CpSolverStatus:
+) -> "cp_model.CpSolverStatus":
     """Search beside the main thread: CP-SAT would answer Ctrl-C with what it has."""
     with ThreadPoolExecutor(1) as beside:
         try:
