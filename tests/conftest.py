@@ -26,6 +26,7 @@ from model_ops.profiler.ffn import DenseFfn
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.serving.step import Replica
 from problems import accuracy, catalogue, stations
+from problems.catalogue import hardware
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -142,7 +143,8 @@ def plain_npus() -> Iterator[None]:
     )
     load = catalogue.load_npu_under
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalogue, "load_npu_under", lambda *names: plain(load(*names)))
+        for where in (catalogue, hardware):
+            patch.setattr(where, "load_npu_under", lambda *names: plain(load(*names)))
         patch.setattr(accuracy, "error_law", lambda *_: PLAIN_LAW)
         for cached in derived:
             cached.cache_clear()

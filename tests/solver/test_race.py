@@ -161,7 +161,7 @@ def test_a_dispersed_share_of_a_rate_stays_a_share(small: Small) -> None:
     first = next(c for c in plain if c.least == 1)
     name = available[first.offer].npu.name
     place = (problem.traffic[0].name, name, first.split, first.precision.name)
-    share = {(*place, first.setting): 0.8}
+    share = {(*place, first.setting, "aggregated"): 0.8}
     after = select(found, available, problem, corrections=share)
     best = max(c.capacity for c in after if alike(c, first))
     assert 0.8 * first.capacity * (1 - 1e-9) <= best <= first.capacity
