@@ -142,6 +142,9 @@ def _apply(problem: SizingProblem, data: Data, change: Change) -> None:
         npus_matching(WITHOUT, tuple(gone))
         exclude = [*data["hardware"]["exclude"], *gone]
         data["hardware"] = {**data["hardware"], "exclude": exclude}
+    elif change.key == "model":
+        _set(SizingProblem, data, ["model"], change.value)
+        data["traffic"] = [{**each, "model": None} for each in data["traffic"]]
     elif head in TrafficClass.model_fields or head in _METRICS:
         for number in range(len(problem.traffic)):
             _change_class(problem, data, number, Change(change.key, change.value))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from model_ops.dtypes import BF16, Dtype, Precision
-from model_ops.estimate import Load, LoadMode, estimate, timed_operators
+from model_ops.estimate import Load, LoadMode, estimate
 from model_ops.opcost import Collective, KernelFamily
 from model_ops.platform.efficiency import ConstantEfficiency
 from model_ops.platform.fabric import UNLIMITED, Fabric, Tier
@@ -23,7 +23,7 @@ from model_ops.platform.npu import Npu
 from model_ops.platform.supply import Supply
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.profiler.work import RequestShape, Step, decode
-from model_ops.serving.step import Replica, step_time
+from model_ops.serving.step import Replica, step_time, timed_operators
 from problems import catalogue
 
 GOLDEN = Path(__file__).parents[1] / "reference" / "genz_golden_dense.csv"
