@@ -76,6 +76,7 @@ def test_between_least_power_and_tdp(
     assert per_token == pytest.approx(spent)
 
 
+@pytest.mark.slow
 @hypothesis.settings(derandomize=True, deadline=None)
 @hypothesis.given(
     batch=st.integers(1, 5000),

@@ -567,6 +567,7 @@ def assert_no_faster_than_the_roofline(replica: Replica, shape: RequestShape) ->
                 assert found.tpot >= tpot * (1 - 1e-9), (mode, users)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [1.0, 0.5])
 @pytest.mark.parametrize("layout", [(1, 1), (4, 1), (2, 3), (1, 6), (2, 3, 2)])
 @pytest.mark.parametrize("shape", [SHAPE, SINGLE, WORDY])
@@ -576,6 +577,7 @@ def test_no_estimate_is_faster_than_the_roofline(
     assert_no_faster_than_the_roofline(lossy(split(toy_replica, *layout), share), shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [(1, 1), (4, 1), (2, 3), (1, 6), (2, 3, 2)])
 def test_chunks_of_a_long_prompt_are_no_faster_than_the_roofline(
     toy_replica: Replica, layout: tuple[int, ...]
@@ -660,6 +662,7 @@ def assert_equal_at(
         assert found == pytest.approx(getattr(one.memory, name), rel=1e-9), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(LoadMode))
 def test_arrays_and_stacked_supplies_equal_scalars(
     toy_arch: ModelArch, toy_replica: Replica, toy_npu: Npu, mode: LoadMode

@@ -241,6 +241,7 @@ def hastened(replica: Replica) -> Replica:
     )
 
 
+@pytest.mark.slow
 @examples(25)
 @hypothesis.given(
     replica=replicas(),
@@ -378,6 +379,7 @@ def test_no_split_beats_the_roofline_of_all_its_npus(
     assert found >= unsplit / ranks * (1 - 1e-9)
 
 
+@pytest.mark.slow
 @examples(12)
 @hypothesis.given(replica=replicas(), shape=shapes, users=st.integers(1, 50))
 def test_no_load_is_faster_than_a_request_alone(
@@ -443,6 +445,7 @@ FEATURES: dict[str, Callable[[ModelArch], dict[str, Any]]] = {
 BEAMS = "the rest, and beams"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", LoadMode)
 @pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize("name", MODELS)

@@ -72,6 +72,7 @@ def test_chance_is_the_inverse_of_the_quantile() -> None:
     assert law.chance(np.array([0.0, 1e9])).tolist() == [0.01, 0.99]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(LoadMode))
 @pytest.mark.parametrize("users", [1.0, 4.0])
 @pytest.mark.parametrize("share", [1.0, 0.9, 0.5, 0.01])
@@ -148,6 +149,7 @@ def test_endless_waiting_has_an_endless_interval(toy_replica: Replica) -> None:
     assert intervals["tpot"][1] < np.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(LoadMode))
 def test_arrays_and_stacked_supplies_equal_scalars(
     toy_arch: ModelArch, toy_replica: Replica, toy_npu: Npu, mode: LoadMode

@@ -25,6 +25,7 @@ def test_example_explains_itself(name: str) -> None:
     assert example_text(name).startswith("# ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in EXAMPLES if n not in DESIGNS])
 def test_example_has_a_proved_plan(name: str) -> None:
     problem = problem_of(read_toml(example_path(name)), "file")
@@ -34,6 +35,7 @@ def test_example_has_a_proved_plan(name: str) -> None:
     assert violations(problem, outcome.plan) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DESIGNS)
 def test_example_has_a_proved_design(name: str) -> None:
     problem = read_design(example_path(name))

@@ -214,6 +214,7 @@ def test_an_npu_without_a_tdp_has_no_energy(genz: Genz) -> None:
     assert {operator["joules"] for operator in operators} == {None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml version")]
 )
@@ -524,6 +525,7 @@ def test_a_table_of_a_header_alone(genz: Genz, path: Path) -> None:
     assert evaluated(genz, path, HEADER) == []
 
 
+@pytest.mark.slow
 def test_twenty_thousand_rows(process: Genz, path: Path, tmp_path: Path) -> None:
     rows = (
         f"llama-3.1-8b,{npu},{tokens},{answer},{users},,\n"

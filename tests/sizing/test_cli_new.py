@@ -26,6 +26,7 @@ def test_the_default_is_a_chat(genz: Genz) -> None:
     assert tomllib.loads(ran.out)["model"] == "llama-3.1-70b"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", example_names())
 def test_a_new_file_solves(genz: Genz, tmp_path: Path, name: str) -> None:
     path = tmp_path / "mine.toml"
@@ -37,6 +38,7 @@ def test_a_new_file_solves(genz: Genz, tmp_path: Path, name: str) -> None:
     assert sized.json["status"] == "optimal"
 
 
+@pytest.mark.slow
 def test_what_is_commented_out_works_too(genz: Genz, tmp_path: Path) -> None:
     lines = genz("new", "chat").out.splitlines()
     start = next(i for i, line in enumerate(lines) if "[[prices.given]]" in line)

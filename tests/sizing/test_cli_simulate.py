@@ -88,6 +88,7 @@ def untimed(ran: Any) -> Any:
     return content
 
 
+@pytest.mark.slow
 def test_a_plan_is_read_back_and_simulated_as_its_problem(
     genz: Genz, toml: Path, plan_json: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_target_that_fails_has_an_exit_code(genz: Genz, plan_json: Path) -> No
     assert "1 of 3 targets fail" in ran.out
 
 
+@pytest.mark.slow
 def test_a_problem_without_a_plan(genz: Genz, tmp_path: Path) -> None:
     path = tmp_path / "hopeless.toml"
     limits = "[limits]\nnodes = 1\n"
@@ -162,6 +164,7 @@ def test_a_problem_without_a_plan(genz: Genz, tmp_path: Path) -> None:
     assert ran.out.startswith("No plan")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -197,6 +200,7 @@ def test_files_that_are_no_plan(genz: Genz, tmp_path: Path, text: str) -> None:
     assert ran.err.startswith("genz-size: plan: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -236,6 +240,7 @@ def test_fewer_queues_where_requests_would_not_fill_them() -> None:
     assert some.load == more.load
 
 
+@pytest.mark.slow
 def test_users_stay_in_flight() -> None:
     """By Little's law the requests of a closed loop are its users at any time."""
     place = place_of(chat(rate=None, concurrency=40))

@@ -232,6 +232,7 @@ def test_json_when_infeasible(genz: Genz) -> None:
     assert explanation["complete"] is True
 
 
+@pytest.mark.slow
 def test_the_whole_catalogue_cannot_give_a_token_each_millisecond(genz: Genz) -> None:
     ran = genz(
         *("size", "--model", "llama-3.1-70b", "--tpot", "1 ms", "--rate", "1 req/s"),
@@ -337,6 +338,7 @@ def problem(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "held"),
     [
@@ -549,6 +551,7 @@ def test_unpublished_power_is_said_to_be_unpublished(genz: Genz) -> None:
     assert "published" in ran.out + ran.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -580,6 +583,7 @@ def test_extreme_questions_get_an_answer_or_a_reason(
     assert "nan" not in ran.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rate", "code"), [("10000000 req/s", 0), ("10000001 req/s", 2), ("1e8 req/s", 2)]
 )
@@ -629,6 +633,7 @@ def test_fp32_over_the_whole_catalogue(genz: Genz) -> None:
     assert "fp32" in ran.err
 
 
+@pytest.mark.slow
 def test_long_waits_take_no_place_in_the_batch(genz: Genz) -> None:
     question = (
         *("--model", "llama-3.1-70b", "--npu", "h100-sxm", "--concurrency", "64"),
@@ -651,6 +656,7 @@ def test_long_waits_take_no_place_in_the_batch(genz: Genz) -> None:
     assert decoding == pytest.approx(64 * share, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("npu", ["h100-sxm", "l40s", "*"])
 def test_the_ttft_that_is_called_possible_is_possible(genz: Genz, npu: str) -> None:
     question = (
@@ -667,6 +673,7 @@ def test_the_ttft_that_is_called_possible_is_possible(genz: Genz, npu: str) -> N
     assert below.code == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("minimize", ["cost", "npus", "power"])
 def test_runners_up_are_no_better_than_the_plan(genz: Genz, minimize: str) -> None:
     answer = sized(
@@ -714,6 +721,7 @@ def test_the_certificate_says_who_proved_what(genz: Genz) -> None:
 # How near other plans are
 
 
+@pytest.mark.slow
 def test_margins_are_told_and_the_dear_ones_when_asked(genz: Genz) -> None:
     told = sized(genz, *QUESTION)["margins"]
     assert told["sensitivities"] == []
@@ -726,6 +734,7 @@ def test_margins_are_told_and_the_dear_ones_when_asked(genz: Genz) -> None:
     assert any(s["factor"] < 1 and s["of"] == "traffic" for s in deep["switches"])
 
 
+@pytest.mark.slow
 def test_margins_read_as_sentences(genz: Genz) -> None:
     out = genz("size", *QUESTION, "--explain").out
     assert "How far things may move before this plan is not the best" in out

@@ -48,6 +48,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("document", "commands"), list(_blocks()))
 def test_shown_commands_run(
     genz: Callable[..., Any],

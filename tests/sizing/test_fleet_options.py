@@ -31,6 +31,7 @@ def test_options_are_in_the_problem(genz: Genz) -> None:
     assert problem["redundancy"]["nodes"] == 1
 
 
+@pytest.mark.slow
 def test_a_report_is_what_is_in_use_today(genz: Genz, tmp_path: Path) -> None:
     today = genz(*QUESTION)
     file = tmp_path / "today.json"

@@ -123,6 +123,7 @@ def brute_force(problem: SizingProblem, along: str) -> list[tuple[float, float]]
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("along", ["npus", "power"])
 @pytest.mark.parametrize("rate", ["6 req/s", "14 req/s", "20 req/s"])
 def test_limits_give_the_whole_pareto_set(
@@ -139,6 +140,7 @@ def test_some_frontier_has_several_points(base: SizingProblem) -> None:
     assert len(points(base, "npus")) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("along", ["npus", "power"])
 def test_fewer_points_are_some_of_all(wide: SizingProblem, along: str) -> None:
     every = pairs(points(wide, along))
@@ -148,12 +150,14 @@ def test_fewer_points_are_some_of_all(wide: SizingProblem, along: str) -> None:
     assert some[-1] == every[-1]
 
 
+@pytest.mark.slow
 def test_ends_of_a_limit(wide: SizingProblem) -> None:
     every = pairs(points(wide, "npus"))
     low, high = every[1][0], every[-2][0]
     assert pairs(points(wide, "npus", low=low, high=high)) == every[1:-1]
 
 
+@pytest.mark.slow
 def test_a_limit_that_the_problem_states_holds(wide: SizingProblem) -> None:
     every = pairs(points(wide, "npus"))
     limited = changed(wide, [Change("limits.npus", str(int(every[-2][0])))])
@@ -175,6 +179,7 @@ def test_a_plan_that_may_not_use_least_is_not_proved(base: SizingProblem) -> Non
 # Fields: the problem solved at each value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("along", "low", "high"),
     [("tpot", 0.01, 0.05), ("rate", 5.0, 60.0), ("headroom", 0.0, 0.6)],
@@ -226,6 +231,7 @@ def test_beaten_points_by_hand() -> None:
 # Going on, and the command
 
 
+@pytest.mark.slow
 def test_a_resumed_frontier_is_the_same(wide: SizingProblem, tmp_path: Path) -> None:
     path = tmp_path / "kept.jsonl"
     whole = list(Frontier(wide, "npus").found(Answers()))

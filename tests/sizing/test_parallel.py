@@ -59,6 +59,7 @@ def test_fewer_targets_than_processes_are_dealt_by_rate_and_then_one_by_one() ->
     assert sorted(map(len, prices)) == [1, 2]
 
 
+@pytest.mark.slow
 def test_many_processes_find_what_one_finds(tmp_path: Path) -> None:
     every = asked(("tpot", ["40 ms", "50 ms", "1 us"]), ("rate", ["1x", "9x", "7x"]))
     alone = list(Answers().each(every.values()))

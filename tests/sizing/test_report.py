@@ -202,6 +202,7 @@ def test_memory_in_use_is_within_what_there_is(genz: Genz) -> None:
     assert memory["kv_cache_bytes"] == pytest.approx(tokens * 131_072, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_target_that_fails_through_load_names_a_remedy(genz: Genz) -> None:
     ran = genz("size", *TOO_FEW, "--format", "json")
     assert ran.code == 3

@@ -57,6 +57,7 @@ def test_the_problem_states_the_papers_use_case(case: str) -> None:
     assert limits == {"ttft": known.ttft, "tpot": known.tpot}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_experts_are_solved_too_and_cost_less(answer: Answer, case: str) -> None:
     problem, found = answer(case, EXPERTS)

@@ -517,6 +517,7 @@ def test_files_that_cannot_be_scored(
     assert message in ran.err
 
 
+@pytest.mark.slow
 def test_every_row_of_the_shipped_results_can_be_answered() -> None:
     rows = read_table(FOLDER / "e2e.csv.gz").rows[::61]
     found = serving.answers(rows)

@@ -91,6 +91,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @settings(
     max_examples=12,
     derandomize=True,
@@ -118,6 +119,7 @@ def test_a_scenario_is_the_edited_problem_sized(
     assert violations(problem, alone.plan) == []
 
 
+@pytest.mark.slow
 def test_pairs_are_chosen_anew_at_other_prices(base: SizingProblem) -> None:
     both = changed(base, [Change("modes", "aggregated,disaggregated")])
     spaces = Workspaces()
@@ -292,6 +294,7 @@ def test_too_many_scenarios_are_refused_at_once(base: SizingProblem) -> None:
 ASKED = ("rate=2x", "limits.npus=1", "price.l40s=-10%", "tpot=1.2x")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_like_one_that_was_not_interrupted(
     base: SizingProblem, tmp_path: Path
 ) -> None:
@@ -398,6 +401,7 @@ def test_together_they_are_one(genz: Genz, file: Path) -> None:
     assert scenario["changes"] == ["rate=2x", "tpot=2x"]
 
 
+@pytest.mark.slow
 def test_resumed_output_is_the_same_to_the_byte(
     genz: Genz, file: Path, tmp_path: Path
 ) -> None:

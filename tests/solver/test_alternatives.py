@@ -105,6 +105,7 @@ def chosen(small: Small) -> Callable[[str], Chosen]:
 # Runners-up
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_runners_up_are_never_better(
     chosen: Callable[[str], Chosen], name: str
@@ -119,6 +120,7 @@ def test_runners_up_are_never_better(
         assert runner.distance == pytest.approx(runner.value / told.value - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_runners_up_solve_the_problem_with_one_type(
     chosen: Callable[[str], Chosen], name: str
@@ -149,6 +151,7 @@ def test_runners_up_are_the_best_of_their_type(
         assert found[npu] == pytest.approx(objective_value(told.problem, outcome.plan))
 
 
+@pytest.mark.slow
 def test_runners_up_of_the_catalogue_are_its_best(
     chosen: Callable[[str], Chosen],
 ) -> None:
@@ -279,6 +282,7 @@ def known_by_hand(problem: SizingProblem, monkeypatch: pytest.MonkeyPatch) -> Fe
     return outcome
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in PROBLEMS if "limits" not in PROBLEMS[n]])
 def test_the_plan_known_without_a_search_is_honest(
     small: Small,

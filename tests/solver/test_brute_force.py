@@ -546,6 +546,7 @@ REAL: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_real_optimum_is_what_trying_everything_finds(
     toys: Any, small: Callable[..., SizingProblem], name: str

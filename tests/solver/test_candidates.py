@@ -182,6 +182,7 @@ def check_option(problem: SizingProblem, table: Table, option: int) -> None:
                 assert figure == pytest.approx(expected, rel=1e-4), (metric, load)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(24))
 def test_table_equals_the_model_of_an_option(
     problem: SizingProblem, tables: list[Table], seed: int
@@ -191,6 +192,7 @@ def test_table_equals_the_model_of_an_option(
     check_option(problem, table, draw.randrange(table.options))
 
 
+@pytest.mark.slow
 def test_options_are_those_that_fit_and_may_stand_somewhere(
     problem: SizingProblem, tables: list[Table]
 ) -> None:
@@ -254,6 +256,7 @@ def test_experts_are_split_or_dealt_and_mixers_over_all_ranks_or_groups(
 GUESSES = {"drafter": "ngram", "guessed": 3, "acceptance": 0.6}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -373,6 +376,7 @@ def missed(
     return not np.all(laws.stable) or max(over, default=-1.0) > tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_highest_rate_holds_its_targets_and_a_little_more_does_not(
     problem: SizingProblem, tables: list[Table], name: str
@@ -468,6 +472,7 @@ def near(point: tuple[int, float, int]) -> tuple[int, float, int]:
     return point[0], point[1] * (1 + 1e-3), point[2]
 
 
+@pytest.mark.slow
 def test_select_keeps_the_frontier_of_the_highest_rates(
     problem: SizingProblem, tables: list[Table]
 ) -> None:

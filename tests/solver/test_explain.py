@@ -304,6 +304,7 @@ def test_a_budget_relaxed_is_one_that_suffices(small: Small, usd: float) -> None
 # Two together
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INFEASIBLE)
 def test_a_joint_relaxation_suffices_and_less_does_not(
     told: Callable[[str], Told], name: str
@@ -355,6 +356,7 @@ def test_no_time_tells_what_is_known_without_a_search(small: Small) -> None:
     assert {floor.requirement for floor in found.floors} >= {"mean TTFT", "mean TPOT"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INFEASIBLE)
 def test_time_enough_makes_an_explanation_complete(
     told: Callable[[str], Told], name: str
@@ -423,6 +425,7 @@ def test_memory_is_not_blamed_for_unknown_power(small: Small) -> None:
         Workspace.of(problem)
 
 
+@pytest.mark.slow
 def test_what_another_setting_resolves_is_no_conflict(small: Small) -> None:
     """Batches of 256 in steps of 1,024 tokens take what the usual ones do not."""
     tails = [

@@ -221,6 +221,7 @@ CLASHES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASHES)
 def test_conflicts_are_minimal(small: Small, name: str) -> None:
     problem = small(**CLASHES[name])
@@ -311,6 +312,7 @@ def spaces() -> dict[str, Workspace]:
 ANY = list(HealthCheck)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=ANY)
 @given(asked=fleets(), rate=st.sampled_from([8.0, 60.0]))
 def test_no_plan_that_the_verifier_rejects(

@@ -15,6 +15,7 @@ def at(problem: SizingProblem, rate: float) -> SizingProblem:
     return problem.model_copy(update={"traffic": (changed,)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [5.0, 55.0, 400.0])
 def test_candidates_are_those_of_a_fresh_workspace(small: Small, rate: float) -> None:
     problem = at(small(chunk_tokens=None, max_num_seqs=None), rate)

@@ -96,6 +96,7 @@ def _repriced(rows: list[Replicas], npu: str, factor: float) -> list[Replicas]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_prices_switch_there_and_not_before(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
@@ -282,6 +283,7 @@ def test_a_plan_bears_what_its_replicas_take(sized: Sized) -> None:
         assert known[of, True].then == "mean TPOT no longer holds"
 
 
+@pytest.mark.slow
 def test_users_are_counted_whole(small: Small) -> None:
     users = {"name": "chat", "input_tokens": 1000, "output_tokens": 200}
     users |= {"concurrency": 50, "targets": [{"metric": "tpot", "at_most": 0.03}]}
@@ -315,6 +317,7 @@ def test_what_is_free_is_compared_with_nothing(small: Small) -> None:
     }
 
 
+@pytest.mark.slow
 def test_what_may_fail_can_be_left_out_but_not_moved(small: Small) -> None:
     asked = Sized(small(redundancy={"nodes": 1}))
     known = {s.requirement: s for s in asked.margins(deep=True).sensitivities}
@@ -327,6 +330,7 @@ def test_what_may_fail_can_be_left_out_but_not_moved(small: Small) -> None:
     assert dropped.change < 0
 
 
+@pytest.mark.slow
 def test_a_cheaper_plan_wins_below_and_not_above(sized: Sized, deep: Margins) -> None:
     known = by_name(deep.switches)
     for of, changed in (("traffic", None), ("all times", slower)):

@@ -382,6 +382,7 @@ def test_limits_are_kept_and_cost_what_they_must(small: Small) -> None:
 # Every plan
 
 
+@pytest.mark.slow
 @settings(
     max_examples=5,
     deadline=None,

@@ -58,6 +58,7 @@ def everything(table: Table) -> np.ndarray:
     return np.where(table.fits, np.stack(found), 0.0) * table.groups
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_race_finds_what_trying_everything_finds(small: Small, name: str) -> None:
     problem = asked(small, name)
@@ -77,6 +78,7 @@ def test_the_race_finds_what_trying_everything_finds(small: Small, name: str) ->
             assert best >= rates[:, option].max() * (1 - 2 * WORTHWHILE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [5.0, 80.0, 700.0])
 @pytest.mark.parametrize("name", TARGETS)
 def test_more_settings_never_make_a_plan_dearer(

@@ -132,6 +132,7 @@ def hard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solver.search.FIRST_EFFORT", 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_all_solvers_together_find_the_optimum(
     toys: Any, monkeypatch: pytest.MonkeyPatch, seed: int

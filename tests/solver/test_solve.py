@@ -169,6 +169,7 @@ def is_sorted(values: list[float]) -> bool:
     return all(a <= b * (1 + 1e-9) for a, b in pairwise(values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "loosest_first"),
     [
@@ -438,6 +439,7 @@ def test_the_engine_holds_the_bursts_of_a_replicas_batch(
 METRICS = {"ttft": 0.12, "tpot": 0.03, "e2e": 4.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 def test_higher_percentiles_are_never_cheaper(small: Small, metric: str) -> None:
     def problem(statistic: str) -> SizingProblem:
@@ -494,6 +496,7 @@ KINDS: dict[str, dict[str, Any]] = {
 GUESSING = {"speculation": {"drafter": "ngram", "guessed": 3, "acceptance": 0.6}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "mixtral-8x7b"])
 @pytest.mark.parametrize(
     ("kind", "optimisations"),
@@ -619,6 +622,7 @@ def closed_loop_npus(problem: SizingProblem, most: int) -> int:
     return min(enough)
 
 
+@pytest.mark.slow
 def test_users_need_no_more_npus_than_estimate_says(small: Small) -> None:
     # Most of the 64 wait for their long prompts: they take no place in the batch.
     problem = small(

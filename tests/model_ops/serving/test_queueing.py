@@ -203,6 +203,7 @@ def test_figures_rise_with_the_rate(engine, profile):
             assert ratio.min() > 0.975, (metric, level)
 
 
+@pytest.mark.slow
 @given(share=st.floats(0.05, 0.85), variation=st.floats(0.25, 4.0))
 @pytest.mark.parametrize(("engine", "profile"), REGIMES)
 def test_percentiles_are_ordered(engine, profile, share, variation):
