@@ -133,13 +133,17 @@ def _deployments(plan: Plan) -> RichTable:
     used = {name for d in plan.deployments for name in d.parallelism.degrees}
     degrees = [name for name in ("tp", "pp", "ep", "dp", "cp") if name in used]
     pools = ["mode"] if any(d.mode != "aggregated" for d in plan.deployments) else []
+    several = len({d.model or plan.model for d in plan.deployments}) > 1
+    models = ["model"] if several else []
     table = plain_table(
-        "traffic", *pools, ">replicas", "NPU", *(f">{name}" for name in degrees),
-        ">max seqs", ">chunk", "precision", ">NPUs", ">nodes", ">USD/h",
+        "traffic", *models, *pools, ">replicas", "NPU",
+        *(f">{name}" for name in degrees), ">max seqs", ">chunk", "precision",
+        ">NPUs", ">nodes", ">USD/h",
     )  # fmt: skip
     for d in plan.deployments:
         table.add_row(
-            d.traffic, *(getattr(d, name) for name in pools), f"{d.replicas:,}", d.npu,
+            d.traffic, *(d.model or plan.model for _ in models),
+            *(getattr(d, name) for name in pools), f"{d.replicas:,}", d.npu,
             *(str(getattr(d, name)) for name in (*degrees, "batch", "chunk_tokens")),
             d.precision, f"{d.npus:,}", f"{d.nodes:,}", f"{d.usd_per_hour:,.2f}",
         )  # fmt: skip
@@ -188,13 +192,19 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
     asked = answer.problem.confidence
     slow = "" if asked is None else f"; times as slow as {asked:.0%} allow for"
     for binding in answer.bindings:
+        what = "the plan from less" if binding.where == "plan" else binding.where
+        more = "" if binding.where == "plan" else " from more"
         lines.append(
-            f"What keeps {binding.where} from more: {binding.requirement} "
-            f"({binding.reason}{slow})."
+            f"What keeps {what}{more}: {binding.requirement} ({binding.reason}{slow})."
         )
     if plan.optimisations.text:
         lines.append(f"As the problem states: {plan.optimisations.text}.")
     lines.append(_headroom(answer.problem))
+    if "disaggregated" not in answer.problem.modes:
+        lines.append(
+            "Prefill and decode on replicas of their own were not tried "
+            "(--mode aggregated --mode disaggregated)."
+        )
     if plan.power is not None:
         lines.append(
             f"Power to provision: {WATT.format(plan.power)}, host and cooling included."
@@ -233,20 +243,23 @@ def _headroom(problem: SizingProblem) -> str:
     statistics = {t.statistic for each in problem.traffic for t in each.targets}
     free = problem.headroom
     kept = f"{free:.0%} of it is kept free" if free else "none is kept free"
-    spare = f"need spare capacity: {kept} (--headroom)."
+    redundancy = problem.redundancy
+    needs = (
+        f"Losing {redundancy.text} is provided for; more traffic than stated needs"
+        if redundancy.domains
+        else "Failures and more traffic than stated need"
+    )
+    spare = f"{needs} spare capacity: {kept} (--headroom)."
     if any(each.goodput for each in problem.traffic) or statistics - {"mean"}:
-        return (
-            "Percentiles hold for random arrivals at the stated rate. Failures and "
-            f"more traffic than stated {spare}"
-        )
+        return f"Percentiles hold for random arrivals at the stated rate. {spare}"
     if statistics:
         return (
             "Targets on means say nothing of the slowest requests: ask for percentiles "
-            f"(--ttft 'p99 2 s'). Failures and more traffic than stated {spare}"
+            f"(--ttft 'p99 2 s'). {spare}"
         )
     return (
         "No latency is asked for: replicas may be loaded until queues grow without "
-        f"end. Failures and more traffic than stated {spare}"
+        f"end. {spare}"
     )
 
 
