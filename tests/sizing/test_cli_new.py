@@ -26,8 +26,7 @@ def test_the_default_is_a_chat(genz: Genz) -> None:
     assert tomllib.loads(ran.out)["model"] == "llama-3.1-70b"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", example_names())
+@pytest.mark.parametrize("name", ["chat", "edge-small", "design-domain"])
 def test_a_new_file_solves(genz: Genz, tmp_path: Path, name: str) -> None:
     path = tmp_path / "mine.toml"
     ran = genz("new", name, "-o", path)
