@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +18,31 @@ class Part(BaseModel):
     """A table of a problem: never changed, and without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Stated = TypeVar("Stated", bound=BaseModel)
+
+
+def stated(schema: type[Stated], data: Mapping[str, Any], source: str) -> Stated:
+    """Return what a mapping states of a schema.
+
+    Parameters
+    ----------
+    schema, data
+        What it is, and its fields, as parsed from TOML.
+    source
+        ``"file"`` where bare numbers must not stand for quantities, else
+        ``"python"``.
+
+    Raises
+    ------
+    ProblemError
+        One message that names every wrong field.
+    """
+    try:
+        return schema.model_validate(data, context={"source": source})
+    except ValidationError as error:
+        raise ProblemError(messages(error, schema)) from None
 
 
 def twice(names: Sequence[str]) -> str:

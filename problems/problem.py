@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import (
     AfterValidator,
     Field,
-    ValidationError,
     model_validator,
 )
 
@@ -19,7 +18,7 @@ from model_ops.errors import CatalogueError, DeploymentError, ProblemError, near
 from model_ops.units import BytesPerSecond, UsdPerHour, Watts
 from problems import catalogue
 from problems.catalogue.schema import Confidence, Term
-from problems.fields import Name, Part, is_file, messages, read_text, twice
+from problems.fields import Name, Part, is_file, read_text, stated, twice
 from problems.fleet import Count, Current, Owned, Quota, Racks, Redundancy, Some
 from problems.optimisations import Optimisations
 from problems.traffic import LatencyTarget as LatencyTarget
@@ -330,24 +329,14 @@ def npus_matching(field: str, patterns: tuple[str, ...]) -> set[str]:
 def problem_of(data: Mapping[str, Any], source: str) -> SizingProblem:
     """Return the checked problem that a mapping states.
 
-    Parameters
-    ----------
-    data
-        As parsed from TOML.
-    source
-        ``"file"`` where bare numbers must not stand for quantities, else
-        ``"python"``.
+    `data` and `source` are as `stated` takes them.
 
     Raises
     ------
     GenzSizeError
         One message that names every wrong field.
     """
-    try:
-        problem = SizingProblem.model_validate(data, context={"source": source})
-    except ValidationError as error:
-        raise ProblemError(messages(error, SizingProblem)) from None
-    return problem.checked()
+    return stated(SizingProblem, data, source).checked()
 
 
 def read_toml(path: Path) -> dict[str, Any]:

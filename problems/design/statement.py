@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from model_ops.dtypes import Precision
 from model_ops.errors import DeploymentError, GenzSizeError, ProblemError
@@ -19,7 +19,7 @@ from problems import catalogue
 from problems.design.cost import DEFAULT, CostModel, cost_model
 from problems.design.ladders import LEVELS, MOST_LEVELS, Ladders, around, between
 from problems.design.parameters import PARAMETERS, USUAL, Parameter, parameter
-from problems.fields import Name, Part, messages, twice
+from problems.fields import Name, Part, stated, twice
 from problems.problem import PrecisionName, read_toml
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -334,24 +334,14 @@ class DesignProblem(Part):
 def design_problem_of(data: Mapping[str, Any], source: str) -> DesignProblem:
     """Return the checked design problem that a mapping states.
 
-    Parameters
-    ----------
-    data
-        As parsed from TOML.
-    source
-        ``"file"`` where bare numbers must not stand for quantities, else
-        ``"python"``.
+    `data` and `source` are as `stated` takes them.
 
     Raises
     ------
     GenzSizeError
         One message that names every wrong field.
     """
-    try:
-        problem = DesignProblem.model_validate(data, context={"source": source})
-    except ValidationError as error:
-        raise ProblemError(messages(error, DesignProblem)) from None
-    return problem.checked()
+    return stated(DesignProblem, data, source).checked()
 
 
 def read_design(path: Path) -> DesignProblem:

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from model_ops.errors import CatalogueError, ProblemError, nearest
 from problems import catalogue
-from problems.fields import Part, messages, twice
+from problems.fields import Part, stated, twice
 from problems.given.rows import FIELD, Row
 from problems.problem import GivenPrice, ServingMode, SizingProblem
 from problems.traffic import TrafficClass
@@ -124,10 +124,7 @@ def given_problem_of(
             f"traffic: {FIELD} has the figures of one class of requests, and the "
             f"problem {len(classes)}"
         )
-    try:
-        problem = GivenProblem.model_validate(data, context={"source": source})
-    except ValidationError as error:
-        raise ProblemError(messages(error, GivenProblem)) from None
+    problem = stated(GivenProblem, data, source)
     there = {row.npu for row in rows}
     kept = admitted(problem, there)
     if not kept:
