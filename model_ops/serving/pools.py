@@ -97,7 +97,9 @@ class DecodeLaws:
         server, load = self.server, self.server.load
         slots = server.slot_cap()
         reading = server.per_cached * load.cached * slots
-        share = reading / np.maximum(server.attention(slots), 1e-300)
+        # Decoding can take less beside its tokens than prompts of as many would.
+        added = np.maximum(server.attention(slots), reading)
+        share = reading / np.maximum(added, 1e-300)
         share = np.where(slots < server.max_sequences, 1.0, share)
         bursts = load.alike * (self.arrival_variation - 1.0) / 2.0
         lengths = share * (load.cached_deviation / load.cached) ** 2

@@ -75,6 +75,27 @@ def test_a_decode_pool_saturates_with_all_slots_decoding() -> None:
     assert DecodeLaws.of(few, profile, rates).stable[:, 0].tolist() == [True, False]
 
 
+def test_decoding_may_take_less_than_prompts_of_as_many_tokens() -> None:
+    """As where steps are timed by prompts, which engines read at a slower pace."""
+    curve = StepCurve.line(
+        overhead=1e-3,
+        weights=6.007e-3,
+        per_token=5e-5,
+        per_sequence=-4.2e-5,
+        per_cached=4.891e-8,
+        per_pair=1.377e-9,
+        most_tokens=8192,
+    )
+    engine = replace(DENSE, curve=curve)
+    rates = np.array([1.0, 10.0, 20.0])
+    laws = DecodeLaws.of(replace(engine, cache_tokens=4_000_000), CHAT, rates)
+    assert laws.server.attention(np.full((3, 1), 256.0)).max() < 0
+    mean = laws.per_step.mean[:, 0]
+    (late,) = laws.per_step.quantile(np.array(0.95)).T
+    assert np.all(mean < 0.02)
+    assert np.all((mean < late) & (late < 1.5 * mean))
+
+
 def test_a_request_that_no_cache_holds_is_not_served() -> None:
     small = replace(DENSE, cache_tokens=1100)
     long, longer = (Profile(fixed(1000), fixed(n)) for n in (101, 102))
