@@ -1,5 +1,6 @@
 """The levels that each figure of a design may take."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -34,11 +35,18 @@ def between(low: float, high: float, levels: int, *, whole: bool) -> tuple[float
 
 
 def around(one: Parameter, today: float, levels: int) -> tuple[float, ...]:
-    """Return the ladder of a figure that nobody states, about that of today's part."""
+    """Return the ladder of a figure that nobody states, about that of today's part.
+
+    Today's is a level of it, exactly: two geometric ladders meet there, of about the
+    same ratio. Two levels are today's and the far end.
+    """
     if one.unit is None:
         return tuple(sorted({*map(float, DOMAINS), today}))
     low, high = (1 / SPAN[1], 1 / SPAN[0]) if one.falling else SPAN
-    return between(low * today, high * today, levels, whole=False)
+    below = round((levels - 1) * math.log(1 / low) / math.log(high / low))
+    rising = between(low * today, today, below + 1, whole=False)[:below]
+    further = between(today, high * today, levels - below, whole=False)[1:]
+    return (*rising, today, *further)
 
 
 @dataclass(frozen=True)
@@ -106,8 +114,8 @@ class Ladders:
         """Return a figure at each level of its source."""
         if figure in self.levels:
             return self.levels[figure]
-        ratio = self.today.flop_per_s_8bit / self.today.flop_per_s
-        return tuple(ratio * value for value in self.levels["flop_per_s"])
+        wide, narrow = self.today.flop_per_s, self.today.flop_per_s_8bit
+        return tuple(narrow * (value / wide) for value in self.levels["flop_per_s"])
 
     def specification(self, chosen: Mapping[str, int]) -> Specification:
         """Return the figures at chosen levels."""

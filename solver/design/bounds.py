@@ -137,7 +137,12 @@ def _improved(evaluator: Evaluator, boxes: Boxes, best: Choice | None) -> Choice
 
 
 def _starts(space: Space, low: Indices, high: Indices) -> Iterator[Indices]:
-    """Yield the corners of a box, the fast one as allowed, and its middle."""
+    """Yield the corners of a box, the fast one as allowed, and its middle.
+
+    Before them the platform of the least distance, where that is the objective.
+    """
+    if not space.is_cost:
+        yield np.clip(space.nearest, low, high)
     yield _within_limits(space, high)
     yield (low + high) // 2
     yield low

@@ -143,6 +143,13 @@ class Space:
             for n in self.names
         ]
 
+    @cached_property
+    def nearest(self) -> Indices:
+        """Levels of the platform nearest to today's, whatever the weights."""
+        today, levels = self.problem.today.figures, self.problem.ladders.levels
+        ratios = [np.array(levels[n]) / today[n] for n in self.names]
+        return np.array([int(np.argmin(np.abs(np.log(each)))) for each in ratios])
+
     @property
     def is_cost(self) -> bool:
         """Whether NPUs cost, and the objective is their sum."""
@@ -204,11 +211,7 @@ class Space:
 
     def least_distance(self, low: Indices, high: Indices) -> Floats:
         """Return the least distance in boxes of levels."""
-        total = np.zeros(len(low))
-        for k, table in enumerate(self.distances):
-            nearest = int(np.argmin(table))
-            total += table[np.clip(nearest, low[:, k], high[:, k])]
-        return total
+        return self.distance(np.clip(self.nearest, low, high))
 
     def chosen(self, levels: Indices) -> dict[str, int]:
         """Return one platform's levels by name."""

@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 
 from model_ops.errors import GenzSizeError
@@ -35,7 +36,30 @@ def test_without_a_platform_the_figures_of_a_datasheet_vary() -> None:
     levels = ladders.levels["memory_bandwidth"]
     assert (levels[0], levels[-1]) == pytest.approx((today / 4, today * 8))
     ratios = [b / a for a, b in pairwise(levels)]
-    assert ratios == pytest.approx([ratios[0]] * 4)
+    assert ratios == pytest.approx([2, 2, 8**0.5, 8**0.5])
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 12, 24, 96, 512])
+@pytest.mark.parametrize("figure", ["memory_bandwidth", "scale_up_latency"])
+def test_a_ladder_about_todays_has_todays_as_a_level(count: int, figure: str) -> None:
+    ladders = _problem(platform={figure: {"levels": count}}).ladders
+    today, levels = ladders.today.figures[figure], ladders.levels[figure]
+    assert len(levels) == len(set(levels)) == count
+    assert list(levels) == sorted(levels, reverse=figure.endswith("latency"))
+    assert today in levels
+    far = today / 8 if figure.endswith("latency") else today * 8
+    near = today * 4 if figure.endswith("latency") else today / 4
+    assert levels[-1] == pytest.approx(far)
+    assert levels[0] == pytest.approx(near if count > 2 else today)
+    ratios = [abs(np.log(b / a)) for a, b in pairwise(levels)]
+    assert max(ratios) <= 2.1 * min(ratios)
+
+
+def test_what_follows_is_todays_where_todays_is() -> None:
+    ladders = _problem(platform={"flop_per_s": {"levels": 9}}).ladders
+    chosen = dict.fromkeys(ladders.names, 0)
+    chosen["flop_per_s"] = ladders.levels["flop_per_s"].index(ladders.today.flop_per_s)
+    assert ladders.specification(chosen) == ladders.today
 
 
 def test_an_empty_platform_is_todays() -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from problems.design.parameters import USUAL
 from problems.design.statement import DesignProblem
-from solver.design.explain import why_none
+from solver.design.explain import todays_part, why_none
 from solver.design.solve import (
     DesignInfeasible,
     DesignOptimal,
@@ -85,6 +86,39 @@ def test_an_npu_is_limited(problem_with: Stating, limit: str) -> None:
     less = has - 1 if limit == "stacks" else has * 0.999
     short = problem_with(FIXED, CASE, limits={limit: less})
     assert isinstance(_solved(short), DesignInfeasible)
+
+
+@pytest.mark.parametrize("rate", [1.0, 5.0, 12.0])
+@pytest.mark.parametrize("weights", [{}, {"memory_capacity": 0.0, "flops": 3.0}])
+def test_todays_part_is_the_least_change_where_it_serves(
+    problem_with: Stating, rate: float, weights: dict[str, float]
+) -> None:
+    case = {"ttft": 0.3, "tpot": 0.02, "rate": rate}
+    problem = problem_with(
+        dict.fromkeys(USUAL, {"levels": 12}),
+        case,
+        objective="distance",
+        limits={"npus": 4},
+        weights=weights,
+    )
+    today = todays_part(problem).design
+    assert today is not None
+    assert today.npus <= 4
+    outcome = _solved(problem)
+    assert isinstance(outcome, DesignOptimal)
+    assert outcome.design.platform == problem.today
+    assert outcome.certificate.bound == 0
+
+
+def test_todays_part_just_so_is_the_least_change(problem_with: Stating) -> None:
+    """Integers are stricter than floats; today's part is known before them."""
+    loose = problem_with(FIXED, CASE | {"ttft": 50.0, "tpot": 50.0}).as_today()
+    case = CASE | {"ttft": 50.0, "tpot": _floor(loose, "tpot")}
+    platform = dict.fromkeys(USUAL, {"levels": 5})
+    problem = problem_with(platform, case, objective="distance", limits={"npus": 100})
+    outcome = _solved(problem)
+    assert isinstance(outcome, DesignOptimal)
+    assert outcome.design.platform == problem.today
 
 
 def test_looser_targets_are_never_dearer(problem_with: Stating) -> None:
