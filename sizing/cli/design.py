@@ -201,6 +201,7 @@ def _platform(changed: dict[str, Any], options: Mapping[str, Any]) -> None:
 
     if not options["vary"] and not options["fix"]:
         return
+    _refuse_both(options)
     platform = {
         parameter(name).name: stated
         for name, stated in _table(changed, "platform").items()
@@ -217,6 +218,22 @@ def _platform(changed: dict[str, Any], options: Mapping[str, Any]) -> None:
         if value:
             platform[one.name] = _level(one, value)
     changed["platform"] = platform
+
+
+def _refuse_both(options: Mapping[str, Any]) -> None:
+    """Refuse a figure that is varied or fixed more than once."""
+    from problems.design.parameters import parameter
+
+    said: dict[str, str] = {}
+    for option in ("vary", "fix"):
+        for text in options[option]:
+            name = parameter(text.partition("=")[0]).name
+            this = f"--{option} {text[:60]}"
+            if name in said:
+                raise click.UsageError(
+                    f"{name}: stated by both '{said[name]}' and '{this}'; give one"
+                )
+            said[name] = this
 
 
 def _ends(one: "Parameter", ends: str, text: str) -> dict[str, Any]:
