@@ -15,17 +15,10 @@ from problems.design.cost import NpuCost, coefficients
 from problems.design.parameters import PARAMETERS
 from sizing.design import DesignAnswer, DesignedUseCase
 from sizing.report.console import new_console, plain_table, section, text_of
+from sizing.report.counts import count, counted
+from sizing.report.design_none import TARGETS, print_why_none
 from sizing.report.text import usd
-from solver.design.explain import DesignBinding, Floor, WhyNone
-
-_TARGETS = {
-    "ttft": "TTFT",
-    "tpot": "TPOT",
-    "memory": "memory",
-    "npus": "the NPU limit",
-    "rate": "the rate",
-    "domain": "the domain",
-}
+from solver.design.explain import DesignBinding
 
 
 def as_text(answer: DesignAnswer) -> str:
@@ -34,7 +27,7 @@ def as_text(answer: DesignAnswer) -> str:
     if answer.design is not None and answer.npu is not None:
         _design(console, answer, answer.design, answer.npu)
     elif answer.why_none is not None:
-        _none(console, answer, answer.why_none)
+        print_why_none(console, answer.problem, answer.why_none)
     else:
         console.print(
             "No answer in time: no platform was found, and none was ruled out. "
@@ -69,19 +62,26 @@ def _sentence(answer: DesignAnswer, design: Design, npu: NpuCost) -> str:
     names = ", ".join(each.use_case.name for each in answer.use_cases)
     models = ", ".join(dict.fromkeys(u.model for u in answer.problem.use_case))
     total = design.npus * npu.usd_per_hour
+    each = f" at {usd(npu.usd_per_hour)} each" if design.npus > 1 else ""
     return (
-        f"For {models} ({names}): {design.npus:,} NPUs of the accelerator below, "
-        f"{usd(total)} an hour at {usd(npu.usd_per_hour)} each, to build and to run."
+        f"For {models} ({names}): {counted(design.npus, 'NPU')} of the accelerator "
+        f"below, {usd(total)} an hour{each}, to build and to run."
     )
 
 
 def _proof(answer: DesignAnswer) -> str:
     certificate = answer.outcome.certificate
+    lost = f"up to {certificate.loss:.2g} lost to integers"
+    if answer.status == "optimal" and certificate.points == 1:
+        fewer = (
+            "; fewer NPUs do not serve" if answer.problem.objective == "cost" else ""
+        )
+        return f"Proved: the only platform on the ladders{fewer} ({lost})."
     if answer.status == "optimal":
         what = "costs less" if answer.problem.objective == "cost" else "is nearer"
         return (
-            f"Proved: none of the {certificate.points:.2g} platforms on the ladders "
-            f"{what} (up to {certificate.loss:.2g} lost to integers)."
+            f"Proved: none of the {count(certificate.points)} platforms on the ladders "
+            f"{what} ({lost})."
         )
     gap = "unknown" if certificate.gap is None else f"{certificate.gap:.1%}"
     return f"Not proved in time: a better platform may exist; the gap is {gap}."
@@ -178,7 +178,7 @@ def _binding(bound: list[DesignBinding]) -> RichTable:
             one.text(each.level),
             one.text(each.lower),
             each.use_case,
-            ", ".join(_TARGETS[name] for name in each.misses),
+            ", ".join(TARGETS[name] for name in each.misses),
             _then(each),
         )
     return table
@@ -186,8 +186,8 @@ def _binding(bound: list[DesignBinding]) -> RichTable:
 
 def _then(each: DesignBinding) -> str:
     if each.npus_lower is None:
-        return "cannot run: " + " and ".join(_TARGETS[n] for n in each.breaks)
-    return f"needs {each.npus_lower:,} NPUs instead of {each.npus:,}"
+        return "cannot run: " + " and ".join(TARGETS[n] for n in each.breaks)
+    return f"needs {counted(each.npus_lower, 'NPU')} instead of {count(each.npus)}"
 
 
 def _today(answer: DesignAnswer) -> Iterator[str]:
@@ -197,7 +197,7 @@ def _today(answer: DesignAnswer) -> Iterator[str]:
         return
     assert today.usd_per_hour is not None
     yield (
-        f"Today's {base} would need {today.design.npus:,} NPUs, "
+        f"Today's {base} would need {counted(today.design.npus, 'NPU')}, "
         f"{usd(today.usd_per_hour)} an hour by the same model."
     )
 
@@ -239,41 +239,11 @@ def _notes(answer: DesignAnswer) -> Iterator[str]:
 def _timing(answer: DesignAnswer) -> str:
     c = answer.outcome.certificate
     return (
-        f"{c.shapes:,} shapes and {c.points:.2g} platforms; bounds left "
-        f"{c.shapes_left:,} and {c.points_left:.2g} in {c.forms_s + c.prune_s:.2f} s, "
-        f"proof {c.prove_s:.2f} s, all {answer.seconds:.1f} s."
+        f"{counted(c.shapes, 'shape')} and {counted(c.points, 'platform')}; "
+        f"bounds left {count(c.shapes_left)} and {count(c.points_left)} in "
+        f"{c.forms_s + c.prune_s:.2f} s, proof {c.prove_s:.2f} s, "
+        f"all {answer.seconds:.1f} s."
     )
-
-
-def _none(console: Console, answer: DesignAnswer, why: WhyNone) -> None:
-    names = ", ".join(each.name for each in answer.problem.use_case)
-    console.print(f"No platform on the ladders serves {names}.")
-    console.print()
-    for name, requirements in why.clashes:
-        what = " and ".join(_TARGETS[each] for each in requirements)
-        verb = "clash" if len(requirements) > 1 else "cannot be met"
-        console.print(f"- {name}: {what or 'the split'} {verb} on the best platform.")
-    if not why.clashes:
-        console.print(
-            "- Each use case could run on the best platform: the limits on one NPU or "
-            "on all of them are in the way."
-        )
-    table = plain_table("use case", "requirement", ">least", ">limit", "")
-    for floor in why.floors:
-        table.add_row(
-            floor.use_case,
-            _TARGETS[floor.target],
-            _amount(floor, floor.least),
-            _amount(floor, floor.limit),
-            "impossible" if floor.is_above else "",
-        )
-    section(console, "Floors: the best platform of the ladders, each by itself", table)
-
-
-def _amount(floor: Floor, value: float) -> str:
-    if floor.target == "npus":
-        return f"{value:,.0f} NPUs"
-    return (BYTE if floor.target == "memory" else SECOND).format(value)
 
 
 def as_json(answer: DesignAnswer) -> str:

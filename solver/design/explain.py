@@ -1,5 +1,6 @@
 """Why a design is as it is, what today's part would need, and why there may be none."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,20 +74,23 @@ class TodaysPart:
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """What a use case reaches at best on the best platform of the ladders.
+    """The least that any platform of the ladders reaches, of a use case or of itself.
 
     Parameters
     ----------
-    use_case, target
-        Which, and ``ttft``, ``tpot``, ``memory`` or ``npus``.
+    use_case
+        Which; None for ``watts``, ``die_mm2`` and ``stacks`` of one NPU, and for
+        ``npus`` of all use cases together.
+    target
+        ``ttft``, ``tpot``, ``memory`` or ``npus`` of a use case, or one of the above.
     least
         Seconds, or bytes per NPU, with all other requirements dropped; NPUs that meet
-        them.
+        them; watts, square millimetres or stacks of the smallest NPU.
     limit
         What is asked; the largest memory on the ladder.
     """
 
-    use_case: str
+    use_case: str | None
     target: str
     least: float
     limit: float
@@ -104,7 +108,7 @@ class WhyNone:
     Parameters
     ----------
     floors
-        Of every target by itself.
+        Of every target and limit by itself.
     clashes
         Per use case that cannot run on the best platform: a smallest set of its
         requirements that clash. Empty where each could run there, and only limits on
@@ -229,7 +233,7 @@ def todays_part(problem: DesignProblem) -> TodaysPart:
 
 
 def why_none(workspace: DesignWorkspace) -> WhyNone:
-    """Return the floors of every target and what clashes on the best platform."""
+    """Return the floors of all that is asked, and what clashes on the best platform."""
     space, problem, evaluator = workspace.space, workspace.problem, workspace.evaluator
     best = highest(space, limited=False)
     floors: list[Floor] = []
@@ -241,7 +245,29 @@ def why_none(workspace: DesignWorkspace) -> WhyNone:
         if not np.any(np.isfinite(needs)):
             sets = [clash(evaluator, levels, user) for levels in domains]
             clashes.append((use_case.name, max(sets, key=len)))
-    return WhyNone(tuple(floors), tuple(clashes))
+    return WhyNone((*floors, *_floors_of_all(workspace)), tuple(clashes))
+
+
+def _floors_of_all(workspace: DesignWorkspace) -> Iterator[Floor]:
+    """Yield the least NPUs of several use cases, and what the smallest NPU has."""
+    space, limits = workspace.space, workspace.problem.limits
+    users = range(len(workspace.problem.use_case))
+    if limits.npus is not None and len(users) > 1:
+        best = highest(space, limited=False)
+        domains = [_with(best, space.domain, d) for d in range(len(space.domains))]
+        least = min(
+            sum(_npus(workspace.evaluator, levels, user, ("npus",)) for user in users)
+            for levels in domains
+        )
+        if np.isfinite(least):
+            yield Floor(None, "npus", least, float(limits.npus))
+    # No term of these falls when a figure gets better.
+    smallest = np.zeros((1, len(space.sizes)), dtype=np.int64)
+    if limits.watts is not None:
+        yield Floor(None, "watts", float(space.watts_of(smallest)[0]), limits.watts)
+    yield Floor(None, "die_mm2", float(space.area_of(smallest)[0]), limits.die_mm2)
+    stacks = float(space.stacks_of(smallest)[0])
+    yield Floor(None, "stacks", stacks, float(limits.stacks))
 
 
 def _with(levels: Indices, position: int, level: int) -> Indices:

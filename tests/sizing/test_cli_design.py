@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from problems.design.parameters import PARAMETERS as FIGURES
 from problems.examples import example_path
 
 Genz = Callable[..., Any]
@@ -115,8 +116,43 @@ def test_limits_in_the_way_are_named(genz: Genz) -> None:
     ran = genz(*ASKED, "--rate", "5000 req/s", "--max-npus", "2")
     assert ran.code == 3
     assert "limits on one NPU or on all of them" in " ".join(ran.out.split())
-    (floor,) = (line for line in ran.out.splitlines() if "2 NPUs" in line)
-    assert "impossible" in floor
+    assert (
+        "- NPUs of traffic: at most 2 NPUs, but the least on the ladders is" in ran.out
+    )
+    (floor,) = (line for line in ran.out.splitlines() if "impossible" in line)
+    assert "2 NPUs" in floor
+
+
+def test_a_limit_that_no_npu_meets_is_named(genz: Genz) -> None:
+    ran = genz(*ASKED, "--max-npu-power", "10 W")
+    said = " ".join(ran.out.split())
+    assert ran.code == 3
+    assert "Power of one NPU: at most 10 W, but the least on the ladders is" in said
+    (floor,) = (line for line in ran.out.splitlines() if "impossible" in line)
+    assert floor.split()[:3] == ["one", "NPU", "power"]
+    found = genz(*ASKED, "--max-npu-power", "10 W", "--format", "json").json
+    (above,) = (f for f in found["explanation"]["floors"] if f["impossible"])
+    assert (above["use_case"], above["target"]) == (None, "watts")
+    enough = ("--max-npu-power", f"{above['least'] * 1.001} W")
+    allowed = genz(*ASKED, *enough, "--format", "json").json
+    impossible = allowed.get("explanation", {"floors": []})["floors"]
+    assert not any(floor["impossible"] for floor in impossible)
+
+
+def test_one_platform_and_one_npu_read_well(genz: Genz) -> None:
+    fixed = (word for name in FIGURES for word in ("--fix", name))
+    ran = genz(*ASKED, *fixed, "--rate", "1 req/s")
+    said = " ".join(ran.out.split())
+    assert ran.code == 0
+    for sentence in (
+        "1 NPU of the accelerator below",
+        "Proved: the only platform",
+        "would need 1 NPU,",
+        "and 1 platform;",
+    ):
+        assert sentence in said
+    assert "1 NPUs" not in said
+    assert "1 platforms" not in said
 
 
 @pytest.mark.parametrize(
@@ -126,6 +162,9 @@ def test_limits_in_the_way_are_named(genz: Genz) -> None:
         (("--vary", "flops=1..2"), "flop_per_s"),
         (("--vary", "flops=1 PFLOP/s"), "--vary"),
         (("--fix", "domain=lots"), "scale_up_npus"),
+        (("--fix", "domain=8", "--vary", "domain"), "'--fix domain=8'; give one"),
+        (("--vary", "flops", "--vary", "compute"), "flop_per_s: stated by both"),
+        (("--fix", "fp8=1 PFLOP/s", "--fix", "int8"), "flop_per_s_8bit: stated by"),
         (("--set", "usd_per_gb"), "--set"),
         (("--set", "usd_per_gigabyte=3"), "no coefficient"),
         (("--npu", "h300"), "unknown npu"),

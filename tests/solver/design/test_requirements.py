@@ -95,7 +95,7 @@ def test_todays_part_is_the_least_change_where_it_serves(
 ) -> None:
     case = {"ttft": 0.3, "tpot": 0.02, "rate": rate}
     problem = problem_with(
-        dict.fromkeys(USUAL, {"levels": 12}),
+        {figure: {"levels": 12} for figure in USUAL},
         case,
         objective="distance",
         limits={"npus": 4},
@@ -114,11 +114,47 @@ def test_todays_part_just_so_is_the_least_change(problem_with: Stating) -> None:
     """Integers are stricter than floats; today's part is known before them."""
     loose = problem_with(FIXED, CASE | {"ttft": 50.0, "tpot": 50.0}).as_today()
     case = CASE | {"ttft": 50.0, "tpot": _floor(loose, "tpot")}
-    platform = dict.fromkeys(USUAL, {"levels": 5})
+    platform = {figure: {"levels": 5} for figure in USUAL}
     problem = problem_with(platform, case, objective="distance", limits={"npus": 100})
     outcome = _solved(problem)
     assert isinstance(outcome, DesignOptimal)
     assert outcome.design.platform == problem.today
+
+
+@pytest.mark.parametrize("limit", ["watts", "die_mm2", "stacks"])
+def test_a_limit_below_every_npu_of_the_ladders_is_a_floor(
+    problem_with: Stating, limit: str
+) -> None:
+    platform = {"flop_per_s": ["500 TFLOP/s", "989 TFLOP/s"]}
+    problem = problem_with(platform, CASE)
+    first = dict.fromkeys(problem.ladders.names, 0)
+    least = problem.cost_model.parts(problem.ladders.specification(first))
+    has = {"watts": least.watts, "die_mm2": least.area_mm2, "stacks": least.stacks}
+
+    def above(most: float) -> list[tuple[str | None, str, float, float]]:
+        limited = problem_with(platform, CASE, limits={limit: most})
+        why = why_none(DesignWorkspace(limited))
+        assert why.clashes == ()
+        return [
+            (f.use_case, f.target, f.least, f.limit) for f in why.floors if f.is_above
+        ]
+
+    assert above(has[limit]) == []
+    low = has[limit] - 1 if limit == "stacks" else has[limit] * 0.999
+    assert above(low) == [(None, limit, pytest.approx(has[limit]), low)]
+
+
+def test_npus_of_all_use_cases_are_a_floor(problem_with: Stating) -> None:
+    case = CASE | {"rate": 100.0}
+    alone = _solved(problem_with(FIXED, case)).design.npus
+    fastest = {"flop_per_s": ["1500 TFLOP/s"]}
+    needed = _solved(problem_with(fastest, case)).design.npus
+    assert needed <= alone
+    limits = {"npus": 2 * needed - 1}
+    why = why_none(DesignWorkspace(problem_with(FIXED, case, case, limits=limits)))
+    (floor,) = (f for f in why.floors if f.is_above)
+    assert (floor.use_case, floor.target) == (None, "npus")
+    assert (floor.least, floor.limit) == (2 * needed, 2 * needed - 1)
 
 
 def test_looser_targets_are_never_dearer(problem_with: Stating) -> None:
