@@ -258,7 +258,7 @@ def singles(
     options = options.started()
     full = workspace.instance(workspace.problem)
     mixed = len({row.name for row in plan.rows}) > 1
-    found = [_best_row(workspace, plan, full, options)] if mixed else []
+    found = [_best_row(workspace, plan, options)] if mixed else []
     types = sorted({full.offers[c.offer].npu.name for c in full.candidates})
     used = {row.npu for row in plan.rows}
     for npu in types:
@@ -272,18 +272,16 @@ def singles(
 def _best_row(
     workspace: GivenWorkspace,
     plan: GivenPlan,
-    full: Instance,
     options: SolveOptions,
 ) -> Single | None:
-    """Return the best plan of one row; rows in the order of their lower bounds."""
-    parts = [replace(full, candidates=(counted,)) for counted in full.candidates]
+    """Return the best plan of one row, on any offers, in order of lower bounds."""
+    alone = (replace(workspace, rows=(row,)) for row in workspace.rows)
+    parts = [one.instance(workspace.problem) for one in alone]
     best: Single | None = None
-    for part in sorted(parts, key=lower_bound):
+    for part in sorted((p for p in parts if p.candidates), key=lower_bound):
         if not options.remaining or (best and lower_bound(part) >= best.value):
             break
-        (counted,) = part.candidates
-        assert isinstance(counted, CountedRow)
-        name = (counted.row.name, "row")
+        name = (str(part.candidates[0].kind), "row")
         single = _single(workspace, plan, name, part, options)
         if single and (best is None or single.value < best.value):
             best = single

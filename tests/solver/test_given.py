@@ -4,6 +4,7 @@ import csv
 import math
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,24 @@ def test_the_best_mix_of_the_example_beats_its_best_row() -> None:
     (single,) = singles(asked, outcome.plan, OPTIONS)
     assert (single.kind, single.plan.total_npus) == ("row", 36)
     assert single.distance == pytest.approx(36 / 35 - 1)
+
+
+def test_the_best_row_may_stand_on_several_offers() -> None:
+    asked = workspace(EXAMPLE, 50.0, ttft=2.0, tpot=0.03)
+    plan = asked.solve(OPTIONS).plan
+    assert plan is not None
+    (best,) = (s for s in singles(asked, plan, OPTIONS) if s.kind == "row")
+    assert len({row.offer for row in best.plan.rows}) == 2
+    names = {row.name for row in asked.rows}
+    plans = [
+        replace(asked, rows=tuple(r for r in asked.rows if r.name == name))
+        .solve(OPTIONS)
+        .plan
+        for name in sorted(names)
+    ]
+    costs = {p.rows[0].name: p.usd_per_hour for p in plans if p is not None}
+    assert best.of == min(costs, key=costs.__getitem__)
+    assert best.value == pytest.approx(costs[best.of])
 
 
 def test_one_deployment_type_is_the_best_row_of_the_example() -> None:
