@@ -64,6 +64,13 @@ def read_points(path: Path) -> list[dict[str, str]]:
         rows = list(reader)
     except csv.Error as error:
         raise ProblemError(f"--points: {path} is not a table: {error}") from None
+    _check_columns(columns, path)
+    return [{key: value or "" for key, value in row.items() if key} for row in rows]
+
+
+def _check_columns(columns: Sequence[str], path: Path) -> None:
+    if not columns:
+        raise ProblemError(f"--points: {path} is empty")
     for column in columns:
         if columns.count(column) > 1:
             raise ProblemError(f"--points: {path} has the column '{column}' twice")
@@ -75,7 +82,6 @@ def read_points(path: Path) -> list[dict[str, str]]:
             raise ProblemError(
                 f"--points: unknown column '{column}'{nearest(column, INPUTS)}"
             )
-    return [{key: value or "" for key, value in row.items() if key} for row in rows]
 
 
 def write_points(rows: Iterable[Mapping[str, str]]) -> str:

@@ -89,6 +89,8 @@ def read_rows(path: Path) -> tuple[tuple[str, ...], tuple[Row, ...]]:
         rows = tuple({k: v or "" for k, v in row.items() if k} for row in reader)
     except csv.Error as error:
         raise ProblemError(f"--data: {path} is not a table: {error}") from None
+    if not columns:
+        raise ProblemError(f"--data: {path} is empty")
     return columns, rows
 
 
