@@ -110,10 +110,8 @@ def changed(problem: SizingProblem, changes: Iterable[Change]) -> SizingProblem:
 def keys(problem: SizingProblem) -> list[str]:
     """Return every key that may be changed."""
     own = [*_paths(TrafficClass), *_METRICS]
-    several = len(problem.traffic) > 1
     named = [f"traffic.{t.name}.{key}" for t in problem.traffic for key in own]
     prices = [f"price.{npu}" for npu in catalogue.names("npus")]
-    named = named if several else []
     return [*own, *named, *_paths(SizingProblem), WITHOUT, *prices]
 
 

@@ -161,7 +161,7 @@ def test_factors_of_one_npu_multiply() -> None:
         ("limits.npu=3", "did you mean 'limits.npus'"),
         ("limits=3", "no such key"),
         ("limits.npus.x=3", "no such key"),
-        ("traffic.caht.rate=2x", "no such key"),
+        ("traffic.caht.rate=2x", "no such key; did you mean 'traffic.chat.rate'"),
         ("tpot.p98=3 ms", "no such key"),
         ("title=x", "no such key"),
         ("traffic=3", "no such key"),
