@@ -137,9 +137,10 @@ def _apply(problem: SizingProblem, data: Data, change: Change) -> None:
         _change_price(data["prices"], rest or "*", change.value)
     elif change.key == WITHOUT:
         gone = [part.strip() for part in change.value.split(",")]
-        npus_matching(WITHOUT, tuple(gone))
+        names = npus_matching(WITHOUT, tuple(gone))
         exclude = [*data["hardware"]["exclude"], *gone]
         data["hardware"] = {**data["hardware"], "exclude": exclude}
+        data["owned"] = [each for each in data["owned"] if each["npu"] not in names]
     elif change.key == "model":
         _set(SizingProblem, data, ["model"], change.value)
         data["traffic"] = [{**each, "model": None} for each in data["traffic"]]

@@ -280,6 +280,13 @@ class SizingProblem(Part):
                 "redundancy.racks: say how many nodes a rack holds (limits.racks.nodes)"
             )
         owned = _renamed("owned.npu", self.owned)
+        excluded = npus_matching("hardware.exclude", self.hardware.exclude)
+        for each in owned:
+            if each.npu in excluded:
+                raise ProblemError(
+                    f"owned: {each.npu} is owned, but hardware.exclude leaves it out; "
+                    "drop one of the two"
+                )
         kinds = [f"{each.npu}{' nodes' * bool(each.nodes)}" for each in owned]
         current = _renamed("current.npu", self.current)
         types = [each.npu for each in current]

@@ -106,6 +106,12 @@ def test_targets_move(text: str, metric: str, expected: dict[str, float]) -> Non
     assert limits_of(after(text), metric) == pytest.approx(expected)
 
 
+def test_what_is_owned_goes_with_what_is_taken_away() -> None:
+    owned = [{"npu": "h100", "npus": 2}, {"npu": "l40s", "npus": 3}]
+    left = after("without=h100*", base(owned=owned))
+    assert [each.npu for each in left.owned] == ["l40s"]
+
+
 def test_one_change_after_the_other() -> None:
     found = changed(base(), [Change("rate", "2x"), Change("rate", "2x")])
     assert found.traffic[0].rate == 40.0
