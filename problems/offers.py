@@ -202,8 +202,10 @@ def offers(problem: SizingProblem) -> list[Offer]:
     Raises
     ------
     ProblemError
-        If no NPU that passes the hardware filter has a price.
+        If no NPU that passes the hardware filter has a price, or a quota counts
+        nothing.
     """
+    check_quotas(problem.limits.quota, (GIVEN, OWNED))
     wanted = problem.hardware.names()
     found: list[Offer] = []
     for name in wanted:
@@ -218,10 +220,8 @@ def offers(problem: SizingProblem) -> list[Offer]:
         found = known
     if not found:
         prices = problem.prices
-        quoted = catalogue.load_quotes()
-        hints = _unmatched("provider", prices.providers, {q.provider for q in quoted})
-        regions = {q.price.region for q in quoted} - {""}
-        hints += _unmatched("region", prices.regions, regions)
+        hints = _unmatched("provider", prices.providers, _providers())
+        hints += _unmatched("region", prices.regions, _regions())
         raise ProblemError(
             f"prices: no price for {_some(wanted)} with terms "
             f"{', '.join(prices.terms)}, providers {', '.join(prices.providers)}, "
@@ -229,6 +229,38 @@ def offers(problem: SizingProblem) -> list[Offer]:
             f"widen them, or give a price of your own (prices.given){hints}"
         )
     return found
+
+
+def check_quotas(quotas: Sequence[Quota], others: Iterable[str]) -> None:
+    """Refuse a quota of a region or provider that there is not.
+
+    Parameters
+    ----------
+    others
+        Providers beside the catalogue's.
+
+    Raises
+    ------
+    ProblemError
+        With the field, and the nearest that there are.
+    """
+    providers = _providers().union(others)
+    for quota in quotas:
+        for field, pattern, known in (
+            ("region", quota.region, _regions()),
+            ("provider", quota.provider, providers),
+        ):
+            hint = _unmatched(field, (pattern,), known)
+            if hint:
+                raise ProblemError(f"limits.quota.{field}: {hint.removeprefix('; ')}")
+
+
+def _providers() -> set[str]:
+    return {quote.provider for quote in catalogue.load_quotes()}
+
+
+def _regions() -> set[str]:
+    return {quote.price.region for quote in catalogue.load_quotes()} - {""}
 
 
 def offers_of(npu: Npu, prices: Prices, quotas: Sequence[Quota] = ()) -> list[Offer]:

@@ -11,7 +11,7 @@ from model_ops.platform.npu import Npu
 from problems import catalogue
 from problems.catalogue.schema import Price
 from problems.given.rows import FIELD, PRICE, Row
-from problems.offers import Offer, given_offer, offers_of
+from problems.offers import GIVEN, Offer, check_quotas, given_offer, offers_of
 from problems.problem import SizingProblem
 
 TABLE = "table"
@@ -49,8 +49,10 @@ def market_of(problem: SizingProblem, rows: Sequence[Row]) -> Market:
     Raises
     ------
     ProblemError
-        If money is asked about and a row has no price, or no row can be had.
+        If money is asked about and a row has no price, no row can be had, or a quota
+        counts nothing.
     """
+    check_quotas(problem.limits.quota, (GIVEN, TABLE, UNPRICED))
     offers: list[Offer] = []
     place: dict[str, int] = {}
     standing: dict[str, tuple[int, ...]] = {}

@@ -1,5 +1,6 @@
 """Fleets of real deployments: plans pass the verifier, which sees what is not so."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -257,6 +258,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"owned": [{"npu": "h100", "npus": 1}, {"npu": "h100-sxm", "npus": 2}]},
         "two entries for h100-sxm",
     ),
+    "owned-excluded": (
+        {
+            "owned": [{"npu": "h100", "npus": 2}],
+            "hardware": {"exclude": ["h100*"]},
+        },
+        "owned: h100-sxm is owned, but hardware.exclude",
+    ),
     "quota-of-nothing": (
         {"limits": {"quota": [{"npu": "zx*", "npus": 1}]}},
         "limits.quota.npu",
@@ -276,6 +284,34 @@ def test_bad_fleets_are_refused_in_words(small: Small, name: str) -> None:
     changes, said = BAD[name]
     with pytest.raises(ProblemError, match=said.replace("*", r"\*")):
         small(**changes)
+
+
+@pytest.mark.parametrize(
+    ("quota", "said"),
+    [
+        ({"region": "mars"}, "limits.quota.region: there is no region 'mars'; "),
+        ({"region": "us-eats*"}, "limits.quota.region: there is no region 'us-eats*'"),
+        ({"provider": "nebiu"}, "provider 'nebiu'; did you mean 'Nebius'"),
+    ],
+)
+def test_quotas_of_nowhere_are_refused(
+    small: Small, quota: dict[str, Any], said: str
+) -> None:
+    problem = small(**REGIONS, limits={"quota": [quota | {"npus": 0}]})
+    with pytest.raises(ProblemError, match=re.escape(said)):
+        offers(problem)
+
+
+@pytest.mark.parametrize("quota", [{"region": "us-*"}, {"provider": "given"}])
+def test_quotas_may_count_none_of_the_offers_in_use(
+    small: Small, quota: dict[str, Any]
+) -> None:
+    prices = {"providers": ["nebius"]}
+    limits = {"quota": [quota | {"npus": 0}]}
+    hardware = {"npus": ["h100-sxm"]}
+    kept = offers(small(hardware=hardware, prices=prices, limits=limits))
+    free = offers(small(hardware=hardware, prices=prices))
+    assert [offer.key for offer in kept] == [offer.key for offer in free]
 
 
 # Properties
