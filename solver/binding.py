@@ -115,7 +115,8 @@ def _binding(
     if row.mode != "aggregated" and not full:
         reason = f"it could take {MORE_LOAD[-1]:.0%} more; the other pool could not"
         return Binding("nothing", where, reason)
-    return Binding("throughput", where, "more requests would not be finished")
+    requirement = f"{row.traffic} throughput"
+    return Binding(requirement, where, "more requests would not be finished")
 
 
 def _excess(station: QueueStation, target: LatencyTarget, rate: float) -> float:

@@ -178,7 +178,7 @@ def test_a_little_more_load_breaks_what_binds(
         (traffic,) = [t for t in told.problem.traffic if t.name == deployment.traffic]
         assert binding.where == f"{deployment.npu} {deployment.parallelism.text}"
         station = Station.of(told.plan, deployment, traffic)
-        if binding.requirement == "throughput":
+        if binding.requirement == f"{traffic.name} throughput":
             full = float(station.latencies(deployment.rate).utilisation)
             assert not traffic.targets or full >= MOST_LOAD * 0.999
             continue
@@ -217,7 +217,7 @@ def test_what_binds_is_told_for_targets_of_every_kind(small: Small) -> None:
 def test_without_a_target_throughput_binds(small: Small) -> None:
     workspace = Workspace.of(small(traffic=[chat()]))
     told = batch_bindings(workspace, workspace.solve(OPTIONS).plan)
-    assert {binding.requirement for binding in told} == {"throughput"}
+    assert {binding.requirement for binding in told} == {"chat throughput"}
 
 
 @pytest.mark.parametrize("name", ["limits", "budget"])
