@@ -1,5 +1,6 @@
 """An answer as text: what to say in the meeting first, what it rests on last."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -85,28 +86,46 @@ def _plan(console: Console, answer: Answer, plan: Plan) -> None:
 
 
 def _sentence(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> str:
-    bought = " and ".join(_bought(purchase) for purchase in plan.purchases)
     models = " and ".join(answer.problem.models)
     asked = "; ".join(fact.traffic.text for fact in facts)
     per_output, _ = usd_per_million_tokens(plan, facts)
     return (
-        f"To serve {models} ({asked}), rent {bought}: "
+        f"To serve {models} ({asked}), {_taken(plan)}: "
         f"{usd(plan.usd_per_hour)} an hour, {usd(usd_per_month(plan))} a month, "
         f"{usd(per_output)} per million generated tokens."
     )
 
 
-def _bought(purchase: Purchase) -> str:
-    what = f"{purchase.npus:,} x {catalogue.npu_file(purchase.npu).title}"
-    if purchase.provider == GIVEN:
-        return f"{what} (at your price)"
-    if purchase.provider == OWNED:
-        return f"{what} (yours already)"
-    term = purchase.term.replace("_", "-")
-    return (
-        f"{what} ({purchase.provider} {purchase.instance}, {term}, price: "
-        f"{purchase.as_of.split(';')[0]})"
+def _taken(plan: Plan) -> str:
+    """Return what is used of what is there already, and what is rented."""
+    used: Counter[str] = Counter()
+    for d in plan.deployments:
+        used[d.offer] += d.npus
+    parts: dict[str, list[str]] = {"use": [], "rent": []}
+    for each in plan.purchases:
+        verb = "use" if each.provider == OWNED else "rent"
+        parts[verb].append(_bought(each, idle=each.npus - used[each.offer]))
+    return " and ".join(
+        f"{verb} {' and '.join(bought)}" for verb, bought in parts.items() if bought
     )
+
+
+def _bought(purchase: Purchase, idle: int) -> str:
+    what = f"{purchase.npus:,} x {catalogue.npu_file(purchase.npu).title}"
+    rest = [f"{idle:,} of them idle"] if idle else []
+    if purchase.provider == OWNED:
+        return f"{what} of your own" + "".join(f" ({each})" for each in rest)
+    term = purchase.term.replace("_", "-")
+    terms = (
+        ["at your price"]
+        if purchase.provider == GIVEN
+        else [
+            f"{purchase.provider} {purchase.instance}",
+            term,
+            f"price: {purchase.as_of.split(';')[0]}",
+        ]
+    )
+    return f"{what} ({', '.join(terms + rest)})"
 
 
 def _proof(answer: Answer) -> str:

@@ -202,6 +202,31 @@ def test_memory_in_use_is_within_what_there_is(genz: Genz) -> None:
     assert memory["kv_cache_bytes"] == pytest.approx(tokens * 131_072, rel=0.05)
 
 
+OWNED = {
+    "nodes": (
+        ("--owned", "l40s=1 node"),
+        r"use (\d+) x NVIDIA L40S of your own \((\d+) of them idle\): 0\.00 USD",
+    ),
+    "some": (
+        ("--owned", "l40s=1", "--rate", "9 req/s"),
+        r"use (1) x NVIDIA L40S of your own and rent \d+ x NVIDIA \S+ .*?"
+        r"\(at your price\)(): ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWNED)
+def test_what_is_owned_is_used_and_the_rest_rented(genz: Genz, name: str) -> None:
+    owned, said = OWNED[name]
+    text = " ".join(genz("size", *FEASIBLE, *owned).out.split())
+    found = re.search(said, text)
+    assert found, text
+    answer = genz("size", *FEASIBLE, *owned, "--format", "json").json
+    if found[2]:
+        used = sum(row["npus"] for row in answer["plan"])
+        assert int(found[1]) - int(found[2]) == used
+
+
 @pytest.mark.slow
 def test_a_target_that_fails_through_load_names_a_remedy(genz: Genz) -> None:
     ran = genz("size", *TOO_FEW, "--format", "json")
