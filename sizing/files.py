@@ -62,6 +62,20 @@ def write_by(put: Callable[[Path], None], output: Path, field: str = "output") -
         raise _unwritable(field, output, error) from None
 
 
+def check_folder(output: Path, field: str) -> None:
+    """Refuse a file whose folder is missing before anything is computed.
+
+    Raises
+    ------
+    ProblemError
+        If there is no such folder; the message names the option.
+    """
+    if not output.parent.is_dir():
+        raise ProblemError(
+            f"--{field}: cannot write {output}: there is no folder {output.parent}"
+        )
+
+
 def _unwritable(field: str, output: Path, error: OSError) -> ProblemError:
     return ProblemError(f"--{field}: cannot write {output}: {error.strerror}")
 

@@ -6,10 +6,10 @@ from typing import Any
 import click
 
 from model_ops.errors import ProblemError
+from sizing.cli.files import image
 from sizing.cli.options import (
     OPTIMISATIONS,
     chosen_format,
-    image,
     optimisation_options,
     optimisations_given,
     output_options,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sizing.cli import INFEASIBLE, INTERRUPTED, TIMED_OUT
-from sizing.cli.options import chosen_format, image, output_options
+from sizing.cli.files import image
+from sizing.cli.options import chosen_format, output_options
 from sizing.cli.progress import collected
 from sizing.cli.proof import answers_of, many_options, proof_options
 

@@ -8,6 +8,7 @@ import click
 
 from model_ops.errors import ProblemError
 from model_ops.units import REQUEST_PER_SECOND, USD_PER_HOUR, WATT
+from sizing.cli.files import in_folder
 from sizing.cli.fleet_options import FIELDS, stated_fleet
 from sizing.cli.pools import KV_BANDWIDTH, SIZED_MODE
 from sizing.cli.values import assignment, latency_limits, quantity, token_lengths
@@ -69,19 +70,13 @@ def _decorate(function: F, decorators: list[Callable[[F], F]]) -> F:
     return function
 
 
-def image(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a file that is no image before anything is computed."""
-    if path is not None and path.suffix not in (".png", ".svg"):
-        raise click.BadParameter(f"'{path.name}' must end in .png or .svg")
-    return path
-
-
 def output_only(function: F) -> F:
     """Add ``--output``."""
     return click.option(
         "-o",
         "--output",
         type=click.Path(path_type=Path, dir_okay=False),
+        callback=in_folder,
         help="Write the result to this file.",
     )(function)
 

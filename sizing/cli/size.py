@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sizing.cli import INFEASIBLE, TIMED_OUT
+from sizing.cli.files import in_folder
 from sizing.cli.fleet_options import fleet_options
 from sizing.cli.options import (
     chosen_format,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 @click.option(
     "--export-model",
     type=click.Path(path_type=Path, dir_okay=False),
+    callback=in_folder,
     help="Write the CP-SAT model to this file: text if it ends in .txt, else binary.",
 )
 @output_options("text", "json", "csv")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from sizing.cli.options import image
+from sizing.cli.files import image, in_folder
 
 
 @click.command("validate")
@@ -18,6 +18,7 @@ from sizing.cli.options import image
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
+    callback=in_folder,
     help="Also write every row with its prediction to this CSV file.",
 )
 @click.option(

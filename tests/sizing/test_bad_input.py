@@ -496,6 +496,9 @@ OPTION = _table(
      ["l40s"]),
     ("available twice", ["--available", "l40s=1", "--available", "L40S=2"],
      ["l40s"]),
+    ("quota of nowhere", ["--quota", "mars=0"], ["limits.quota.region", "'mars'"]),
+    ("owned and excluded", ["--owned", "h100=2", "--exclude", "h100"],
+     ["owned", "h100-sxm", "hardware.exclude"]),
     ("NPUs zero", ["--max-npus", "0"], ["npus", "0"]),
     ("nodes negative", ["--max-nodes", "-1"], ["nodes", "-1"]),
     ("fewer NPUs than nodes", ["--max-npus", "2", "--max-nodes", "9"],
@@ -766,7 +769,7 @@ HEADER = "model,npu,input_tokens,output_tokens"
 ROW = "llama-3.1-8b,h100-sxm,10,10"
 
 POINTS = _table(
-    ("empty", "", ["model"]),
+    ("empty", "", ["is empty"]),
     ("without columns", "a,b\n1,2\n", ["model"]),
     ("a column short", "model,npu,input_tokens\nx,y,3\n", ["output_tokens"]),
     ("unknown column", f"{HEADER},concurency\n{ROW},1\n",
@@ -845,6 +848,34 @@ def test_debug_adds_the_traceback(genz: Callable[..., Any]) -> None:
     assert ran.code == 2
     assert "Traceback" in ran.err
     assert ran.err.splitlines()[-1].startswith("genz-size: unknown model 'lama'")
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["size", "chat.toml"], "--output"),
+        (["size", "chat.toml"], "--export-model"),
+        (["design"], "--output"),
+        (["what-if", "chat.toml"], "--output"),
+        (["frontier", "chat.toml", "--along", "tpot"], "--output"),
+        (["frontier", "chat.toml", "--along", "tpot"], "--plot"),
+        (["validate"], "--output"),
+    ],
+)
+def test_a_missing_folder_is_found_before_all_else(
+    genz: Callable[..., Any], command: list[str], option: str
+) -> None:
+    # There is no chat.toml: it would be missed next.
+    path = "no-such-folder/x.png"
+    refused(genz(*command, option, path), option, f"cannot write {path}")
+
+
+def test_an_empty_table_of_measurements(
+    genz: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "empty.csv"
+    path.touch()
+    refused(genz("validate", "--data", path), "--data", "is empty")
 
 
 @pytest.mark.parametrize("fault", ["name", "mkstemp", "replace"])
