@@ -257,7 +257,7 @@ def test_a_plot_that_cannot_be_written(genz: Genz, tmp_path: Path) -> None:
     path = tmp_path / "nowhere" / "plot.png"
     ran = genz("estimate", *DEPLOYMENT, *TOKENS, "--concurrency", 4, "--plot", path)
     assert (ran.code, ran.out) == (2, "")
-    assert f"cannot write {path}: No such file" in ran.err
+    assert f"cannot write {path}: there is no folder {path.parent}" in ran.err
 
 
 def test_without_matplotlib(
