@@ -9,6 +9,7 @@ import click
 from model_ops.units import REQUEST_PER_SECOND, SECOND
 from sizing.cli import INFEASIBLE, TIMED_OUT
 from sizing.cli.options import chosen_format, output_options
+from sizing.cli.proof import proof_options
 from sizing.cli.values import quantity
 
 if TYPE_CHECKING:
@@ -98,20 +99,7 @@ _CODES = {"infeasible": INFEASIBLE, "timed_out": TIMED_OUT}
     type=click.Choice(["cost", "distance"]),
     help="USD/h, or how far the figures are from today's part [cost].",
 )
-@click.option(
-    "--time-limit",
-    type=click.FloatRange(min=0, min_open=True, max=86_400),
-    default=60.0,
-    show_default=True,
-    help="Seconds for the proof.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
-    help="Threads of the proof; one is deterministic.",
-)
+@proof_options
 @output_options("text", "json")
 def command(
     problem_file: Path | None,
@@ -127,10 +115,6 @@ def command(
     with how each use case is split and batched, at the least cost. State the problem
     in a TOML file, by options, or both: an option replaces what the file says.
     """
-    if time_limit != time_limit:
-        raise click.BadParameter(
-            "nan is no number of seconds", param_hint="--time-limit"
-        )
     from problems.design.statement import design_problem_of
     from problems.problem import read_toml
     from sizing.design import design
