@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from sizing.cli.files import in_folder
+
 
 @click.command("characterize")
 @click.option("--npu", required=True, help="Name in the catalogue of what is here.")
@@ -12,7 +14,8 @@ import click
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     default=".",
-    help="Folder for the tables [here].",
+    callback=in_folder,
+    help="Folder for the tables, made if need be [here].",
 )
 @click.option(
     "--device",
@@ -54,7 +57,6 @@ def command(
     `genz-size calibrate` fits and `genz-size validate --data` scores. Needs PyTorch:
     the extra `measure`.
     """
-    from model_ops.errors import ProblemError
     from problems.catalogue import canonical
     from sizing.characterize.run import measure, tables
     from sizing.characterize.shapes import SUITES
@@ -63,8 +65,6 @@ def command(
     from sizing.files import write
 
     name = canonical("npus", npu)
-    if not output.is_dir():
-        raise ProblemError(f"--output: there is no folder {output}")
     found = TorchDevice(load_torch(), device)
     click.echo(f"measuring {found.name} as {name}", err=True)
     measured = list(
@@ -75,6 +75,7 @@ def command(
             lambda shape, reason: click.echo(f"left out {shape}: {reason}", err=True),
         )
     )
+    output.mkdir(exist_ok=True)
     for table, text in tables(measured, name, framework, found.version).items():
         write(text, output / f"{table}.csv")
         rows = text.count("\n") - 1

@@ -203,7 +203,10 @@ def test_without_a_gpu_one_message() -> None:
     ("arguments", "message"),
     [
         (["--npu", "h1000"], "did you mean"),
-        (["--npu", "h100-sxm", "-o", "nowhere"], "there is no folder nowhere"),
+        (
+            ["--npu", "h100-sxm", "-o", "nowhere/at/all"],
+            "there is no folder nowhere/at",
+        ),
     ],
 )
 def test_bad_input_is_told(arguments: list[str], message: str) -> None:
