@@ -1,21 +1,44 @@
 """Whether a plan keeps the limits on what is used."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from problems.offers import Offer
-from problems.plan import Plan
+from problems.plan import Bought, Plan
 from problems.problem import SizingProblem
 from problems.violation import Violation, at_most
 
 
+class Used(NamedTuple):
+    """Replicas that are alike: what tells them from others, their NPUs and how many."""
+
+    kind: Hashable
+    npu: str
+    npus: int
+
+
+def used_by(plan: Plan) -> list[Used]:
+    """Return what the deployments of a plan use."""
+    return [
+        Used((*how, d.precision, d.batch, d.chunk_tokens), d.npu, d.npus)
+        for d in plan.deployments
+        for how in [(plan.model_of(d), d.npu, d.mode, d.parallelism)]
+    ]
+
+
 def limit_violations(
-    problem: SizingProblem, plan: Plan, available: Mapping[str, Offer]
+    problem: SizingProblem,
+    plan: Bought,
+    used: Sequence[Used],
+    available: Mapping[str, Offer],
 ) -> Iterator[Violation]:
     """Yield each limit that a plan exceeds.
 
     Parameters
     ----------
+    plan, used
+        What is bought, and the replicas that use it.
     available
         The problem's offers by their keys.
     """
@@ -38,11 +61,11 @@ def limit_violations(
     yield from at_most("limits.power", plan.power or 0.0, limits.power)
     yield from _quotas(problem, plan)
     yield from _racks(problem, nodes, available)
-    yield from _types(problem, plan)
-    yield from _changed(problem, plan)
+    yield from _types(problem, used)
+    yield from _changed(problem, used)
 
 
-def _quotas(problem: SizingProblem, plan: Plan) -> Iterator[Violation]:
+def _quotas(problem: SizingProblem, plan: Bought) -> Iterator[Violation]:
     for quota in problem.limits.quota:
         counted = sum(
             purchase.npus
@@ -67,23 +90,18 @@ def _racks(
     yield from at_most("limits.racks", needed, racks.count)
 
 
-def _types(problem: SizingProblem, plan: Plan) -> Iterator[Violation]:
+def _types(problem: SizingProblem, used: Sequence[Used]) -> Iterator[Violation]:
     limits = problem.limits
-    kinds = {
-        (*how, d.precision, d.batch, d.chunk_tokens)
-        for d in plan.deployments
-        for how in [(plan.model_of(d), d.npu, d.mode, d.parallelism)]
-    }
-    npus = {d.npu for d in plan.deployments}
+    kinds, npus = {each.kind for each in used}, {each.npu for each in used}
     yield from at_most("limits.deployment_types", len(kinds), limits.deployment_types)
     yield from at_most("limits.npu_types", len(npus), limits.npu_types)
 
 
-def _changed(problem: SizingProblem, plan: Plan) -> Iterator[Violation]:
-    used: Counter[str] = Counter()
-    for deployment in plan.deployments:
-        used[deployment.npu] += deployment.npus
+def _changed(problem: SizingProblem, used: Sequence[Used]) -> Iterator[Violation]:
+    moved: Counter[str] = Counter()
+    for row in used:
+        moved[row.npu] += row.npus
     for each in problem.current:
-        used[each.npu] -= each.npus
-    changed = sum(abs(count) for count in used.values())
+        moved[each.npu] -= each.npus
+    changed = sum(abs(count) for count in moved.values())
     yield from at_most("limits.changed_npus", changed, problem.limits.changed_npus)

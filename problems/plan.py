@@ -125,6 +125,11 @@ class Bought(_Part):
         return sum(purchase.usd_per_hour for purchase in self.purchases)
 
     @property
+    def usd_per_hour_if_known(self) -> UsdPerHour | None:
+        """The same; None where something bought has no price."""
+        return self.usd_per_hour
+
+    @property
     def hardware(self) -> str:
         """NPUs paid for by type, in words."""
         per_type: Counter[str] = Counter()

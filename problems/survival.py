@@ -5,7 +5,8 @@ taken: each host that fails is full of the replicas that cover most per NPU. A r
 that fills several hosts is lost with any of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from problems.fleet import Racks, Redundancy
 from problems.offers import Offer
@@ -35,16 +36,39 @@ def left_of(
     offers
         By their keys.
     """
+    return left_standing(
+        problem,
+        [
+            Standing(
+                offers[row.offer],
+                row.npus_per_replica,
+                row.replicas,
+                capacity(plan, row, traffic),
+            )
+            for row in plan.aggregated(traffic.name)
+        ],
+    )
+
+
+class Standing(NamedTuple):
+    """Replicas on an offer: NPUs of one, how many, and what one covers."""
+
+    offer: Offer
+    npus: int
+    replicas: int
+    covers: float
+
+
+def left_standing(problem: SizingProblem, rows: Iterable[Standing]) -> float:
+    """Return what replicas cover at least when hosts have failed."""
     lost, left = float(problem.redundancy.domains), 0.0
     worth = []
-    for row in plan.aggregated(traffic.name):
-        offer = offers[row.offer]
-        covered = capacity(plan, row, traffic)
-        npus = min(offer.slot(row.npus_per_replica), offer.host_npus)
-        together = domain_hosts(problem.redundancy, problem.limits.racks, offer)
-        share = npus / (offer.host_npus * together)
-        worth.append((covered / share, share * row.replicas))
-        left += covered * row.replicas
+    for row in rows:
+        npus = min(row.offer.slot(row.npus), row.offer.host_npus)
+        together = domain_hosts(problem.redundancy, problem.limits.racks, row.offer)
+        share = npus / (row.offer.host_npus * together)
+        worth.append((row.covers / share, share * row.replicas))
+        left += row.covers * row.replicas
     for covered_per_domain, domains in sorted(worth, reverse=True):
         taken = min(lost, domains)
         left -= taken * covered_per_domain
@@ -63,10 +87,14 @@ def survival_violations(
         yield Violation(label, "a disaggregated pair does not survive a host")
     if any(row.offer not in offers for row in plan.of_class(traffic.name)):
         return
-    left, wanted = (
-        left_of(problem, plan, traffic, offers),
-        traffic.demand(problem.headroom),
-    )
+    yield from too_little(problem, traffic, left_of(problem, plan, traffic, offers))
+
+
+def too_little(
+    problem: SizingProblem, traffic: TrafficClass, left: float
+) -> Iterator[Violation]:
+    """Yield that what is left of a class's capacity is less than its demand."""
+    wanted = traffic.demand(problem.headroom)
     if left < wanted * (1 - ROUNDING):
         said = f"{problem.redundancy.text} lost leave {left:.6g} of {wanted:.6g}"
-        yield Violation(label, said)
+        yield Violation(f"{traffic.name} redundancy", said)

@@ -4,7 +4,6 @@ Everything is computed again in floats from the plan and the catalogue, clearly
 rather than quickly, and never from the solver's tables.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +11,8 @@ import numpy as np
 from model_ops.dtypes import Precision
 from model_ops.units import SECOND
 from problems import catalogue
-from problems.limits_kept import limit_violations
+from problems.bill import bill_violations
+from problems.limits_kept import limit_violations, used_by
 from problems.offers import Offer, offers
 from problems.plan import Plan, PlannedDeployment, Purchase
 from problems.problem import SizingProblem
@@ -40,7 +40,7 @@ def violations(problem: SizingProblem, plan: Plan) -> list[Violation]:
         *(v for t in problem.traffic for v in _network(plan, t, available)),
         *(v for t in problem.traffic for v in _demand(plan, t, problem.headroom)),
         *(v for p in plan.purchases for v in _purchase(plan, p, available)),
-        *limit_violations(problem, plan, available),
+        *limit_violations(problem, plan, used_by(plan), available),
         *(
             v
             for t in problem.traffic
@@ -79,7 +79,6 @@ def _unknown(
             yield Violation("precision", f"{deployment.precision} is not allowed")
         yield from _mode(problem, deployment)
         yield from _settings(problem, deployment)
-        yield from _npu_of(deployment, available)
 
 
 def _mode(problem: SizingProblem, deployment: PlannedDeployment) -> Iterator[Violation]:
@@ -99,14 +98,6 @@ def _settings(
     ):
         if stated is not None and used > stated:
             yield Violation(name, f"{used} are too many")
-
-
-def _npu_of(
-    part: PlannedDeployment | Purchase, available: dict[str, Offer]
-) -> Iterator[Violation]:
-    offer = available.get(part.offer)
-    if offer is not None and offer.npu.name != part.npu:
-        yield Violation("hardware", f"{offer.label} is no {part.npu}")
 
 
 def _deployment(
@@ -235,66 +226,9 @@ def _purchase(
     if offer is None:
         yield Violation("hardware", f"{purchase.offer} is not offered")
         return
-    yield from _npu_of(purchase, available)
     standing = [d for d in plan.deployments if d.offer == purchase.offer]
-    slots: Counter[int] = Counter()
     for deployment in standing:
-        npus = deployment.npus_per_replica
         if not offer.admits(deployment.parallelism):
             split = deployment.parallelism.text
             yield Violation("hosts", f"{split} cannot stand on {offer.label}")
-        if deployment.npus != deployment.replicas * npus:
-            yield Violation("npus", f"{deployment.npu}: {deployment.npus} are not used")
-        slots[offer.slot(npus)] += deployment.replicas
-    hosts = offer.hosts_for(slots)
-    if hosts != purchase.hosts:
-        yield Violation("hosts", f"{purchase.hosts} of {offer.label}, {hosts} needed")
-    yield from _origin(purchase, offer)
-    yield from _bill(purchase, offer, sum(deployment.npus for deployment in standing))
-    yield from _shares(purchase, offer, standing)
-
-
-def _origin(purchase: Purchase, offer: Offer) -> Iterator[Violation]:
-    """Compare where a purchase says its price comes from with its offer."""
-    price = offer.price
-    for name, stated, known in (
-        ("provider", purchase.provider, offer.provider),
-        ("instance", purchase.instance, price.instance),
-        ("term", purchase.term, price.term),
-        ("region", purchase.region, price.region),
-        ("source", purchase.source, price.source),
-        ("as_of", purchase.as_of, price.as_of),
-    ):
-        if stated != known:
-            yield Violation(name, f"{offer.label}: '{stated}' stated, '{known}' known")
-
-
-def _bill(purchase: Purchase, offer: Offer, used: int) -> Iterator[Violation]:
-    """Compare what a purchase states with what its offer asks."""
-    npus = offer.billed_npus(purchase.hosts, used)
-    if purchase.npus != npus:
-        yield Violation("npus", f"{offer.label}: {purchase.npus} stated, {npus} paid")
-    cost = offer.usd_per_hour(purchase.hosts, used)
-    if abs(purchase.usd_per_hour - cost) > ROUNDING * cost:
-        yield Violation(
-            "cost", f"{offer.label}: {purchase.usd_per_hour} stated, {cost} asked"
-        )
-    power = None if offer.npu.power is None else offer.npu.power * npus
-    if purchase.power != power:
-        yield Violation("power", f"{offer.label}: {purchase.power} stated, {power}")
-
-
-def _shares(
-    purchase: Purchase, offer: Offer, standing: list[PlannedDeployment]
-) -> Iterator[Violation]:
-    """Compare the deployments' shares of a purchase with the whole of it."""
-    split = sum(deployment.usd_per_hour for deployment in standing)
-    if abs(split - purchase.usd_per_hour) > ROUNDING * purchase.usd_per_hour:
-        yield Violation("cost", f"{offer.label}: the shares add up to {split}")
-    for deployment in standing:
-        slots = {offer.slot(deployment.npus_per_replica): deployment.replicas}
-        nodes = offer.hosts_for(slots) * offer.nodes_per_host
-        if deployment.nodes != nodes:
-            yield Violation(
-                "nodes", f"{offer.label}: {deployment.nodes} stated, {nodes}"
-            )
+    yield from bill_violations(purchase, offer, standing)
