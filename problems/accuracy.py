@@ -145,20 +145,41 @@ def evidence_of(replica: Replica) -> Evidence:
 
 
 def latency_intervals(
-    replica: Replica, estimate: Estimate, mode: LoadMode
+    replica: Replica,
+    estimate: Estimate,
+    mode: LoadMode,
+    *,
+    answering: Replica | None = None,
+    wider: Mapping[str, Number] | None = None,
 ) -> dict[str, tuple[Number, Number]]:
-    """Return the intervals of the three latencies of an estimate.
+    """Return the intervals of the three latencies of an estimate, each by its own law.
 
     Nothing is faster than the roofline, so no interval starts below it.
+
+    Parameters
+    ----------
+    replica, estimate, mode
+        What is predicted to do what, and how requests come.
+    answering
+        The replica that writes the further tokens of a pair; None: the same. TTFT is
+        as uncertain as the kernels of the one that reads, TPOT as those of the one
+        that answers, E2E as those that are less known.
+    wider
+        How much wider each interval is for other reasons, by metric.
     """
     steps = estimate.shape.decode_steps
-    first, further = least_latencies(replica, estimate.shape)
+    last = replica if answering is None else answering
+    first, _ = least_latencies(replica, estimate.shape)
+    _, further = least_latencies(last, estimate.shape)
+    known = {"ttft": evidence_of(replica), "tpot": evidence_of(last)}
+    known["e2e"] = max(known.values(), key=list(Evidence).index)
     floors = {"ttft": first, "tpot": further, "e2e": first + steps * further}
-    found = {}
+    found: dict[str, tuple[Number, Number]] = {}
     for metric, floor in floors.items():
         mean = getattr(estimate, metric)
-        low, high = interval(metric, mean, mode, evidence_of(replica))
-        found[metric] = (np.minimum(np.maximum(low, floor), mean), high)
+        more = 1.0 if wider is None else wider[metric]
+        low, high = interval(metric, mean, mode, known[metric])
+        found[metric] = (np.minimum(np.maximum(low / more, floor), mean), high * more)
     # No answer ends before it begins.
     first_token, whole = found["ttft"], found["e2e"]
     found["e2e"] = (

@@ -21,11 +21,9 @@ from problems.serve import Served
 from problems.stations import replica_of
 from problems.traffic import LatencyTarget
 from sizing.api import Answer
-from sizing.intervals import mean_ranges, weak_places
+from sizing.intervals import METRICS, mean_ranges, weak_places
 from sizing.kv_transfer import KvTransfer, kv_transfer
 from sizing.memory_use import MemoryUse, memory_uses
-
-METRICS: tuple[Metric, ...] = ("ttft", "tpot", "e2e")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +230,7 @@ def _deployment_facts(
     return DeploymentFacts(
         served=served,
         saturation_share=float(served.latencies.utilisation),
-        weak=weak_places(served),
+        weak=weak_places(served.latencies),
         memory=memory_uses(plan, traffic, served),
         transfer=kv_transfer(plan, traffic, served),
     )

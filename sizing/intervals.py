@@ -1,21 +1,22 @@
-"""Intervals of the mean latencies of planned deployments, and why they are wider."""
+"""Intervals of the mean latencies of deployments, and why they are wider."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 
-from model_ops.estimate import least_latencies
+import numpy as np
+
 from model_ops.opcost import Number
-from model_ops.serving.queueing import Metric
+from model_ops.serving.queueing import Latencies, Metric
 from problems.accuracy import latency_intervals
 from problems.plan import Plan
 from problems.serve import Served
 from problems.stations import replica_of
 
-WIDER: Mapping[str, Mapping[str, float]] = {
-    "near_saturation": {"ttft": 1.7, "tpot": 1.2},
-    "near_preemption": {"ttft": 1.8, "tpot": 1.2},
-    "prompts_dominate": {"ttft": 1.1, "tpot": 1.4},
-    "groups_collide": {"ttft": 1.3, "tpot": 1.1},
-    "heavy_tail": {"ttft": 1.3, "tpot": 1.1},
+WIDER: Mapping[str, Mapping[Metric, float]] = {
+    "near_saturation": {"ttft": 1.7, "tpot": 1.2, "e2e": 1.3},
+    "near_preemption": {"ttft": 1.8, "tpot": 1.2, "e2e": 1.2},
+    "prompts_dominate": {"ttft": 1.1, "tpot": 1.4, "e2e": 1.3},
+    "groups_collide": {"ttft": 1.3, "tpot": 1.1, "e2e": 1.1},
+    "heavy_tail": {"ttft": 1.3, "tpot": 1.1, "e2e": 1.2},
 }
 """How much wider intervals are where the queueing formulas are weak, by reason.
 
@@ -25,6 +26,8 @@ the regimes of ``tests/benchmarks/queueing.py`` that have the reason, at 0.85 an
 of saturation for the first. The fourth covers the errors in the simulations of
 ``tests/model_ops/serving/test_queueing.py``; the last is assumed.
 """
+
+METRICS: tuple[Metric, ...] = ("ttft", "tpot", "e2e")
 
 WHY: Mapping[str, str] = {
     "near_saturation": "close to saturation a little more load is a long wait",
@@ -38,46 +41,62 @@ WHY: Mapping[str, str] = {
 
 
 def mean_ranges(plan: Plan, served: Served) -> dict[Metric, tuple[float, float]]:
-    """Return the intervals of a deployment's mean latencies.
+    """Return the intervals of a planned deployment's mean latencies.
 
-    They hold the model's error, and that of the queueing formulas where they are weak;
-    nothing is faster than the roofline. Of a pair TTFT is as uncertain as the kernels
-    of the prefill pool, TPOT as those of the decode pool. E2E adds up from its parts.
+    They hold the model's error, and that of the queueing formulas where they are weak.
     """
-    estimate, mode = served.estimate, served.load.mode
-    first, further = (
+    estimate = served.estimate
+    reading, answering = (
         replica_of(plan, row) for row in (served.rows[0], served.rows[-1])
     )
-    around = latency_intervals(first, estimate, mode)["ttft"]
-    least, _ = least_latencies(first, estimate.shape)
-    ttft = _widened(served, "ttft", around, float(least))
-    around = latency_intervals(further, estimate, mode)["tpot"]
-    _, least = least_latencies(further, estimate.shape)
-    tpot = _widened(served, "tpot", around, float(least))
-    steps = float(estimate.shape.decode_steps)
-    # Where lengths vary, the mean E2E is not that of the mean request.
-    scale = float(served.latencies.e2e.mean) / float(estimate.e2e)
-    low, high = (
-        scale * (each + steps * more) for each, more in zip(ttft, tpot, strict=True)
+    found = latency_intervals(
+        reading,
+        estimate,
+        served.load.mode,
+        answering=answering,
+        wider=widening(served.latencies),
     )
-    return {"ttft": ttft, "tpot": tpot, "e2e": (low, high)}
+    # Where lengths vary, the mean E2E is not that of the mean request.
+    longer = float(served.latencies.e2e.mean) / float(estimate.e2e)
+    scale: Mapping[Metric, float] = {"ttft": 1.0, "tpot": 1.0, "e2e": longer}
+    return {
+        metric: (float(found[metric][0]) * by, float(found[metric][1]) * by)
+        for metric, by in scale.items()
+    }
 
 
-def _widened(
-    served: Served, metric: Metric, around: tuple[Number, Number], least: float
-) -> tuple[float, float]:
-    """Return an interval as wide as the weak places of the formulas make it."""
-    wider = widening(weak_places(served), metric)
-    mean = float(getattr(served.estimate, metric))
-    low = max(float(around[0]) / wider, least)
-    return min(low, mean), float(around[1]) * wider
+def widening(seen: Latencies | None) -> dict[str, Number]:
+    """Return how much wider each interval is where the formulas are weak; else 1.
+
+    None: no queueing formula was used.
+    """
+    if seen is None:
+        return dict.fromkeys(METRICS, 1.0)
+    return {
+        metric: np.max(
+            [
+                np.where(is_so, WIDER[reason][metric], 1.0)
+                for reason, is_so in seen.weak.items()
+            ],
+            axis=0,
+        )
+        for metric in METRICS
+    }
 
 
-def widening(weak: Iterable[str], metric: str) -> float:
-    """Return how much wider an interval is for some reasons; 1 for none."""
-    return max((WIDER[reason][metric] for reason in weak), default=1.0)
-
-
-def weak_places(served: Served) -> tuple[str, ...]:
+def weak_places(seen: Latencies) -> tuple[str, ...]:
     """Return the reasons for which a deployment's figures are less certain."""
-    return tuple(reason for reason, is_so in served.latencies.weak.items() if is_so)
+    return tuple(reason for reason, is_so in seen.weak.items() if is_so)
+
+
+def weakness(seen: Latencies | None) -> Iterator[str]:
+    """Yield a sentence on why figures are less certain, if they are."""
+    reasons = () if seen is None else weak_places(seen)
+    if reasons:
+        factors = ", ".join(
+            f"{metric.upper()} x {float(by):g}" for metric, by in widening(seen).items()
+        )
+        yield (
+            f"Its figures are less certain, their intervals wider ({factors}): "
+            f"{'; '.join(WHY[reason] for reason in reasons)}."
+        )

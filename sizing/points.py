@@ -28,10 +28,12 @@ from model_ops.estimate import (
 from model_ops.platform.supply import Supply
 from model_ops.profiler.parallelism import Parallelism, stacked
 from model_ops.profiler.work import RequestShape
+from model_ops.serving.queueing import Latencies
 from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.accuracy import evidence_of, interval, latency_intervals
 from problems.fields import read_text
+from sizing.intervals import widening
 from sizing.point import INPUTS, Point, read_point
 
 LATENCIES = ("ttft", "tpot", "e2e")
@@ -142,10 +144,10 @@ def _predict(points: list[Point]) -> list[dict[str, str]]:
         requests_per_user=REQUESTS_PER_USER,
         in_step=first.in_step,
     )
-    result, columns = _estimated(points, replica, load, replicas)
+    result, columns, seen = _estimated(points, replica, load, replicas)
     ttft_bound, tpot_bound = bound_by(replica, load, result.batch)
     tokens = result.output_tokens_per_s * replicas
-    ranges = latency_intervals(replica, result, first.mode)
+    ranges = latency_intervals(replica, result, first.mode, wider=widening(seen))
     ranges["output_tok_s"] = interval("rate", tokens, first.mode, evidence_of(replica))
     columns["output_tok_s"] = tokens
     for metric in LATENCIES:
@@ -170,13 +172,13 @@ def _predict(points: list[Point]) -> list[dict[str, str]]:
 
 def _estimated(
     points: list[Point], replica: Replica, load: Load, replicas: Any
-) -> tuple[Estimate, dict[str, Any]]:
-    """Return the means, and columns of percentiles where requests wait for others."""
+) -> tuple[Estimate, dict[str, Any], Latencies | None]:
+    """Return the means, columns of percentiles, and all that arrivals at random see."""
     means = estimate(replica, load)
     if load.mode is LoadMode.CLOSED_LOOP:
-        return means, _tails_of_users(points, replica, load)
+        return means, _tails_of_users(points, replica, load), None
     if load.mode is not LoadMode.OPEN_LOOP:
-        return means, {}
+        return means, {}, None
     found = under_arrivals(
         replace(replica, parallelism=_splits(points)),
         _alike(points[0], load),
@@ -185,7 +187,7 @@ def _estimated(
     )
     result = replace(found.estimate, shape=load.shape)
     latencies = found.latencies
-    return result, _tails(latencies.ttft.p99, latencies.tpot.p99)
+    return result, _tails(latencies.ttft.p99, latencies.tpot.p99), latencies
 
 
 def _splits(points: Sequence[Point]) -> Parallelism:

@@ -25,6 +25,7 @@ from problems.accuracy import (
     latency_intervals,
     untested,
 )
+from sizing.intervals import weakness, widening
 from sizing.report.console import new_console, plain_table, section, text_of
 
 
@@ -171,8 +172,12 @@ def latencies(prediction: Prediction) -> dict[str, tuple[float, float, float]]:
     """Return the mean, low and high seconds of each latency that there is."""
     estimate = prediction.estimate
     means = {"ttft": estimate.ttft, "tpot": estimate.tpot, "e2e": estimate.e2e}
-    mode = prediction.load.mode
-    ranges = latency_intervals(prediction.replica, estimate, mode)
+    ranges = latency_intervals(
+        prediction.replica,
+        estimate,
+        prediction.load.mode,
+        wider=widening(prediction.tails),
+    )
     return {
         metric: (float(mean), float(ranges[metric][0]), float(ranges[metric][1]))
         for metric, mean in means.items()
@@ -189,7 +194,10 @@ def as_text(prediction: Prediction, *, operators: bool = False) -> str:
     console.print()
     console.print(_memory(prediction.estimate))
     console.print(_energy(prediction))
-    for line in untested(prediction.replica.arch, prediction.replica.supply.npus[0]):
+    for line in (
+        *weakness(prediction.tails),
+        *untested(prediction.replica.arch, prediction.replica.supply.npus[0]),
+    ):
         console.print(line)
     title = "What a step's time goes to, per NPU"
     section(console, title, _bounds_table(prediction))

@@ -12,6 +12,7 @@ from model_ops.estimate import LoadMode
 from model_ops.serving.queueing import Latencies
 from model_ops.units import BYTE, BYTE_PER_SECOND, SECOND
 from problems.accuracy import latency_intervals, untested
+from sizing.intervals import METRICS, weakness, widening
 from sizing.pair import PairPrediction, PoolFacts
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.estimate import (
@@ -23,33 +24,33 @@ from sizing.report.estimate import (
     spent,
 )
 
-_METRICS = ("ttft", "tpot", "e2e")
-
 
 def _latencies(prediction: PairPrediction) -> dict[str, dict[str, float]]:
-    """Return each latency's mean, interval and percentiles in seconds.
-
-    TTFT is uncertain as the prefill pool's kernels are, TPOT as the decode pool's.
-    """
+    """Return each latency's mean, interval and percentiles in seconds."""
     estimate, pair = prediction.estimate, prediction.pair
-    first, further = (
-        latency_intervals(pool.replica, estimate, prediction.mode)
-        for pool in (pair.prefill, pair.decode)
+    seen = _tails(prediction)
+    around = latency_intervals(
+        pair.prefill.replica,
+        estimate,
+        prediction.mode,
+        answering=pair.decode.replica,
+        wider=widening(seen),
     )
-    steps = float(estimate.shape.decode_steps)
-    around = {"ttft": first["ttft"], "tpot": further["tpot"]}
-    low, high = (first["ttft"][i] + steps * further["tpot"][i] for i in (0, 1))
-    around["e2e"] = (low, high)
-    found = {}
-    for metric in _METRICS if steps else ("ttft", "e2e"):
+    found: dict[str, dict[str, float]] = {}
+    for metric in METRICS if estimate.shape.decode_steps else ("ttft", "e2e"):
         low, high = around[metric]
         mean = float(getattr(estimate, metric))
         found[metric] = {"mean": mean, "low": float(low), "high": float(high)}
-        if isinstance(prediction.seen, Latencies):
-            figures = getattr(prediction.seen, metric)
+        if seen is not None:
+            figures = getattr(seen, metric)
             more = {name: float(getattr(figures, name)) for name in PERCENTILES}
             found[metric] |= more | {"mean": float(figures.mean)}
     return found
+
+
+def _tails(prediction: PairPrediction) -> Latencies | None:
+    """Return what is known beside the means."""
+    return prediction.seen if isinstance(prediction.seen, Latencies) else None
 
 
 def as_text(prediction: PairPrediction, *, operators: bool = False) -> str:
@@ -74,7 +75,7 @@ def as_text(prediction: PairPrediction, *, operators: bool = False) -> str:
     console.print(
         "The intervals were measured on deployments that are not disaggregated."
     )
-    for line in _unmeasured(prediction):
+    for line in (*weakness(_tails(prediction)), *_unmeasured(prediction)):
         console.print(line)
     title = "What a step's time goes to, per NPU"
     section(console, title, _bounds_table(prediction))
@@ -109,7 +110,7 @@ def _unmeasured(prediction: PairPrediction) -> Iterable[str]:
 
 
 def _figures(prediction: PairPrediction) -> RichTable:
-    named = PERCENTILES if isinstance(prediction.seen, Latencies) else ()
+    named = PERCENTILES if _tails(prediction) is not None else ()
     columns = (f">{name}" for name in named)
     table = plain_table("figure", ">predicted", ">low", ">high", *columns)
     for metric, cells in _latencies(prediction).items():

@@ -26,7 +26,7 @@ from sizing.facts import (
     usd_per_million_tokens,
     usd_per_month,
 )
-from sizing.intervals import WHY, widening
+from sizing.intervals import weakness
 from sizing.memory_use import MemoryUse
 from sizing.report.certificate import certificate_text
 from sizing.report.console import new_console, plain_table, section, text_of
@@ -205,7 +205,7 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
             lines += [
                 _load_of(fact, deployment),
                 *_transfer_of(deployment),
-                *_weakness_of(deployment),
+                *weakness(deployment.served.latencies),
                 *(_memory_of(memory) for memory in deployment.memory),
             ]
     asked = answer.problem.confidence
@@ -310,17 +310,6 @@ def _transfer_of(facts: DeploymentFacts) -> Iterator[str]:
             f"over {moved.technology}: {needed} per NPU of {available} at the busier "
             f"end, {moved.utilisation:.1%}; that of a mean prompt takes "
             f"{SECOND.format(moved.seconds)}."
-        )
-
-
-def _weakness_of(facts: DeploymentFacts) -> Iterator[str]:
-    """Yield why a deployment's figures are less certain, if they are."""
-    if facts.weak:
-        ttft, tpot = (widening(facts.weak, metric) for metric in ("ttft", "tpot"))
-        yield (
-            "Its figures are less certain, their intervals wider "
-            f"(TTFT x {ttft:g}, TPOT x {tpot:g}): "
-            f"{'; '.join(WHY[reason] for reason in facts.weak)}."
         )
 
 

@@ -177,3 +177,23 @@ def test_arrays_and_stacked_supplies_equal_scalars(
             for found, expected in zip(whole[metric], alone[metric], strict=True):
                 here = np.broadcast_to(found, grid)[at]
                 assert here == pytest.approx(expected, rel=1e-9), metric
+
+
+def test_e2e_of_a_pair_is_as_uncertain_as_the_less_known_of_its_kernels(
+    toy_replica: Replica,
+) -> None:
+    mode = LoadMode.STATIC_BATCH
+    assumed = on(toy_replica, 1e-3)
+    (npu,) = assumed.supply.npus
+    known = replace(npu, evidence=Evidence.MEASURED)
+    measured = replace(assumed, supply=Supply.of(known))
+    found = under(assumed, mode)
+    for reading, answering in ((assumed, measured), (measured, assumed)):
+        around = latency_intervals(reading, found, mode, answering=answering)
+        for metric, kernels in (
+            ("ttft", reading.supply.npus[0].evidence),
+            ("tpot", answering.supply.npus[0].evidence),
+            ("e2e", Evidence.ASSUMED),
+        ):
+            expected = interval(metric, getattr(found, metric), mode, kernels)
+            assert around[metric] == pytest.approx(expected, rel=1e-12), metric

@@ -10,7 +10,9 @@ from problems.problem import problem_of
 from problems.stations import Station
 from sizing.api import Answer, size
 from sizing.facts import ClassFacts, class_facts
-from sizing.intervals import WHY, WIDER, mean_ranges, widening
+from sizing.intervals import METRICS, WHY, WIDER, mean_ranges, widening
+from sizing.report.estimate import latencies as predicted_means
+from sizing.single import predict
 from solver.solve import Optimal
 
 LEVELS = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
@@ -114,10 +116,13 @@ def test_every_weakness_has_factors_and_words() -> None:
 
 
 def test_the_widest_of_several_reasons_counts() -> None:
-    assert widening((), "ttft") == 1.0
-    both = ("near_saturation", "prompts_dominate")
-    assert widening(both, "ttft") == WIDER["near_saturation"]["ttft"]
-    assert widening(both, "tpot") == WIDER["prompts_dominate"]["tpot"]
+    _, facts = mixed()
+    seen = facts.deployments[0].served.latencies
+    assert widening(seen) == widening(None) == dict.fromkeys(METRICS, 1.0)
+    both = dict.fromkeys(("near_saturation", "prompts_dominate"), np.array(True))
+    found = widening(replace(seen, weak=seen.weak | both))
+    assert found["ttft"] == WIDER["near_saturation"]["ttft"]
+    assert found["tpot"] == WIDER["prompts_dominate"]["tpot"]
 
 
 def test_weak_places_widen_an_interval_to_both_sides() -> None:
@@ -131,6 +136,28 @@ def test_weak_places_widen_an_interval_to_both_sides() -> None:
     wide = mean_ranges(answer.outcome.plan, flagged)
     assert wide["ttft"][1] == pytest.approx(1.7 * calm["ttft"][1])
     assert wide["tpot"][1] == pytest.approx(1.2 * calm["tpot"][1])
+    assert wide["e2e"][1] == pytest.approx(1.3 * calm["e2e"][1])
     for metric, (low, high) in wide.items():
         assert low <= calm[metric][0]
         assert high > calm[metric][1]
+
+
+def test_the_same_deployment_has_the_same_intervals_in_size_and_in_estimate() -> None:
+    answer, facts = mixed()
+    assert isinstance(answer.outcome, Optimal)
+    for each in facts.deployments:
+        served = each.served
+        row = served.deployment
+        found = predict(
+            model="llama-3.1-8b", npu=row.npu, framework="vllm", replicas=row.replicas,
+            input_tokens=1000, output_tokens=200, chunk_tokens=row.chunk_tokens,
+            rate=f"{row.replicas * float(served.estimate.rate)!r} req/s",
+            tp=row.tp, pp=row.pp, ep=row.ep, dp=row.dp, cp=row.cp, precision=None,
+            concurrency=None, mode=None, ideal=False, prefix_hit=None, beams=None,
+            optimisations={},
+        )  # fmt: skip
+        planned = mean_ranges(answer.outcome.plan, served)
+        for metric, (mean, low, high) in predicted_means(found).items():
+            shares = np.array([low, high]) / mean
+            own = float(getattr(served.latencies, metric).mean)
+            assert np.array(planned[metric]) / own == pytest.approx(shares, rel=1e-4)
