@@ -35,6 +35,7 @@ from problems.accuracy import evidence_of, interval, latency_intervals
 from problems.fields import read_text
 from sizing.intervals import widening
 from sizing.point import INPUTS, Point, read_point
+from sizing.report.data import csv_text
 
 LATENCIES = ("ttft", "tpot", "e2e")
 OUTPUTS = (
@@ -88,17 +89,7 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
 
 def write_points(rows: Iterable[Mapping[str, str]]) -> str:
     """Return rows as CSV, inputs first."""
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text,
-        (*INPUTS, *OUTPUTS),
-        restval="",
-        extrasaction="ignore",
-        lineterminator="\n",
-    )
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text((*INPUTS, *OUTPUTS), rows, only=True)
 
 
 def evaluate(rows: list[dict[str, str]]) -> list[dict[str, str]]:

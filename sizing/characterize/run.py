@@ -1,7 +1,5 @@
 """Every shape of a suite on a device, and the tables of what it took."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +8,7 @@ from model_ops.errors import ProblemError
 from model_ops.units import Seconds
 from sizing.characterize.shapes import AnyShape, Cell
 from sizing.characterize.timing import Kernel, Recorder, Sampling, kernel_seconds
+from sizing.report.data import csv_text
 
 
 class Device(Recorder, Protocol):
@@ -82,12 +81,4 @@ def tables(
             "latency_ms": f"{each.seconds * 1e3:.6g}",
         }
         rows.setdefault(each.shape.table, []).append(row)
-    return {table: _csv(lines) for table, lines in rows.items()}
-
-
-def _csv(rows: list[dict[str, Cell]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return {table: csv_text(list(lines[0]), lines) for table, lines in rows.items()}

@@ -1,8 +1,5 @@
 """The catalogue's items as text, JSON and CSV."""
 
-import csv
-import io
-import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,6 +7,7 @@ from model_ops.errors import CatalogueError
 from model_ops.units import BYTE, BYTE_PER_SECOND, FLOP_PER_SECOND, WATT
 from problems import catalogue
 from sizing.report.console import new_console, plain_table, text_of
+from sizing.report.data import csv_text, json_text
 
 Rows = list[dict[str, str]]
 
@@ -140,16 +138,12 @@ def as_text(rows: Rows) -> str:
 
 def as_json(rows: Rows) -> str:
     """Return rows as a JSON list."""
-    return json.dumps(rows, indent=2) + "\n"
+    return json_text(rows)
 
 
 def as_csv(rows: Rows) -> str:
     """Return rows as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text(list(rows[0]), rows)
 
 
 FORMATS: dict[str, Callable[[Rows], str]] = {

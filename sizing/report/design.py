@@ -1,6 +1,5 @@
 """A design as text and JSON."""
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from problems.design.parameters import PARAMETERS
 from sizing.design import DesignAnswer, DesignedUseCase
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.counts import count, counted
+from sizing.report.data import json_text
 from sizing.report.design_none import TARGETS, print_why_none
 from sizing.report.text import usd
 from solver.design.explain import DesignBinding
@@ -248,7 +248,7 @@ def _timing(answer: DesignAnswer) -> str:
 
 def as_json(answer: DesignAnswer) -> str:
     """Return the design as one JSON object in SI units."""
-    return json.dumps(as_dict(answer), indent=2, allow_nan=False) + "\n"
+    return json_text(as_dict(answer))
 
 
 def as_dict(answer: DesignAnswer) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """One deployment's prediction as text and JSON."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -27,6 +26,7 @@ from problems.accuracy import (
 )
 from sizing.intervals import weakness, widening
 from sizing.report.console import new_console, plain_table, section, text_of
+from sizing.report.data import json_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,7 +392,7 @@ def as_json(prediction: Prediction) -> str:
         }
         for name, step in steps(prediction).items()
     }
-    return json.dumps(result, indent=2, allow_nan=False) + "\n"
+    return json_text(result)
 
 
 FORMATS: Mapping[str, Callable[[Prediction], str]] = {"text": as_text, "json": as_json}

@@ -1,13 +1,11 @@
 """A frontier as text, JSON and CSV."""
 
-import csv
-import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sizing.frontier import Axis, Frontier, Point, axis_of
 from sizing.report.console import new_console, plain_table, section, text_of
+from sizing.report.data import csv_text, json_text
 from sizing.report.solved import as_data, as_row, plan_line, row_names
 
 
@@ -84,20 +82,19 @@ def as_json(drawn: Drawn) -> str:
             for p in drawn.points
         ],
     }
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    return json_text(content)
 
 
 def as_csv(drawn: Drawn) -> str:
     """Return a row per point."""
-    text = io.StringIO()
     classes = [traffic.name for traffic in drawn.frontier.problem.traffic]
     names = [drawn.frontier.along, "dominated", *row_names(classes)]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    for point in drawn.points:
-        own = {drawn.frontier.along: point.at, "dominated": point.dominated}
-        writer.writerow(own | as_row(point.solved))
-    return text.getvalue()
+    rows = (
+        {drawn.frontier.along: point.at, "dominated": point.dominated}
+        | as_row(point.solved)
+        for point in drawn.points
+    )
+    return csv_text(names, rows)
 
 
 FORMATS: dict[str, Callable[[Drawn], str]] = {

@@ -1,8 +1,5 @@
 """Answers over a candidates table, as text, JSON and CSV."""
 
-import csv
-import io
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -20,6 +17,7 @@ from problems.plan import Purchase
 from problems.requirements import requirements
 from sizing.given import GivenAnswer
 from sizing.report.console import new_console, plain_table, section, text_of
+from sizing.report.data import csv_text, json_text
 from sizing.report.infeasible import infeasible
 from sizing.report.json import explained
 from sizing.report.margins import as_dict as margins
@@ -249,7 +247,7 @@ def _timing(answer: GivenAnswer) -> str:
 
 def as_json(answer: GivenAnswer) -> str:
     """Return the answer as one JSON object, shaped as that of our own model."""
-    return json.dumps(as_dict(answer), indent=2, allow_nan=False) + "\n"
+    return json_text(as_dict(answer))
 
 
 def as_dict(answer: GivenAnswer) -> dict[str, Any]:
@@ -357,20 +355,15 @@ def _predictions(answer: GivenAnswer, plan: GivenPlan) -> dict[str, Any]:
 
 def as_csv(answer: GivenAnswer) -> str:
     """Return the plan's rows as CSV; without a plan, the header alone."""
-    text = io.StringIO()
     columns = (
         "status", "name", "npu", "mode", "tp", "pp", "ep", "dp", "batch", "precision",
         "replicas", "npus", "nodes", "usd_per_hour", "req_per_s_per_replica",
         "ttft_mean_s", "tpot_mean_s",
     )  # fmt: skip
-    writer = csv.DictWriter(
-        text, columns, extrasaction="ignore", lineterminator="\n", restval=""
-    )
-    writer.writeheader()
-    if answer.outcome.plan is not None:
-        for row in answer.outcome.plan.rows:
-            writer.writerow({"status": answer.status} | _row(row))
-    return text.getvalue()
+    plan = answer.outcome.plan
+    rows = () if plan is None else plan.rows
+    written = ({"status": answer.status} | _row(row) for row in rows)
+    return csv_text(columns, written, only=True)
 
 
 FORMATS: dict[str, Callable[[GivenAnswer], str]] = {

@@ -1,6 +1,5 @@
 """An answer as JSON: for programs, with every figure in SI units."""
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +17,7 @@ from sizing.facts import (
 )
 from sizing.memory_use import MemoryUse
 from sizing.report.certificate import certificate_dict
+from sizing.report.data import json_text
 from sizing.report.margins import as_dict as margins
 from solver.explain import Explanation
 from solver.solve import Feasible, Optimal
@@ -25,7 +25,7 @@ from solver.solve import Feasible, Optimal
 
 def as_json(answer: Answer) -> str:
     """Return the answer as one JSON object."""
-    return json.dumps(as_dict(answer), indent=2, allow_nan=False) + "\n"
+    return json_text(as_dict(answer))
 
 
 def as_dict(answer: Answer) -> dict[str, Any]:

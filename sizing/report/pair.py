@@ -1,6 +1,5 @@
 """A disaggregated deployment's prediction as text and JSON."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +14,7 @@ from problems.accuracy import latency_intervals, untested
 from sizing.intervals import METRICS, weakness, widening
 from sizing.pair import PairPrediction, PoolFacts
 from sizing.report.console import new_console, plain_table, section, text_of
+from sizing.report.data import json_text
 from sizing.report.estimate import (
     PERCENTILES,
     breakdown,
@@ -189,7 +189,7 @@ def as_json(prediction: PairPrediction) -> str:
         "receive_bandwidth_bytes_per_s_per_npu": pair.link.receive,
         "latency_s": pair.link.latency,
     }
-    return json.dumps(result, indent=2, allow_nan=False) + "\n"
+    return json_text(result)
 
 
 def _pool(facts: PoolFacts, rate: float) -> dict[str, Any]:

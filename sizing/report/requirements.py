@@ -1,8 +1,5 @@
 """What models need of any platform, as text, JSON and CSV."""
 
-import csv
-import io
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,6 +12,7 @@ from model_ops.requirements import Need
 from model_ops.units import BYTE, BYTE_PER_SECOND, FLOP, FLOP_PER_SECOND, SECOND
 from problems import catalogue
 from sizing.report.console import new_console, plain_table, section, text_of
+from sizing.report.data import csv_text, json_text
 from sizing.requirements import PlatformNeeds
 
 _LISTED = 5
@@ -257,7 +255,7 @@ def as_json(found: Sequence[PlatformNeeds]) -> str:
         }
         for one in found
     ]
-    return json.dumps(result, indent=2, allow_nan=False) + "\n"
+    return json_text(result)
 
 
 def as_csv(found: Sequence[PlatformNeeds]) -> str:
@@ -270,11 +268,7 @@ def as_csv(found: Sequence[PlatformNeeds]) -> str:
         for one in found
         for number, each in enumerate(one.phases)
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text(list(rows[0]), rows)
 
 
 FORMATS: dict[str, Callable[[Sequence[PlatformNeeds]], str]] = {

@@ -1,6 +1,5 @@
 """A simulation as text and JSON: what requests saw, beside what was predicted."""
 
-import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ from problems.stations import PairStation, Station
 from problems.traffic import LatencyTarget, Metric, Statistic
 from sizing.check import MOST_ROUNDS, Checked, Correction
 from sizing.report.console import new_console, plain_table, section, text_of
+from sizing.report.data import json_text
 from sizing.report.json import as_dict as answer_as_dict
 from sizing.report.text import as_text as answer_as_text
 from sizing.simulate import (
@@ -226,7 +226,7 @@ def _notes(simulation: Simulation) -> list[str]:
 
 def as_json(simulation: Simulation) -> str:
     """Return a simulation as one JSON object, with every figure in SI units."""
-    return json.dumps(as_dict(simulation), indent=2, allow_nan=False) + "\n"
+    return json_text(as_dict(simulation))
 
 
 def as_dict(simulation: Simulation) -> dict[str, Any]:
@@ -358,7 +358,7 @@ def _correction(correction: Correction) -> str:
 def checked_as_json(checked: Checked) -> str:
     """Return a sized plan as one JSON object, the simulation under ``check``."""
     whole = answer_as_dict(checked.answer) | {"check": _check(checked)}
-    return json.dumps(whole, indent=2, allow_nan=False) + "\n"
+    return json_text(whole)
 
 
 def _check(checked: Checked) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """A plan as CSV: one row per deployment."""
 
-import csv
-import io
+from collections.abc import Iterator
 from typing import Any
 
 from problems.plan import PlannedDeployment
 from problems.serve import Served
 from sizing.api import Answer
 from sizing.kv_transfer import kv_transfer
+from sizing.report.data import csv_text
 from solver.solve import Feasible, Optimal
 
 _COLUMNS = (
@@ -43,20 +43,20 @@ _TRANSFER = ("kv_needed_bytes_per_s", "kv_available_bytes_per_s")
 
 def as_csv(answer: Answer) -> str:
     """Return the plan's deployments as CSV; without a plan, the header alone."""
-    text = io.StringIO()
-    columns = (*_COLUMNS, *_TRANSFER, *_PREDICTED)
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    if isinstance(answer.outcome, Optimal | Feasible):
-        for traffic in answer.problem.traffic:
-            for served in answer.served[traffic.name]:
-                moved = kv_transfer(answer.outcome.plan, traffic, served)
-                carried = () if moved is None else (moved.needed, moved.available)
-                common: dict[str, Any] = {"status": answer.status}
-                common |= dict(zip(_TRANSFER, carried, strict=False))
-                for row in served.rows:
-                    writer.writerow(common | _row(served, row))
-    return text.getvalue()
+    return csv_text((*_COLUMNS, *_TRANSFER, *_PREDICTED), _rows(answer))
+
+
+def _rows(answer: Answer) -> Iterator[dict[str, Any]]:
+    if not isinstance(answer.outcome, Optimal | Feasible):
+        return
+    for traffic in answer.problem.traffic:
+        for served in answer.served[traffic.name]:
+            moved = kv_transfer(answer.outcome.plan, traffic, served)
+            carried = () if moved is None else (moved.needed, moved.available)
+            common: dict[str, Any] = {"status": answer.status}
+            common |= dict(zip(_TRANSFER, carried, strict=False))
+            for row in served.rows:
+                yield common | _row(served, row)
 
 
 def _row(served: Served, deployment: PlannedDeployment) -> dict[str, Any]:

@@ -1,14 +1,12 @@
 """Scores of predictions against measurements, as text, JSON and rows."""
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from problems.catalogue.fitted import fitted
 from sizing.report.console import new_console, plain_table, section, text_of
+from sizing.report.data import csv_text, json_text
 from sizing.validate.score import Metrics, Score, Scores
 from sizing.validate.scored import Comparison, Scored
 
@@ -20,7 +18,7 @@ def as_json(found: Sequence[Scores]) -> str:
     """Return the scores as one JSON object."""
     tables = {scores.kind: _as_dict(scores) for scores in found}
     result = {"tables": tables, "fitted": [asdict(each) for each in fitted()]}
-    return json.dumps(result, indent=2, allow_nan=False) + "\n"
+    return json_text(result)
 
 
 def _as_dict(scores: Scores) -> dict[str, Any]:
@@ -162,14 +160,10 @@ def as_rows(compared: Sequence[Comparison]) -> str:
     """Return every measured row as CSV, with what is predicted for it."""
     given = dict.fromkeys(name for each in compared for name in each.table.columns)
     columns = [name for name in given if name not in ADDED]
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, (*columns, *ADDED), restval="", extrasaction="ignore", lineterminator="\n"
+    rows = (
+        {**row.row, **_added(row)} for comparison in compared for row in comparison.rows
     )
-    writer.writeheader()
-    for comparison in compared:
-        writer.writerows({**row.row, **_added(row)} for row in comparison.rows)
-    return text.getvalue()
+    return csv_text((*columns, *ADDED), rows, only=True)
 
 
 def _added(row: Scored) -> dict[str, str]:

@@ -1,8 +1,5 @@
 """Scenarios side by side, as text, JSON and CSV."""
 
-import csv
-import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +8,7 @@ from rich.table import Table as RichTable
 
 from problems.problem import SizingProblem
 from sizing.report.console import new_console, plain_table, section, text_of
+from sizing.report.data import csv_text, json_text
 from sizing.report.solved import as_data, as_row, plan_line, row_names
 from sizing.what_if import Row
 
@@ -92,7 +90,7 @@ def as_json(compared: Compared) -> str:
         "base": base,
         "scenarios": others,
     }
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    return json_text(content)
 
 
 def _data(compared: Compared, row: Row) -> dict[str, Any]:
@@ -107,22 +105,19 @@ def _data(compared: Compared, row: Row) -> dict[str, Any]:
 
 def as_csv(compared: Compared) -> str:
     """Return a row per scenario."""
-    text = io.StringIO()
     own = row_names([traffic.name for traffic in compared.problem.traffic])
     names = ["scenario", "changes", *own, "relative_to_base", "why"]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    for row in compared.rows:
-        writer.writerow(
-            {
-                "scenario": row.name,
-                "changes": "; ".join(row.changes),
-                **as_row(row.solved),
-                "relative_to_base": compared.change(row),
-                "why": "; ".join(row.why),
-            }
-        )
-    return text.getvalue()
+    rows = (
+        {
+            "scenario": row.name,
+            "changes": "; ".join(row.changes),
+            **as_row(row.solved),
+            "relative_to_base": compared.change(row),
+            "why": "; ".join(row.why),
+        }
+        for row in compared.rows
+    )
+    return csv_text(names, rows)
 
 
 FORMATS: dict[str, Callable[[Compared], str]] = {
