@@ -1,6 +1,9 @@
 """A plan: which deployments, how many replicas of each, bought how."""
 
+import math
 from collections import Counter
+from dataclasses import dataclass
+from itertools import product
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -34,6 +37,8 @@ class PlannedDeployment(_Part):
         disaggregated pair, when the pair takes all it can.
     mean_batch
         Sequences that decode on average at that rate; none on a prefill replica.
+    pair
+        Number of the disaggregated pair it belongs to, where its class has several.
     replicas
         How many.
     npus
@@ -50,6 +55,7 @@ class PlannedDeployment(_Part):
     model: str | None = None
     npu: str
     mode: Mode = "aggregated"
+    pair: Positive | None = None
     tp: Positive
     pp: Positive
     ep: Positive = 1
@@ -70,6 +76,8 @@ class PlannedDeployment(_Part):
     def _decodes_or_reads(self) -> Self:
         if (self.mode == "prefill") is not (self.mean_batch == 0):
             raise ValueError("mean_batch: above 0, but 0 for prefill replicas")
+        if self.mode == "aggregated" and self.pair is not None:
+            raise ValueError("pair: aggregated replicas belong to none")
         return self
 
     @property
@@ -81,6 +89,51 @@ class PlannedDeployment(_Part):
     def npus_per_replica(self) -> int:
         """NPUs of one replica."""
         return int(self.parallelism.npus)
+
+
+Route = tuple[PlannedDeployment, PlannedDeployment]
+"""A deployment that reads, and one that answers what it has read."""
+
+
+@dataclass(frozen=True)
+class PlannedPair:
+    """A prefill pool and a decode pool: caches go from any replica to any other.
+
+    Requests are dealt to the deployments of a pool by what they can take, at random.
+
+    Parameters
+    ----------
+    prefill, decode
+        The deployments of each pool.
+    """
+
+    prefill: tuple[PlannedDeployment, ...]
+    decode: tuple[PlannedDeployment, ...]
+
+    @property
+    def rows(self) -> tuple[PlannedDeployment, ...]:
+        """The deployments of both pools."""
+        return (*self.prefill, *self.decode)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The ways that a request may take."""
+        return tuple(product(self.prefill, self.decode))
+
+    def takes(self, mode: Mode) -> RequestsPerSecond:
+        """Return the requests per second that one pool takes."""
+        pool = self.prefill if mode == "prefill" else self.decode
+        return sum(row.replicas * row.rate for row in pool)
+
+    @property
+    def rate(self) -> RequestsPerSecond:
+        """The requests per second that the pair takes: its slower pool's."""
+        return min(self.takes("prefill"), self.takes("decode"))
+
+    def share(self, *rows: PlannedDeployment) -> float:
+        """Return the share of the requests that pass through all of these rows."""
+        shares = (row.replicas * row.rate / self.takes(row.mode) for row in rows)
+        return math.prod(shares)
 
 
 class Purchase(_Part):
@@ -154,9 +207,9 @@ class Plan(Bought):
 
     Its rates are those at which targets hold with `confidence`; None: as predicted.
 
-    A class may have one disaggregated pair: a row of prefill replicas and a row of
-    decode replicas. Its KV caches travel at `kv_bandwidth` per NPU and direction; None:
-    at that of the tier of the fabric between them.
+    A class may have disaggregated pairs, each with rows of prefill replicas and rows of
+    decode replicas. Their KV caches travel at `kv_bandwidth` per NPU and direction;
+    None: at that of the tier of the fabric between them.
     """
 
     model: str
@@ -169,13 +222,14 @@ class Plan(Bought):
     @model_validator(mode="after")
     def _pools_are_pairs(self) -> Self:
         for traffic in dict.fromkeys(d.traffic for d in self.deployments):
-            modes = [d.mode for d in self.of_class(traffic)]
-            if modes.count("prefill") != modes.count("decode"):
-                raise ValueError(
-                    f"mode: {traffic} has prefill or decode replicas without the other"
-                )
-            if modes.count("prefill") > 1:
-                raise ValueError(f"mode: {traffic} has more than one prefill row")
+            for pair in self.pairs(traffic):
+                if not (pair.prefill and pair.decode):
+                    raise ValueError(
+                        f"mode: {traffic} has prefill or decode replicas without the "
+                        "other"
+                    )
+                if len(set(pair.rows)) < len(pair.rows):
+                    raise ValueError(f"replicas: {traffic} has the same row twice")
         return self
 
     def at(self, confidence: float | None) -> "Plan":
@@ -194,9 +248,15 @@ class Plan(Bought):
         """Return the deployments of a class whose replicas read and answer."""
         return tuple(d for d in self.of_class(traffic) if d.mode == "aggregated")
 
-    def pair(self, traffic: str) -> tuple[PlannedDeployment, PlannedDeployment] | None:
-        """Return a class's prefill replicas and decode replicas, if it has any."""
-        found = {d.mode: d for d in self.of_class(traffic)}
-        if "prefill" not in found:
-            return None
-        return found["prefill"], found["decode"]
+    def pairs(self, traffic: str) -> tuple[PlannedPair, ...]:
+        """Return the disaggregated pairs of a class."""
+        pools = [d for d in self.of_class(traffic) if d.mode != "aggregated"]
+        return tuple(
+            PlannedPair(
+                *(
+                    tuple(d for d in pools if (d.pair, d.mode) == (number, mode))
+                    for mode in ("prefill", "decode")
+                )
+            )
+            for number in dict.fromkeys(d.pair for d in pools)
+        )

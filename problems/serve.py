@@ -14,19 +14,14 @@ from model_ops.serving.queueing import (
     Latencies,
 )
 from model_ops.serving.steady_state import batch_cap
-from model_ops.units import RequestsPerSecond
-from problems.plan import Plan, PlannedDeployment
+from problems.pair_stations import PairStation
+from problems.plan import Plan, PlannedDeployment, PlannedPair, Route
 from problems.problem import SizingProblem
-from problems.stations import PairStation, QueueStation, Station, replica_of
+from problems.stations import QueueStation, Station, replica_of
 from problems.traffic import TrafficClass
 
 _HALVINGS = 50
 """Of the rate at which so many requests are in flight: to rounding."""
-
-
-def pair_rate(rows: tuple[PlannedDeployment, PlannedDeployment]) -> RequestsPerSecond:
-    """Return the requests per second that a planned pair takes: its slower pool's."""
-    return min(row.replicas * row.rate for row in rows)
 
 
 def capacity(plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass) -> float:
@@ -42,8 +37,7 @@ def capacity(plan: Plan, deployment: PlannedDeployment, traffic: TrafficClass) -
 
 def covered(plan: Plan, traffic: TrafficClass) -> float:
     """Return what all of a class's deployments cover of its demand; see `capacity`."""
-    pair = plan.pair(traffic.name)
-    return (0.0 if pair is None else pair_rate(pair)) + sum(
+    return sum(pair.rate for pair in plan.pairs(traffic.name)) + sum(
         deployment.replicas * capacity(plan, deployment, traffic)
         for deployment in plan.aggregated(traffic.name)
     )
@@ -56,9 +50,9 @@ class Served:
     Parameters
     ----------
     deployment
-        The replicas; of a disaggregated pair those that read.
+        The replicas; of a route through a disaggregated pair those that read.
     load
-        What one of them gets, or all of a pair.
+        What one of them gets, or all of a route.
     estimate
         What it then does, in the mean.
     latencies
@@ -66,7 +60,9 @@ class Served:
     utilisation
         The load as a share of what it could take.
     decode
-        The replicas that answer, of a disaggregated pair.
+        The replicas that answer, of a route.
+    pair
+        What the route is part of.
     """
 
     deployment: PlannedDeployment
@@ -75,16 +71,18 @@ class Served:
     latencies: Latencies
     utilisation: float
     decode: PlannedDeployment | None = None
+    pair: PlannedPair | None = None
 
     def station(self, plan: Plan, traffic: TrafficClass) -> Station | PairStation:
         """Return the queue that the deployment makes."""
-        if self.decode is None:
+        if self.decode is None or self.pair is None:
             return Station.of(plan, self.deployment, traffic)
-        return PairStation.of(plan, (self.deployment, self.decode), traffic)
+        route = (self.deployment, self.decode)
+        return PairStation.of(plan, self.pair, route, traffic)
 
     @property
     def rows(self) -> tuple[PlannedDeployment, ...]:
-        """The deployment, or both of a pair."""
+        """The deployment, or both of a route."""
         return (self.deployment, *([] if self.decode is None else [self.decode]))
 
     @property
@@ -98,24 +96,27 @@ class Served:
 
     @property
     def stations(self) -> int:
-        """Such queues behind one router: the replicas, or one pair."""
+        """Such queues behind one router: the replicas, or one route."""
         return self.deployment.replicas if self.decode is None else 1
 
 
 def served(problem: SizingProblem, plan: Plan, traffic: TrafficClass) -> list[Served]:
-    """Return each of a class's deployments at its share of the demand.
+    """Return each of a class's deployments, and routes, at its share of the demand.
 
     The router splits the demand in proportion to capacity.
     """
-    deployments, pair = plan.aggregated(traffic.name), plan.pair(traffic.name)
+    deployments = plan.aggregated(traffic.name)
     each = [capacity(plan, deployment, traffic) for deployment in deployments]
     load = traffic.demand(headroom=0.0) / covered(plan, traffic)
     found = [
         _served(plan, deployment, traffic, load * most, most)
         for deployment, most in zip(deployments, each, strict=True)
     ]
-    if pair is not None:
-        found.append(_served_by_pair(plan, pair, traffic, load))
+    found += [
+        _served_on_route(plan, pair, route, traffic, load)
+        for pair in plan.pairs(traffic.name)
+        for route in pair.routes
+    ]
     return found
 
 
@@ -131,19 +132,22 @@ def queues(plan: Plan, traffic: TrafficClass) -> Iterator[tuple[QueueStation, fl
         if traffic.is_closed:
             share = rate_of_users(station, share, deployment.rate)
         yield station, share
-    pair = plan.pair(traffic.name)
-    if pair is not None:
-        yield PairStation.of(plan, pair, traffic), load * pair_rate(pair)
+    for pair in plan.pairs(traffic.name):
+        for route in pair.routes:
+            share = load * pair.rate * pair.share(*route)
+            yield PairStation.of(plan, pair, route, traffic), share
 
 
-def _served_by_pair(
+def _served_on_route(
     plan: Plan,
-    rows: tuple[PlannedDeployment, PlannedDeployment],
+    pair: PlannedPair,
+    route: Route,
     traffic: TrafficClass,
     utilisation: float,
 ) -> Served:
-    station, rate = PairStation.of(plan, rows, traffic), utilisation * pair_rate(rows)
-    figures, (prefill, decode) = station.latencies(rate), rows
+    station = PairStation.of(plan, pair, route, traffic)
+    rate = utilisation * pair.rate * pair.share(*route)
+    figures, (prefill, decode) = station.latencies(rate), route
     replica, batch = replica_of(plan, decode), station.mean_batch(rate)
     result = Estimate(
         shape=traffic.shape,
@@ -157,7 +161,7 @@ def _served_by_pair(
         room=replica.room,
     )
     load = Load(traffic.shape, LoadMode.OPEN_LOOP, rate=rate)
-    return Served(prefill, load, result, figures, utilisation, decode)
+    return Served(prefill, load, result, figures, utilisation, decode, pair)
 
 
 def _served(

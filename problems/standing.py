@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from problems.offers import Offer, offers
+from problems.pair_stations import PairStation
 from problems.plan import Plan, PlannedDeployment
 from problems.problem import SizingProblem
-from problems.serve import capacity, covered, pair_rate, rate_of_users
+from problems.serve import capacity, covered, rate_of_users
 from problems.stated import bought
-from problems.stations import PairStation, QueueStation, Station
+from problems.stations import QueueStation, Station
 from problems.traffic import TrafficClass
 from problems.verify import violations
 from problems.violation import Violation
@@ -57,7 +58,7 @@ def standing(plan: Plan, before: SizingProblem, after: SizingProblem) -> Standin
     loaded = tuple(
         row
         for was, now in zip(before.traffic, after.traffic, strict=True)
-        for row in _loaded(moved, now, _loads(plan, was, now.demand(after.headroom)))
+        for row in _loaded(plan, moved, was, now, now.demand(after.headroom))
     )
     moved = moved.model_copy(update={"deployments": loaded})
     return Standing(moved, tuple(violations(after, moved)))
@@ -80,30 +81,31 @@ def _missing(deployment: PlannedDeployment, available: Sequence[Offer]) -> str:
     return f"no price of {deployment.npu} admits {deployment.parallelism.text}"
 
 
-def _loads(plan: Plan, was: TrafficClass, demand: float) -> list[float]:
-    """Return each deployment's replica's part of a demand; at last a pair's."""
-    pair, share = plan.pair(was.name), demand / covered(plan, was)
-    rows = plan.aggregated(was.name)
-    each = [capacity(plan, row, was) for row in rows]
-    if pair is not None:
-        each.append(pair_rate(pair))
-    return [share * most for most in each]
-
-
 def _loaded(
-    plan: Plan, now: TrafficClass, loads: Sequence[float]
+    plan: Plan, moved: Plan, was: TrafficClass, now: TrafficClass, demand: float
 ) -> Iterator[PlannedDeployment]:
-    """Yield a class's deployments with the rates and batches that loads make."""
-    pair = plan.pair(now.name)
-    for row, load in zip(plan.aggregated(now.name), loads, strict=False):
-        station, rate = Station.of(plan, row, now), load
+    """Yield a class's deployments with the rates and batches that a demand makes.
+
+    Each replica's part of it is what it was in the plan before.
+    """
+    share = demand / covered(plan, was)
+    for before, row in zip(
+        plan.aggregated(was.name), moved.aggregated(now.name), strict=True
+    ):
+        load = share * capacity(plan, before, was)
+        station, rate = Station.of(moved, row, now), load
         if now.is_closed:
             rate = rate_of_users(station, load, _MOST_LOAD * station.saturation)
         yield _at(row, rate, station, rate)
-    if pair is not None:
-        whole = PairStation.of(plan, pair, now)
-        for row in pair:
-            yield _at(row, loads[-1] / row.replicas, whole, loads[-1])
+    for pair in moved.pairs(now.name):
+        whole = share * pair.rate
+        for row in pair.rows:
+            route = (row, pair.decode[0])
+            if row.mode == "decode":
+                route = (pair.prefill[0], row)
+            way = PairStation.of(moved, pair, route, now)
+            own = whole * pair.share(row) / row.replicas
+            yield _at(row, own, way, whole * pair.share(*route))
 
 
 def _at(

@@ -9,15 +9,17 @@ from pydantic import Field, ValidationError
 from model_ops.dtypes import Precision
 from model_ops.errors import GenzSizeError, ProblemError, nearest
 from model_ops.profiler.parallelism import Parallelism
+from model_ops.serving.pools import decode_saturation_rate
+from model_ops.serving.saturation import saturation_rate
 from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from problems import catalogue
 from problems.fields import Name, Part, messages
 from problems.offers import Offer, offers
-from problems.plan import Mode, Plan, PlannedDeployment, Positive
+from problems.pair_stations import PairStation, balanced
+from problems.plan import Mode, Plan, PlannedDeployment, PlannedPair, Positive
 from problems.problem import PrecisionName, SizingProblem
 from problems.purchasing import purchase_of, share_of
 from problems.stations import (
-    PairStation,
     QueueStation,
     Station,
     planned_engine,
@@ -49,12 +51,15 @@ class StatedDeployment(Part):
         Whether they read and answer, only read, or only answer.
     npu, tp, pp, ep, dp, cp, batch, precision, chunk_tokens
         What fixes a replica's behaviour; None: the problem's.
+    pair
+        Number of the disaggregated pair that it belongs to, if its class has several.
     replicas
         How many.
     """
 
     traffic: Name | None = None
     mode: Mode = "aggregated"
+    pair: Positive | None = None
     npu: Name
     tp: Positive = 1
     pp: Positive = 1
@@ -142,6 +147,7 @@ def _placed(
         model=traffic.model,
         npu=npu.name,
         mode=row.mode,
+        pair=row.pair,
         **split.degrees,
         batch=row.batch or problem.max_num_seqs or MAX_SEQUENCES,
         rate=_UNKNOWN,
@@ -192,18 +198,59 @@ def _with_rates(problem: SizingProblem, plan: Plan) -> Plan:
             _check_room(plan, row, traffic)
         for row in plan.aggregated(traffic.name):
             station = Station.of(plan, row, traffic)
-            rows.append(_loaded(row, station, _highest_rate(station)))
-        pair = plan.pair(traffic.name)
-        if pair is not None:
+            rate = _highest_rate([(station, 1.0)])
+            batch = station.mean_batch(rate)
+            rows.append(row.model_copy(update={"rate": rate, "mean_batch": batch}))
+        for pair in plan.pairs(traffic.name):
             if traffic.is_closed or traffic.beams > 1:
                 raise ProblemError(
                     f"plan: {traffic.name} has a concurrency or beams, which are not "
                     "disaggregated"
                 )
-            both = PairStation.of(plan, pair, traffic)
-            rate = _highest_rate(both)
-            rows += [_loaded(row, both, rate / row.replicas) for row in pair]
+            rows += _with_pair_rates(plan, pair, traffic)
     return plan.model_copy(update={"deployments": tuple(rows)})
+
+
+def _with_pair_rates(
+    plan: Plan, pair: PlannedPair, traffic: TrafficClass
+) -> list[PlannedDeployment]:
+    """Return a pair's rows with the rates that targets allow on every route.
+
+    Requests are dealt to the deployments of a pool by what saturates them.
+    """
+    weighted = PlannedPair(
+        *(
+            tuple(_saturated(plan, row, traffic) for row in pool)
+            for pool in (pair.prefill, pair.decode)
+        )
+    )
+    stations = [
+        (PairStation.of(plan, weighted, route, traffic), weighted.share(*route))
+        for route in weighted.routes
+    ]
+    rate = _highest_rate(stations)
+    loaded = PlannedPair(
+        *(
+            tuple(
+                row.model_copy(
+                    update={"rate": rate * weighted.share(row) / row.replicas}
+                )
+                for row in pool
+            )
+            for pool in (weighted.prefill, weighted.decode)
+        )
+    )
+    return list(balanced(plan, loaded, traffic))
+
+
+def _saturated(
+    plan: Plan, row: PlannedDeployment, traffic: TrafficClass
+) -> PlannedDeployment:
+    """Return a pool's row with the rate of a replica that saturates it."""
+    engine = planned_engine(plan, row, traffic)
+    saturation = saturation_rate if row.mode == "prefill" else decode_saturation_rate
+    rate = row.dp * float(saturation(engine, profile_of(row, traffic)))
+    return row.model_copy(update={"rate": rate})
 
 
 def _check_room(plan: Plan, row: PlannedDeployment, traffic: TrafficClass) -> None:
@@ -217,25 +264,18 @@ def _check_room(plan: Plan, row: PlannedDeployment, traffic: TrafficClass) -> No
         )
 
 
-def _loaded(
-    row: PlannedDeployment, station: QueueStation, rate: float
-) -> PlannedDeployment:
-    """Return a row with its rate and the batch that it leads to."""
-    whole = rate * row.replicas if row.mode == "decode" else rate
-    batch = 0.0 if row.mode == "prefill" else station.mean_batch(whole)
-    return row.model_copy(update={"rate": rate, "mean_batch": batch})
+def _highest_rate(stations: Sequence[tuple[QueueStation, float]]) -> float:
+    """Return the highest rate at which all targets hold; saturation if none does.
 
-
-def _highest_rate(station: QueueStation) -> float:
-    """Return the highest rate at which all targets hold; saturation if none does."""
-    most = _MOST_LOAD * station.saturation
+    Parameters
+    ----------
+    stations
+        With the share of the rate that each gets.
+    """
+    most = _MOST_LOAD * min(s.saturation / share for s, share in stations)
 
     def holds(rate: float) -> bool:
-        laws = station.laws(rate)
-        return bool(np.all(laws.stable)) and all(
-            station.excess(target, rate) <= 0.0
-            for target in station.traffic.sized_targets
-        )
+        return all(_holds(station, rate * share) for station, share in stations)
 
     low, high = 0.0, most
     if holds(high):
@@ -244,3 +284,10 @@ def _highest_rate(station: QueueStation) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low if low > _LEAST_LOAD * most else most
+
+
+def _holds(station: QueueStation, rate: float) -> bool:
+    targets = station.traffic.sized_targets
+    return bool(np.all(station.laws(rate).stable)) and all(
+        station.excess(target, rate) <= 0.0 for target in targets
+    )

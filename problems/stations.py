@@ -1,12 +1,10 @@
 """Planned deployments as queues: their engines, and how requests reach them.
 
-Replicas that read and answer are a `Station`; the pools of a disaggregated pair are one
-together, a `PairStation`.
+Replicas that read and answer are a `Station`; routes through a disaggregated pair are
+each a `PairStation` (`problems.pair_stations`).
 """
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,13 +12,11 @@ import numpy as np
 
 from model_ops.dtypes import Precision
 from model_ops.opcost import Number
-from model_ops.platform.fabric import UNLIMITED
 from model_ops.platform.supply import Supply
 from model_ops.profiler.parallelism import Parallelism
 from model_ops.serving.deployed import curve_of, engine_of
 from model_ops.serving.engine import Engine, Profile
-from model_ops.serving.pair import Pair, Pool
-from model_ops.serving.pools import PairLaws, first_token_only
+from model_ops.serving.pools import first_token_only
 from model_ops.serving.queueing import (
     Latencies,
     Laws,
@@ -31,7 +27,6 @@ from model_ops.serving.queueing import (
 from model_ops.serving.saturation import saturation_rate
 from model_ops.serving.step import Replica
 from model_ops.serving.step_curve import StepCurve
-from model_ops.serving.transfer import Link
 from model_ops.units import RequestsPerSecond
 from problems import catalogue
 from problems.accuracy import assumed_npu
@@ -239,108 +234,3 @@ class Station(QueueStation):
     def mean_batch(self, rate: RequestsPerSecond) -> float:
         """Return the requests of a replica that decode at a rate."""
         return float(np.ravel(self.laws(rate).mix.batch.mean)[0]) * self.groups
-
-
-def _apart(plan: Plan, rows: Sequence[PlannedDeployment]) -> bool:
-    """Return whether a plan's replicas stand on instances that are parts of a node.
-
-    Those share no fabric with each other, few NPUs as they may have.
-    """
-    names = {row.offer for row in rows}
-    bought = [purchase for purchase in plan.purchases if purchase.offer in names]
-    return any(
-        purchase.hosts > -(-purchase.npus // catalogue.npu_file(purchase.npu).node_npus)
-        for purchase in bought
-    )
-
-
-@dataclass(frozen=True)
-class PairStation(QueueStation):
-    """A planned prefill pool and decode pool; its rates are those of the whole pair.
-
-    Parameters
-    ----------
-    pair, traffic
-        The pools, and the requests.
-    """
-
-    pair: Pair
-    traffic: TrafficClass
-
-    @classmethod
-    def of(
-        cls,
-        plan: Plan,
-        rows: tuple[PlannedDeployment, PlannedDeployment],
-        traffic: TrafficClass,
-    ) -> "PairStation":
-        """Return the queues that a class's prefill and decode replicas make."""
-        prefill, decode = (
-            Pool(
-                replica_of(plan, row),
-                planned_engine(plan, row, traffic),
-                row.replicas,
-                row.chunk_tokens,
-            )
-            for row in rows
-        )
-        link = Link.between(
-            prefill.replica.supply,
-            decode.replica.supply,
-            UNLIMITED if _apart(plan, rows) else prefill.npus + decode.npus,
-            plan.kv_bandwidth,
-        )
-        return cls(
-            Pair(
-                prefill,
-                decode,
-                traffic.profile,
-                link,
-                arrival_variation=traffic.arrival_variation,
-                random=traffic.router == "random",
-            ),
-            traffic,
-        )
-
-    @property
-    def groups(self) -> int:
-        """Equal parts that the pair could be split into, queue by queue."""
-        return math.gcd(self.pair.prefill.queues, self.pair.decode.queues)
-
-    @property
-    def places(self) -> float:
-        """Requests that the pools of a part may run at once."""
-        return self._each(lambda pool: float(pool.engine.max_sequences))
-
-    @property
-    def cache_tokens(self) -> float:
-        """Tokens that the caches of a part hold."""
-        return self._each(lambda pool: float(pool.engine.cache_tokens))
-
-    def _each(self, value: Callable[[Pool], float]) -> float:
-        pools = (self.pair.prefill, self.pair.decode)
-        return sum(pool.queues * value(pool) for pool in pools) / self.groups
-
-    @property
-    def tokens_per_step(self) -> float:
-        """Tokens that a decoding request gains per step."""
-        return float(self.pair.decode.engine.tokens_per_step)
-
-    @property
-    def saturation(self) -> RequestsPerSecond:
-        """The rate beyond which a queue grows without end."""
-        return min(self.pair.rates.values())
-
-    def laws(self, rate: RequestsPerSecond) -> PairLaws:
-        """Return the laws of the latencies at a rate."""
-        return self.pair.laws(rate)
-
-    def latencies(self, rate: RequestsPerSecond) -> Latencies:
-        """Return the latencies at a rate; the batch is that of a decode group."""
-        return self.pair.latencies(rate)
-
-    def mean_batch(self, rate: RequestsPerSecond) -> float:
-        """Return the requests of a decode replica that decode at a rate."""
-        decode = self.pair.decode
-        batch = float(np.ravel(self.laws(rate).decode.batch.mean)[0])
-        return batch * decode.queues / decode.replicas

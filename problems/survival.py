@@ -83,7 +83,7 @@ def survival_violations(
     if not problem.redundancy.domains:
         return
     label = f"{traffic.name} redundancy"
-    if plan.pair(traffic.name) is not None:
+    if plan.pairs(traffic.name):
         yield Violation(label, "a disaggregated pair does not survive a host")
     if any(row.offer not in offers for row in plan.of_class(traffic.name)):
         return

@@ -14,11 +14,11 @@ from problems import catalogue
 from problems.bill import bill_violations
 from problems.limits_kept import limit_violations, used_by
 from problems.offers import Offer, offers
-from problems.plan import Plan, PlannedDeployment, Purchase
+from problems.pair_stations import PairStation
+from problems.plan import Plan, PlannedDeployment, PlannedPair, Purchase, Route
 from problems.problem import SizingProblem
-from problems.serve import covered, pair_rate
+from problems.serve import covered
 from problems.stations import (
-    PairStation,
     QueueStation,
     Station,
     planned_engine,
@@ -36,7 +36,7 @@ def violations(problem: SizingProblem, plan: Plan) -> list[Violation]:
         *_foreign(problem, plan),
         *_unknown(problem, plan, available),
         *(v for d in plan.deployments for v in _deployment(problem, plan, d)),
-        *(v for t in problem.traffic for v in _pair(plan, t)),
+        *(v for t in problem.traffic for v in _pairs(plan, t)),
         *(v for t in problem.traffic for v in _network(plan, t, available)),
         *(v for t in problem.traffic for v in _demand(plan, t, problem.headroom)),
         *(v for p in plan.purchases for v in _purchase(plan, p, available)),
@@ -116,40 +116,46 @@ def _deployment(
                 yield from _latencies(place, station, rate, deployment.mean_batch)
 
 
-def _pair(plan: Plan, traffic: TrafficClass) -> Iterator[Violation]:
-    """Compare a disaggregated pair with what its pools and their links take."""
-    rows = plan.pair(traffic.name)
-    if rows is None:
-        return
-    prefill, decode = rows
-    place = f"{_place(prefill)} and {_place(decode)}"
-    if traffic.is_closed or traffic.beams > 1:
-        said = "users who wait for answers, and beams, are not disaggregated"
-        yield Violation("mode", f"{place}: {said}")
-        return
-    formats = {str(Precision.of(row.precision).kv_cache) for row in rows}
-    if len(formats) > 1:
-        said = f"caches in {' and '.join(sorted(formats))} do not fit each other"
-        yield Violation("precision", f"{place}: {said}")
-    reads, answers = (row.replicas * row.rate for row in rows)
-    if abs(reads - answers) > ROUNDING * answers:
-        said = f"{reads:.6g} req/s are read, {answers:.6g} answered"
-        yield Violation("rate", f"{place}: {said}")
-    if any(list(_memory(plan, row, traffic)) for row in rows):
-        return
-    station = PairStation.of(plan, rows, traffic)
-    yield from _latencies(place, station, pair_rate(rows), decode.mean_batch)
+def _pairs(plan: Plan, traffic: TrafficClass) -> Iterator[Violation]:
+    """Compare disaggregated pairs with what their pools and their links take."""
+    for pair in plan.pairs(traffic.name):
+        place = " and ".join(_place(row) for row in pair.rows)
+        if traffic.is_closed or traffic.beams > 1:
+            said = "users who wait for answers, and beams, are not disaggregated"
+            yield Violation("mode", f"{place}: {said}")
+            continue
+        formats = {str(Precision.of(row.precision).kv_cache) for row in pair.rows}
+        if len(formats) > 1:
+            said = f"caches in {' and '.join(sorted(formats))} do not fit each other"
+            yield Violation("precision", f"{place}: {said}")
+        reads, answers = pair.takes("prefill"), pair.takes("decode")
+        if abs(reads - answers) > ROUNDING * answers:
+            said = f"{reads:.6g} req/s are read, {answers:.6g} answered"
+            yield Violation("rate", f"{place}: {said}")
+        if not any(list(_memory(plan, row, traffic)) for row in pair.rows):
+            for route in pair.routes:
+                yield from _route(plan, pair, route, traffic)
+
+
+def _route(
+    plan: Plan, pair: PlannedPair, route: Route, traffic: TrafficClass
+) -> Iterator[Violation]:
+    place = " and ".join(_place(row) for row in route)
+    station = PairStation.of(plan, pair, route, traffic)
+    rate = pair.rate * pair.share(*route)
+    yield from _latencies(place, station, rate, route[1].mean_batch)
 
 
 def _network(
     plan: Plan, traffic: TrafficClass, available: dict[str, Offer]
 ) -> Iterator[Violation]:
     """Compare where the pools of a pair stand: caches do not travel between places."""
-    rows = plan.pair(traffic.name) or ()
-    places = {available[row.offer].place for row in rows if row.offer in available}
-    if len(places) > 1 and plan.kv_bandwidth is None:
-        named = " and ".join(" ".join(place).strip() for place in sorted(places))
-        yield Violation("network", f"no network is known between {named}")
+    for pair in plan.pairs(traffic.name):
+        offers = (available.get(row.offer) for row in pair.rows)
+        places = {offer.place for offer in offers if offer is not None}
+        if len(places) > 1 and plan.kv_bandwidth is None:
+            named = " and ".join(" ".join(place).strip() for place in sorted(places))
+            yield Violation("network", f"no network is known between {named}")
 
 
 def _place(deployment: PlannedDeployment) -> str:

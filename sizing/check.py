@@ -5,7 +5,7 @@ deployment misses a target at its load, the load that it does take is found by
 bisection, and its rate is lowered in that proportion before the next plan is sought.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from model_ops.serving.confidence import Progress, Verdict
@@ -18,6 +18,7 @@ from sizing.simulate import (
     keeps_targets,
     simulated,
 )
+from sizing.simulated_traffic import Place
 from solver.corrections import Corrections, Deployed
 from solver.model import SolveOptions
 from solver.settings import Setting
@@ -108,28 +109,40 @@ def checked_size(
         if not failed or len(corrections) == MOST_ROUNDS:
             break
         corrections.append(
-            tuple(c for each in failed for c in _corrections(each, settings))
+            tuple(
+                correction
+                for each in failed
+                for correction in _corrections(
+                    each, simulations[-1].sharing(each), settings
+                )
+            )
         )
         shares = _corrected(shares, corrections[-1])
     return Checked(answer, tuple(simulations), tuple(corrections))
 
 
-def _corrections(found: SimulatedDeployment, settings: Settings) -> list[Correction]:
+def _corrections(
+    found: SimulatedDeployment, places: Sequence[Place], settings: Settings
+) -> list[Correction]:
     """Return the rate at which a deployment that failed keeps its targets.
 
-    Of a pair those of the pools whose latencies failed.
+    Of a route those of the pools whose latencies failed.
+
+    Parameters
+    ----------
+    places
+        The deployment's, and those that share its replicas.
     """
-    place = found.place
     fewer = replace(settings, requests=max(1, settings.requests // _FEWER))
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        kept = keeps_targets(place, fewer, middle)
+        kept = keeps_targets(places, fewer, middle)
         low, high = (middle, high) if kept else (low, middle)
     failed = [j for j in found.measured.targets if j.verdict is Verdict.FAIL]
     missed = tuple(judged.label for judged in failed)
     metrics = {judged.metric for judged in failed}
-    served = place.served
+    served = found.place.served
     rows = [served.deployment]
     if served.decode is not None:
         pools = ((served.deployment, "ttft"), (served.decode, "tpot"))

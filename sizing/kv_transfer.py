@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from model_ops.units import Bytes, BytesPerSecond, Seconds
+from problems.pair_stations import PairStation
 from problems.plan import Plan
 from problems.serve import Served
-from problems.stations import PairStation
 from problems.traffic import TrafficClass
 
 

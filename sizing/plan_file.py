@@ -84,7 +84,7 @@ def _check(problem: SizingProblem, plan: Plan) -> None:
     for traffic in problem.traffic:
         if not plan.of_class(traffic.name):
             raise ProblemError(f"plan: no deployment serves {traffic.name}")
-        if traffic.is_closed and plan.pair(traffic.name):
+        if traffic.is_closed and plan.pairs(traffic.name):
             raise ProblemError(
                 f"plan: {traffic.name} has a concurrency, which is not disaggregated"
             )

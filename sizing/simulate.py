@@ -13,14 +13,8 @@ from model_ops.units import Seconds
 from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.traffic import Goodput, LatencyTarget, TrafficClass
-from sizing.simulated_traffic import (
-    Place,
-    places_of,
-    sent,
-    served_by,
-    settled,
-    together,
-)
+from sizing.simulated_serving import served_by
+from sizing.simulated_traffic import Place, places_of, sent, settled
 
 MOST_DOUBLINGS = 3
 """How often the runs are doubled while a target is undecided."""
@@ -153,6 +147,17 @@ class Simulation:
         """Those of all classes."""
         return tuple(d for found in self.classes for d in found.deployments)
 
+    def sharing(self, deployment: SimulatedDeployment) -> list[Place]:
+        """Return a deployment's place, and at last those that share its replicas."""
+        own = deployment.place
+        pair = own.served.pair
+        others = [
+            each.place
+            for each in self.deployments
+            if pair is not None and each.place.served.pair == pair
+        ]
+        return [own, *(place for place in others if place is not own)]
+
     @property
     def failed(self) -> tuple[SimulatedDeployment, ...]:
         """Deployments that surely miss a target."""
@@ -209,11 +214,17 @@ def simulated(
     return result
 
 
-def keeps_targets(place: Place, settings: Settings, share: float) -> bool:
-    """Return whether one run keeps the targets at a share of a deployment's load."""
-    lighter = replace(place, load=place.load * share)
-    (run,) = _run([[lighter]], settings, seed=0)
-    judged = _measured(lighter.traffic, [run.each[0].figures]).targets
+def keeps_targets(places: Sequence[Place], settings: Settings, share: float) -> bool:
+    """Return whether the first place keeps its targets in one run at a share of loads.
+
+    Parameters
+    ----------
+    places
+        One, and those that share its replicas.
+    """
+    lighter = [replace(place, load=place.load * share) for place in places]
+    (run,) = _run([lighter], settings, seed=0)
+    judged = _measured(lighter[0].traffic, [run.each[0].figures]).targets
     return all(
         j.simulated.mean >= j.target.share
         if isinstance(j.target, Goodput)
@@ -254,15 +265,13 @@ def _class_run(
     places: Sequence[Place], settings: Settings, rng: np.random.Generator
 ) -> _Run:
     traffic = places[0].traffic
+    router = settings.router or Router(traffic.router)
+    traces = served_by(places, sent(places, settings.requests, rng), router, rng)
     counted, parts = [], []
-    for place, requests in zip(
-        places, sent(places, settings.requests, rng), strict=True
-    ):
-        router = settings.router or Router(traffic.router)
-        trace = served_by(place, requests, router, rng)
-        counted.append(settled(place, trace))
-        parts.append(_Part(_figures(traffic, counted[-1]), _replicas(place, trace)))
-    return _Run(_figures(traffic, together(counted)), tuple(parts))
+    for place, (own, whole) in zip(places, traces, strict=True):
+        counted.append(settled(place, own))
+        parts.append(_Part(_figures(traffic, counted[-1]), _replicas(place, whole)))
+    return _Run(_figures(traffic, Trace.joined(counted)), tuple(parts))
 
 
 def _targets(traffic: TrafficClass) -> tuple[LatencyTarget | Goodput, ...]:

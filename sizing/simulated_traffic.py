@@ -1,4 +1,4 @@
-"""The requests that are sent to a plan's deployments, and what becomes of them.
+"""The requests that are sent to a plan's deployments, and which of them count.
 
 The requests of a class come in one stream, which is dealt to its deployments in
 proportion to what they can take; behind one router, each data-parallel group of each
@@ -15,18 +15,15 @@ import numpy.typing as npt
 
 from model_ops.errors import ProblemError
 from model_ops.serving.lengths import Floats
-from model_ops.serving.pair import Pair
 from model_ops.serving.simulation import (
-    Router,
     arrivals,
-    simulate,
-    simulate_disaggregated,
 )
 from model_ops.serving.trace import Tokens, Trace
+from problems.pair_stations import PairStation
 from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.serve import Served, served
-from problems.stations import PairStation, Station
+from problems.stations import Station
 from problems.traffic import TrafficClass
 
 MOST_QUEUES = 256
@@ -47,10 +44,11 @@ class Place:
     Parameters
     ----------
     traffic, served, station
-        The class, the deployment at its share of the demand, and one of its queues.
+        The class, the deployment or route at its share of the demand, and one of its
+        queues.
     queues
-        Data-parallel groups of its replicas that are simulated; of a disaggregated
-        pair the alike parts that it could be split into.
+        Data-parallel groups of its replicas that are simulated; of a route the alike
+        parts that its disaggregated pair could be split into.
     load
         Of each of them: requests per second, or users in a closed loop.
     """
@@ -63,7 +61,7 @@ class Place:
 
     @property
     def all_queues(self) -> int:
-        """Data-parallel groups of all its replicas, or parts of a pair."""
+        """Data-parallel groups of all its replicas, or parts of its pair."""
         return self.served.stations * self.station.groups
 
     @property
@@ -163,64 +161,6 @@ def _replayed(traffic: TrafficClass, requests: int) -> Requests:
     return Requests(times[near], recording.prompt[near], recording.output[near])
 
 
-def served_by(
-    place: Place, asked: Requests, router: Router, rng: np.random.Generator
-) -> Trace:
-    """Return what becomes of requests; a guess that is right saves a step.
-
-    One that gains g tokens per step decodes in (output - 1) / g steps, rounded up.
-    """
-    station = place.station
-    gained = station.tokens_per_step
-    steps = np.ceil((asked.output - 1) / gained - 1e-9)
-    cached = np.rint(place.traffic.profile.cached_share * asked.prompt)
-    load = (asked.arrival, asked.prompt, 1 + steps)
-    reused = np.minimum(cached, asked.prompt - 1)
-    seed = int(rng.integers(2**31))
-    if isinstance(station, PairStation):
-        trace = _served_by_pair(place, station.pair, load, reused, router, seed)
-        return replace(trace, output=asked.output)
-    users = place.queues * place.load if place.traffic.is_closed else 0.0
-    trace = simulate(
-        replace(station.engine, tokens_per_step=1.0),
-        *load,
-        reused=reused,
-        replicas=place.queues,
-        router=router,
-        users=max(1, round(users)) if users else 0,
-        seed=seed,
-    )
-    return replace(trace, output=asked.output)
-
-
-def _served_by_pair(
-    place: Place,
-    pair: Pair,
-    load: tuple[Floats, Tokens, Floats],
-    reused: Floats,
-    router: Router,
-    seed: int,
-) -> Trace:
-    """Return what the simulated parts of a pair do, at the transfers of its load."""
-    prefill, decode = (
-        replace(pool.engine, tokens_per_step=1.0)
-        for pool in (pair.prefill, pair.decode)
-    )
-    transfer = pair.transfer(place.load * place.all_queues)
-    return simulate_disaggregated(
-        prefill,
-        decode,
-        *load,
-        reused=reused,
-        prefill_replicas=place.queues * pair.prefill.queues // place.all_queues,
-        decode_replicas=place.queues * pair.decode.queues // place.all_queues,
-        transfer_per_token=transfer.per_token,
-        transfer_latency=transfer.latency,
-        router=router,
-        seed=seed,
-    )
-
-
 def settled(place: Place, trace: Trace) -> Trace:
     """Return a trace without its beginning and end; a recording is whole as it is."""
     count = trace.arrival.size
@@ -231,25 +171,4 @@ def settled(place: Place, trace: Trace) -> Trace:
         first = int(count * warm_up)
         last = count - int(count * min(turns, _LONGEST_END))
     which = np.argsort(trace.arrival, kind="stable")[first:last]
-    return replace(
-        trace,
-        arrival=trace.arrival[which],
-        scheduled=trace.scheduled[which],
-        first_token=trace.first_token[which],
-        finish=trace.finish[which],
-        prompt=trace.prompt[which],
-        output=trace.output[which],
-    )
-
-
-def together(traces: Sequence[Trace]) -> Trace:
-    """Return the requests of several traces; the counters are of the first."""
-    return replace(
-        traces[0],
-        arrival=np.concatenate([trace.arrival for trace in traces]),
-        scheduled=np.concatenate([trace.scheduled for trace in traces]),
-        first_token=np.concatenate([trace.first_token for trace in traces]),
-        finish=np.concatenate([trace.finish for trace in traces]),
-        prompt=np.concatenate([trace.prompt for trace in traces]),
-        output=np.concatenate([trace.output for trace in traces]),
-    )
+    return trace.some(which)

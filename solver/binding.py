@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_ops.serving.pools import AnswerLaws
+from problems.pair_stations import PairStation
 from problems.plan import Plan, PlannedDeployment
 from problems.serve import Served, served
-from problems.stations import PairStation, QueueStation
+from problems.stations import QueueStation
 from problems.traffic import LatencyTarget, TrafficClass
 from solver.floors import load_text
 from solver.solve import Workspace
@@ -54,12 +55,14 @@ travel twice as long as alone."""
 def batch_bindings(workspace: Workspace, plan: Plan) -> list[Binding]:
     """Return what stops each deployment from taking more."""
     problem = workspace.problem
-    return [
+    found = [
         binding
         for traffic in problem.traffic
         for each in served(problem, plan, traffic)
         for binding in _of(plan, traffic, each)
     ]
+    # Routes share pools: what binds one is told once.
+    return list({(b.requirement, b.where): b for b in reversed(found)}.values())[::-1]
 
 
 def _of(plan: Plan, traffic: TrafficClass, each: Served) -> Iterator[Binding]:
@@ -70,7 +73,7 @@ def _of(plan: Plan, traffic: TrafficClass, each: Served) -> Iterator[Binding]:
         full = float(station.latencies(row.rate).utilisation) > FULL
         yield _binding(station, targets, row, (row.rate, share), full=full)
         return
-    taken = each.deployment.rate * each.deployment.replicas
+    taken = share / each.utilisation
     rates = station.pair.rates
     for row, own in ((each.deployment, "ttft"), (each.decode, "tpot")):
         mine = [t for t in targets if t.metric in (own, "e2e")]

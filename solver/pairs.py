@@ -11,7 +11,7 @@ from solver.corrections import NO_CORRECTIONS, Corrections
 from solver.counted import Pairing
 from solver.instance import Instance
 from solver.model import SolveOptions, choose
-from solver.pool_side import Pair, PoolSide
+from solver.pool_side import Budget, Pair, PoolSide
 from solver.pool_table import Pools
 from solver.prune import known_cost, least_per_capacity, whole_pairs
 from solver.tabulation import Options
@@ -134,8 +134,8 @@ def _with_pairs(instance: Instance, sides: Sequence[PoolSide]) -> Instance:
     """
     trial = _joined(instance, (pair for side in sides for pair in side.promising()))
     known = _kept(trial) if instance.limited else known_cost(trial)
-    most = _most(instance, sides, known)
-    found = (pair for side in sides for pair in side.pairs(most[side.number]))
+    budgets = _budgets(instance, sides, known)
+    found = (pair for side in sides for pair in side.pairs(budgets[side.number]))
     return replace(_joined(instance, found), known=known)
 
 
@@ -154,7 +154,9 @@ def _alike(pools: Pools) -> tuple[str, str]:
     return pools.traffic.name, str(pools.prefill.precision.kv_cache)
 
 
-def _most(instance: Instance, sides: Sequence["PoolSide"], known: float) -> list[float]:
+def _budgets(
+    instance: Instance, sides: Sequence[PoolSide], known: float
+) -> list[Budget]:
     """Return what each class may cost in a plan no dearer than a known one.
 
     The other classes cost at least what none undercuts.
@@ -163,7 +165,10 @@ def _most(instance: Instance, sides: Sequence["PoolSide"], known: float) -> list
     for side in sides:
         least[side.number] = min(least[side.number], side.least)
     bound = [d * each for d, each in zip(instance.demand, least, strict=True)]
-    if not math.isfinite(known - sum(bound)):
-        return [math.inf] * len(bound)
     spare = known - sum(bound)
-    return [(each + spare) * (1.0 + _ROUNDING) for each in bound]
+    if not math.isfinite(spare):
+        spare = math.inf
+    return [
+        Budget((own + spare) * (1.0 + _ROUNDING), usual)
+        for own, usual in zip(bound, least, strict=True)
+    ]

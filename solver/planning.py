@@ -1,14 +1,14 @@
 """From the solver's counts to a plan."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
 from problems.offers import Offer
+from problems.pair_stations import balanced
 from problems.plan import Mode, Plan, PlannedDeployment, Purchase
 from problems.problem import SizingProblem
 from problems.purchasing import purchase_of, share_of
-from problems.serve import pair_rate
-from problems.stations import PairStation, Station
+from problems.stations import Station
 from solver.candidates import Candidate
 from solver.instance import Instance
 from solver.model import Choice
@@ -25,6 +25,7 @@ def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
     # An instance made from our tables counts nothing else.
     candidates = cast(tuple[Candidate, ...], instance.candidates)
     chosen = _pooled(candidates, choice.replicas)
+    numbers = _numbers([candidate for candidate, _ in chosen])
     deployments: list[PlannedDeployment] = []
     purchases: list[Purchase] = []
     for number in sorted({candidate.offer for candidate, _ in chosen}):
@@ -32,9 +33,11 @@ def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
         standing = [(c, count) for c, count in chosen if c.offer == number]
         purchase = purchase_of(offer, [(c.npus, count) for c, count in standing])
         purchases.append(purchase)
-        deployments += _deployments(problem, offer, standing, purchase)
+        deployments += _deployments(problem, offer, standing, purchase, numbers)
     order = {traffic.name: i for i, traffic in enumerate(problem.traffic)}
-    deployments.sort(key=lambda d: (order[d.traffic], _MODES.index(d.mode), -d.npus))
+    deployments.sort(
+        key=lambda d: (order[d.traffic], d.pair or 0, _MODES.index(d.mode), -d.npus)
+    )
     plan = Plan(
         optimisations=problem.optimisations,
         kv_bandwidth=problem.kv_bandwidth,
@@ -53,19 +56,13 @@ def _with_batches(problem: SizingProblem, plan: Plan) -> Plan:
     Of a pair both pools are given what the slower one takes.
     """
     classes = {traffic.name: traffic for traffic in problem.traffic}
-    rows = []
-    for row in plan.deployments:
-        traffic, pair = classes[row.traffic], plan.pair(row.traffic)
-        if row.mode == "aggregated" or pair is None:
+    rows: list[PlannedDeployment] = []
+    for name, traffic in classes.items():
+        for row in plan.aggregated(name):
             batch = Station.of(plan, row, traffic).mean_batch(row.rate)
             rows.append(row.model_copy(update={"mean_batch": batch}))
-            continue
-        rate = pair_rate(pair)
-        batch = 0.0
-        if row.mode == "decode":
-            batch = PairStation.of(plan, pair, traffic).mean_batch(rate)
-        changes = {"rate": rate / row.replicas, "mean_batch": batch}
-        rows.append(row.model_copy(update=changes))
+        for pair in plan.pairs(name):
+            rows += balanced(plan, pair, traffic)
     return plan.model_copy(update={"deployments": tuple(rows)})
 
 
@@ -93,11 +90,26 @@ def _pooled(
     return [(c, many) for c, many in chosen if c in useful]
 
 
+def _numbers(chosen: Sequence[Candidate]) -> dict[int, int]:
+    """Return the numbers of the pairs of classes that have several, by pairing."""
+    own: dict[int, set[int]] = {}
+    for candidate in chosen:
+        if candidate.mode != "aggregated":
+            own.setdefault(candidate.traffic, set()).add(candidate.pairing)
+    return {
+        pairing: number
+        for pairings in own.values()
+        if len(pairings) > 1
+        for number, pairing in enumerate(sorted(pairings), start=1)
+    }
+
+
 def _deployments(
     problem: SizingProblem,
     offer: Offer,
     standing: Sequence[tuple[Candidate, int]],
     purchase: Purchase,
+    numbers: Mapping[int, int],
 ) -> list[PlannedDeployment]:
     """Split a purchase's cost over its deployments by the room they take."""
     room = sum(c.slot * count for c, count in standing)
@@ -110,6 +122,7 @@ def _deployments(
             batch=candidate.setting.batch,
             rate=candidate.rate,
             mode=candidate.mode,
+            pair=numbers.get(candidate.pairing),
             mean_batch=0.0 if candidate.mode == "prefill" else _UNKNOWN,
             chunk_tokens=candidate.setting.chunk_tokens,
             precision=candidate.precision.name,

@@ -9,7 +9,7 @@ has no rate looked for.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from solver.corrections import Corrections, confirmed
 from solver.instance import Instance
 from solver.pairing import Lane, lanes
 from solver.pool_table import DecodeTable, Pools, PoolTable, evenly
-from solver.prune import least_per_capacity
 from solver.race import Entrants, Race
 from solver.table import Flags, Floats, Indices
 
@@ -45,6 +44,19 @@ _ROUNDING = 1e-9
 
 Pair = tuple[int, list[Candidate], list[Candidate]]
 """A class, prefill candidates, and decode candidates that go with any of them."""
+
+
+class Budget(NamedTuple):
+    """What a class may cost at most, and a request per second of it at least.
+
+    Both in the objective, whatever serves the class.
+    """
+
+    most: float
+    usual: float
+
+
+ENDLESS = Budget(math.inf, 0.0)
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,6 @@ class PoolSide:
 
     def __post_init__(self) -> None:
         self.wanted = self.instance.demand[self.number]
-        self.alone = least_per_capacity(self.instance, self.number)
         if not self.best:
             self.best = {mode: self._best(mode) for mode in _MODES}
 
@@ -129,19 +140,19 @@ class PoolSide:
         """What a request per second of a pair costs at least, in the objective."""
         return sum(best.least for best in self.best.values())
 
-    def pairs(self, most: float) -> Iterator[Pair]:
+    def pairs(self, budget: Budget) -> Iterator[Pair]:
         """Yield candidates that may be in a plan in which the class costs so much."""
-        for lane in self._lanes(most):
+        for lane in self._lanes(budget):
             partner = self.best["prefill"].least
-            answers = self._candidates(lane, "decode", most, partner)
+            answers = self._candidates(lane, "decode", budget, partner)
             if answers:
                 partner = min(self._per_capacity(c) for c in answers)
-                reads = self._candidates(lane, "prefill", most, partner)
+                reads = self._candidates(lane, "prefill", budget, partner)
                 yield from self._placed(reads, answers)
 
     def promising(self) -> Iterator[Pair]:
         """Yield pairs of a few deployments that cost little per request, everywhere."""
-        for lane in self._lanes(math.inf):
+        for lane in self._lanes(ENDLESS):
             pools: dict[Mode, list[Candidate]] = {}
             for mode in _MODES:
                 found: dict[tuple[int, int], list[Candidate]] = {}
@@ -157,14 +168,14 @@ class PoolSide:
             if pairs:
                 break
 
-    def _lanes(self, most: float) -> list[Lane]:
+    def _lanes(self, budget: Budget) -> list[Lane]:
         """Return the lanes of deployments that may be in a plan that costs so much."""
-        useful = {mode: self._useful(mode, most) for mode in _MODES}
+        useful = {mode: self._useful(mode, budget) for mode in _MODES}
         if not all(any(np.any(each) for each in some) for some in useful.values()):
             return []
         return lanes(self.pools, self.problem.kv_bandwidth, useful)
 
-    def _useful(self, mode: Mode, most: float) -> list[Flags]:
+    def _useful(self, mode: Mode, budget: Budget) -> list[Flags]:
         """Return which deployments could take enough; see `Useful`."""
         partner = self.best[_OTHER[mode]].least
         found = []
@@ -172,7 +183,7 @@ class PoolSide:
             table = each.pool(mode)
             with np.errstate(divide="ignore", invalid="ignore"):
                 rates = self._prices(table) / costs.min(axis=0)
-            floor = self._floor(table, most, partner)
+            floor = self._floor(table, budget, partner)
             found.append((rates >= floor) & (rates > 0.0))
         return found
 
@@ -208,20 +219,20 @@ class PoolSide:
         return offer.place if self.problem.kv_bandwidth is None else None
 
     def _candidates(
-        self, lane: Lane, mode: Mode, most: float, partner: float
+        self, lane: Lane, mode: Mode, budget: Budget, partner: float
     ) -> list[Candidate]:
         """Return one pool's candidates.
 
         Parameters
         ----------
-        most
+        budget
             What the class may cost.
         partner
             What a request per second costs the other pool at least.
         """
         found: dict[tuple[int, int], list[Candidate]] = {}
         for table in lane.tables(self.pools, mode):
-            floor = self._floor(table, most, partner)
+            floor = self._floor(table, budget, partner)
             terms = (
                 replace(table.terms, per_token=0.0)
                 if mode == "prefill"
@@ -248,19 +259,18 @@ class PoolSide:
         share = confirmed(table, self.corrections)
         return Race(table, traffic, self.wanted, share, floor)
 
-    def _floor(self, table: PoolTable, most: float, partner: float) -> Floats:
+    def _floor(self, table: PoolTable, budget: Budget, partner: float) -> Floats:
         """Return what a replica must take if its class may cost so much; [option].
 
-        Where it reads (or answers) for all of the class, a request costs its price over
-        its rate, and the other pool's least. Where others read and answer besides, what
-        it takes saves their least cost, but for the other pool's.
+        What it takes saves what the class costs at least, but for the other pool's
+        least.
         """
         price = self._prices(table)
+        most, usual = budget
         if math.isinf(most):
             return np.zeros_like(price)
-        whole = _over(price, most / self.wanted - partner)
-        part = _over(price + self.wanted * self.alone - most, self.alone - partner)
-        return np.asarray((1.0 - _ROUNDING) * np.minimum(whole, part))
+        needed = price + self.wanted * usual - most
+        return np.asarray((1.0 - _ROUNDING) * _over(needed, usual - partner))
 
     def _prices(self, table: PoolTable) -> Floats:
         """Return the least that a replica costs, its hosts full; shaped [option]."""

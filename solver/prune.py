@@ -33,14 +33,12 @@ def pruned(instance: Instance) -> Instance:
     classes = range(len(instance.demand))
     per_capacity = [least_per_capacity(instance, traffic) for traffic in classes]
     bound = [w * r for w, r in zip(instance.demand, per_capacity, strict=True)]
-    alone = [_least_alone(instance, traffic) for traffic in classes]
     partners = _partners(instance)
     kept = []
     for candidate in instance.candidates:
         partner = partners.get((candidate.pairing, candidate.mode))
         number = candidate.traffic
-        usual = (per_capacity if partner is None else alone)[number]
-        least = _least_with(instance, candidate, usual, partner)
+        least = _least_with(instance, candidate, per_capacity[number], partner)
         others = sum(bound) - bound[number]
         if least + others <= known * (1 + _SLACK):
             kept.append(candidate)
@@ -55,19 +53,15 @@ def _least_with(
     Parameters
     ----------
     usual
-        The least per capacity of what serves the rest of the class.
+        The least per capacity of whatever serves the class.
     partner
-        The least of the candidate's other pool, where it is a pool of a pair. That
-        serves all of the class, or all but what replicas that read and answer do.
+        The least of the candidate's other pool, where it is a pool of a pair.
     """
     wanted, number = instance.demand[candidate.traffic], candidate.least
     paid, covered = number * _cost(instance, candidate), number * candidate.capacity
     used = min(covered, wanted)
     rest = (wanted - used) * usual if used < wanted else 0.0
-    if partner is None:
-        return paid + rest
-    whole = max(paid, paid / covered * wanted) + partner * wanted
-    return min(whole, paid + used * min(partner, usual) + rest)
+    return paid + used * (0.0 if partner is None else min(partner, usual)) + rest
 
 
 def known_plan(instance: Instance) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ from model_ops.serving.queueing import (
 from model_ops.serving.saturation import saturation_rate
 from model_ops.serving.step import Replica
 from model_ops.serving.transfer import Link, Transfer
-from model_ops.units import Bytes, RequestsPerSecond
+from model_ops.units import Bytes, RequestsPerSecond, Seconds
 
 _MOST_LINK_LOAD = 0.999
 """Of the links, in the time that a transfer takes: beyond it nothing is stable."""
@@ -83,6 +83,9 @@ def sent_per_token(replica: Replica, profile: Profile) -> Bytes | Number:
 class Pair:
     """A prefill pool and a decode pool that serve requests of one kind.
 
+    Where pools of several kinds read or answer, a pair is one way from a pool to
+    another, and rates are those of the requests that go this way.
+
     Parameters
     ----------
     prefill, decode
@@ -95,6 +98,12 @@ class Pair:
         Squared variation of the gaps between requests.
     random
         Whether the routers choose at random; else they take turns.
+    prefill_share, decode_share
+        Share of what the first pool reads, and of what the second answers, that goes
+        this way.
+    besides
+        Seconds that the links of an NPU of the first pool, and of the second, carry
+        other caches, per request that goes this way.
     """
 
     prefill: Pool
@@ -103,6 +112,9 @@ class Pair:
     link: Link
     arrival_variation: float = 1.0
     random: bool = False
+    prefill_share: float = 1.0
+    decode_share: float = 1.0
+    besides: tuple[Seconds, Seconds] = (0.0, 0.0)
 
     @cached_property
     def bytes_per_token(self) -> Bytes:
@@ -124,6 +136,17 @@ class Pair:
         ends = self.decode.queue_npus / self.prefill.queue_npus
         return self.bytes_per_token * ends
 
+    @property
+    def link_times(self) -> tuple[Seconds, Seconds]:
+        """Seconds that links of either pool's NPUs carry a request's cache, on average.
+
+        Of all requests that go this way each NPU sends, or receives, its part.
+        """
+        tokens = self.profile.prompt.mean
+        sent = tokens / self.prefill.queues * self._sent_per_token
+        received = tokens / self.decode.queues * self.bytes_per_token
+        return sent / self.link.send, received / self.link.receive
+
     def transfer(self, rate: RequestsPerSecond) -> Transfer:
         """Return what the links carry at a rate, and how long a cache travels.
 
@@ -131,17 +154,16 @@ class Pair:
         alone, on average and whatever their sizes (processor sharing: L. Kleinrock,
         "Queueing systems" II, 1976).
         """
-        tokens = self.profile.prompt.mean * rate
-        sent = tokens / self.prefill.queues * self._sent_per_token
-        received = tokens / self.decode.queues * self.bytes_per_token
-        busy = max(sent / self.link.send, received / self.link.receive)
+        times = zip(self.link_times, self.besides, strict=True)
+        send, receive = (rate * (own + other) for own, other in times)
+        busy = max(send, receive)
         alone = max(
             self._sent_per_token / self.link.send,
             self.bytes_per_token / self.link.receive,
         )
         return Transfer(
-            sent=sent,
-            received=received,
+            sent=send * self.link.send,
+            received=receive * self.link.receive,
             per_token=alone / (1.0 - min(busy, _MOST_LINK_LOAD)),
             latency=self.link.latency,
             utilisation=busy,
@@ -154,8 +176,8 @@ class Pair:
         first = float(saturation_rate(self.prefill.engine, reading))
         further = float(decode_saturation_rate(self.decode.engine, self.profile))
         return {
-            "prefill": self.prefill.queues * first,
-            "decode": self.decode.queues * further,
+            "prefill": self.prefill.queues * first * self.prefill_share,
+            "decode": self.decode.queues * further * self.decode_share,
             "transfer": 1.0 / self.transfer(1.0).utilisation,
         }
 
@@ -174,13 +196,13 @@ class Pair:
         prefill = Laws.of(
             self.prefill.engine,
             first_token_only(self.profile),
-            rate / queues,
+            rate / self.prefill_share / queues,
             self.variation(queues, self.arrival_variation),
         )
         decode = DecodeLaws.of(
             self.decode.engine,
             self.profile,
-            rate / self.decode.queues,
+            rate / self.decode_share / self.decode.queues,
             self.variation(self.decode.queues, 1.0),
             per_token=transfer.per_token,
             latency=transfer.latency,

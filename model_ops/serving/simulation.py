@@ -1,12 +1,14 @@
 """Simulation of serving: every request's times, for loads and percentiles of any kind.
 
 `simulate` runs replicas that prefill and decode, `simulate_disaggregated` a pool for
-each. The rules of a replica are those of `model_ops.serving.scheduler`.
+each, `simulate_routes` pools of several kinds. The rules of a replica are those of
+`model_ops.serving.scheduler`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from functools import cache
+from functools import cache, reduce
 from importlib.util import find_spec
 from typing import Any, Self
 
@@ -148,30 +150,87 @@ def simulate_disaggregated(  # noqa: PLR0913 - as `simulate`, with two pools
     ValueError
         As `simulate` does.
     """
-    load = _Load.of(arrivals, inputs, outputs, reused)
-    first_rules = rules_of(prefill_engine)
-    next_rules = rules_of(decode_engine, cache_arrives=True)
-    shared = (Router(router), 0, seed, _is_fast(fast))
-    fits = (load.prompt <= first_rules.cache_tokens) & (
-        (load.output == 1) | (load.prompt + load.output - 1 <= next_rules.cache_tokens)
+    return simulate_routes(
+        [(prefill_engine, prefill_replicas)],
+        [(decode_engine, decode_replicas)],
+        arrivals,
+        inputs,
+        outputs,
+        routes=np.zeros((1, 2), dtype=np.intp),
+        reused=reused,
+        transfer_per_token=[[transfer_per_token]],
+        transfer_latency=[[transfer_latency]],
+        router=router,
+        seed=seed,
+        fast=fast,
     )
-    one_token = replace(load.later(first_rules.delay), output=np.ones_like(load.output))
-    first = _Pool(first_rules, prefill_replicas, *shared).serve(one_token, fits)
-    travel = transfer_latency + transfer_per_token * load.prompt
+
+
+def simulate_routes(  # noqa: PLR0913 - as `simulate`, with pools of several kinds
+    prefill: Sequence[tuple[Engine, int]],
+    decode: Sequence[tuple[Engine, int]],
+    arrivals: npt.ArrayLike,
+    inputs: npt.ArrayLike,
+    outputs: npt.ArrayLike,
+    *,
+    routes: Indices,
+    reused: npt.ArrayLike = 0,
+    transfer_per_token: npt.ArrayLike,
+    transfer_latency: npt.ArrayLike,
+    router: Router | str = Router.LEAST_LOADED,
+    seed: int = 0,
+    fast: bool | None = None,
+) -> Trace:
+    """Return what happens to requests whose way through several pools is known.
+
+    As `simulate_disaggregated`, which has one pool of either kind.
+
+    Parameters
+    ----------
+    prefill, decode
+        Engine and replicas of each pool.
+    routes
+        Index of the pool that reads, and of the one that answers; shaped [request, 2],
+        or [1, 2] for all requests.
+    transfer_per_token, transfer_latency
+        Seconds from each prefill pool to each decode pool; shaped [prefill, decode].
+    """
+    load = _Load.of(arrivals, inputs, outputs, reused)
+    reads, answers = np.broadcast_to(routes, (load.arrival.size, 2)).T
+    shared = (Router(router), 0, seed, _is_fast(fast))
+    first = [_Pool(rules_of(e), replicas, *shared) for e, replicas in prefill]
+    further = [
+        _Pool(rules_of(e, cache_arrives=True), replicas, *shared)
+        for e, replicas in decode
+    ]
+    read_room, answer_room, delay = (
+        np.array([getattr(pool.rules, name) for pool in pools])[to]
+        for pools, to, name in (
+            (first, reads, "cache_tokens"),
+            (further, answers, "cache_tokens"),
+            (first, reads, "delay"),
+        )
+    )
+    fits = (load.prompt <= read_room) & (
+        (load.output == 1) | (load.prompt + load.output - 1 <= answer_room)
+    )
+    one_token = replace(load.later(delay), output=np.ones_like(load.output))
+    read = _served_by(first, one_token, fits, reads)
+    per_token, latency = np.asarray(transfer_per_token), np.asarray(transfer_latency)
+    travel = latency[reads, answers] + per_token[reads, answers] * load.prompt
     # The decode pool reads the first token too; what it computes anew it computes all.
     moved = _Load(
-        first.finish + travel, load.prompt + 1, load.output - 1, load.reused * 0
+        read.finish + travel, load.prompt + 1, load.output - 1, load.reused * 0
     )
-    decode_pool = _Pool(next_rules, decode_replicas, *shared)
-    rest = decode_pool.serve(moved, fits & (load.output > 1))
+    rest = _served_by(further, moved, fits & (load.output > 1), answers)
     return Trace(
         arrival=load.arrival,
-        scheduled=first.scheduled,
-        first_token=first.first_token,
-        finish=np.where(load.output > 1, rest.finish, first.finish),
+        scheduled=read.scheduled,
+        first_token=read.first_token,
+        finish=np.where(load.output > 1, rest.finish, read.finish),
         prompt=load.prompt,
         output=load.output,
-        counters=_together(first.counters, rest.counters),
+        counters=_together(read.counters, rest.counters),
     )
 
 
@@ -196,7 +255,7 @@ class _Load:
             raise ValueError("an arrival time is not finite")
         return cls(arrival.astype(np.float64), prompt, output, reused)
 
-    def later(self, delay: Seconds) -> "_Load":
+    def later(self, delay: Seconds | Floats) -> "_Load":
         """Return the requests with later arrivals."""
         return replace(self, arrival=self.arrival + delay)
 
@@ -273,6 +332,18 @@ class _Pool:
         return [asked[drawn == lane] for lane in range(self.replicas)]
 
 
+def _served_by(
+    pools: Sequence[_Pool], load: _Load, asked: npt.NDArray[np.bool_], to: Indices
+) -> _Served:
+    """Return what becomes of requests, each in the pool that it goes to."""
+    each = [pool.serve(load, asked & (to == n)) for n, pool in enumerate(pools)]
+    names = ("entered", "scheduled", "first_token", "finish")
+    return _Served(
+        **{n: np.choose(to, [getattr(served, n) for served in each]) for n in names},
+        counters=reduce(_together, [served.counters for served in each]),
+    )
+
+
 def _counters(states: list[Any], entered: Floats, finish: Floats) -> Counters:
     """Return what replicas have counted, from the first entry to the last finish."""
     if np.isnan(finish).all():
@@ -289,13 +360,13 @@ def _counters(states: list[Any], entered: Floats, finish: Floats) -> Counters:
     )
 
 
-def _together(prefill: Counters, decode: Counters) -> Counters:
-    """Return the counters of both pools."""
+def _together(some: Counters, others: Counters) -> Counters:
+    """Return the counters of two pools."""
     sums = {
-        field.name: getattr(prefill, field.name) + getattr(decode, field.name)
+        field.name: getattr(some, field.name) + getattr(others, field.name)
         for field in fields(Counters)
     }
-    peak = max(prefill.peak_cached_tokens, decode.peak_cached_tokens)
+    peak = max(some.peak_cached_tokens, others.peak_cached_tokens)
     return Counters(**{**sums, "peak_cached_tokens": peak})
 
 

@@ -1,8 +1,8 @@
 """What a simulation returns: the times of every request, and what replicas counted."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Self
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ from model_ops.serving.lengths import Floats
 from model_ops.units import RequestsPerSecond, Seconds
 
 Tokens = npt.NDArray[np.int64]
+
+_SHAPED = ("arrival", "scheduled", "first_token", "finish", "prompt", "output")
+"""Fields of a trace that are shaped [request]."""
 
 FIGURES = ("ttft", "tpot", "e2e")
 """What is measured of a request."""
@@ -98,6 +101,20 @@ class Trace:
     prompt: Tokens
     output: Tokens
     counters: Counters
+
+    def some(self, which: npt.ArrayLike) -> Self:
+        """Return some requests, by flag or index; the counters are those of all."""
+        chosen = np.asarray(which)
+        return replace(self, **{name: getattr(self, name)[chosen] for name in _SHAPED})
+
+    @classmethod
+    def joined(cls, traces: Sequence[Self]) -> Self:
+        """Return the requests of several traces; the counters are of the first."""
+        shaped: dict[str, Any] = {
+            name: np.concatenate([getattr(trace, name) for trace in traces])
+            for name in _SHAPED
+        }
+        return replace(traces[0], **shaped)
 
     @property
     def rejected(self) -> int:

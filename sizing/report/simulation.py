@@ -9,9 +9,10 @@ from rich.table import Table as RichTable
 
 from model_ops.serving.confidence import Interval, Verdict
 from model_ops.units import SECOND
+from problems.pair_stations import PairStation
 from problems.plan import PlannedDeployment
 from problems.serve import Served
-from problems.stations import PairStation, Station
+from problems.stations import Station
 from problems.traffic import LatencyTarget, Metric, Statistic
 from sizing.check import MOST_ROUNDS, Checked, Correction
 from sizing.report.console import new_console, plain_table, section, text_of
@@ -175,9 +176,12 @@ def _replicas(each: SimulatedDeployment) -> str:
     simulated, of = each.place.queues, each.place.all_queues
     what = "all" if simulated == of else f"{simulated:,} of {of:,}"
     one = "queue"
-    if isinstance(each.place.station, PairStation):
-        pair = each.place.station.pair
-        reads, answers = (pool.queues // of for pool in (pair.prefill, pair.decode))
+    pair = each.place.served.pair
+    if pair is not None:
+        reads, answers = (
+            sum(row.replicas * row.dp for row in pool) // of
+            for pool in (pair.prefill, pair.decode)
+        )
         one = f"part (prefill queues {reads}, decode queues {answers})"
     return (
         f"Each {one} ({what} simulated) runs {each.running.mean:.3g} requests on "

@@ -14,13 +14,14 @@ from model_ops.serving.simulation import Router, simulate
 from model_ops.serving.trace import Trace
 from problems.plan import Plan
 from problems.problem import SizingProblem, problem_of
-from sizing import simulated_traffic
+from sizing import simulated_serving
 from sizing.api import size
 from sizing.check import MOST_ROUNDS, checked_size
 from sizing.plan_file import read_plan
 from sizing.report.simulation import as_dict, as_text
 from sizing.simulate import Settings, keeps_targets, simulated
-from sizing.simulated_traffic import Place, Requests, places_of, sent, served_by
+from sizing.simulated_serving import served_by
+from sizing.simulated_traffic import Place, Requests, places_of, sent
 from solver.solve import Optimal
 
 Genz = Callable[..., Any]
@@ -245,7 +246,9 @@ def test_users_stay_in_flight() -> None:
     """By Little's law the requests of a closed loop are its users at any time."""
     place = place_of(chat(rate=None, concurrency=40))
     (asked,) = sent([place], 4000, np.random.default_rng(0))
-    trace = served_by(place, asked, Router.ROUND_ROBIN, np.random.default_rng(0))
+    ((trace, _),) = served_by(
+        [place], [asked], Router.ROUND_ROBIN, np.random.default_rng(0)
+    )
     assert np.mean(trace.e2e) * trace.rate == pytest.approx(40, rel=0.02)
 
 
@@ -273,8 +276,8 @@ def test_speculation_saves_steps() -> None:
     rng = np.random.default_rng
     long = Requests(np.zeros(1), np.array([500]), np.array([101]))
     short = Requests(np.zeros(1), np.array([500]), np.array([41]))
-    guessed = served_by(fast, long, Router.RANDOM, rng(0))
-    plain = served_by(place, short, Router.RANDOM, rng(0))
+    ((guessed, _),) = served_by([fast], [long], Router.RANDOM, rng(0))
+    ((plain, _),) = served_by([place], [short], Router.RANDOM, rng(0))
     assert guessed.e2e == plain.e2e
     assert guessed.tpot == pytest.approx(plain.tpot / 2.5)
 
@@ -282,7 +285,7 @@ def test_speculation_saves_steps() -> None:
 def test_a_lighter_load_keeps_what_a_heavier_one_does_not() -> None:
     targets = [{"metric": "ttft", "at_most": 1.0}, {"metric": "tpot", "at_most": 0.05}]
     place = place_of(chat(targets=targets))
-    kept = [keeps_targets(place, FEW, share) for share in (0.5, 4.0)]
+    kept = [keeps_targets([place], FEW, share) for share in (0.5, 4.0)]
     assert kept == [True, False]
 
 
@@ -320,7 +323,7 @@ def slowed(by: float) -> Callable[..., Trace]:
 def test_a_check_corrects_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = problem_of(chat(), source="python")
     before = size(problem).outcome
-    monkeypatch.setattr(simulated_traffic, "simulate", slowed(1.3))
+    monkeypatch.setattr(simulated_serving, "simulate", slowed(1.3))
     assert isinstance(before, Optimal)
     assert simulated(problem, before.plan, FEW).failed
     checked = checked_size(problem, settings=FEW)
@@ -336,7 +339,7 @@ def test_a_check_corrects_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_check_of_what_no_rate_repairs(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = problem_of(chat(), source="python")
-    monkeypatch.setattr(simulated_traffic, "simulate", slowed(50.0))
+    monkeypatch.setattr(simulated_serving, "simulate", slowed(50.0))
     checked = checked_size(problem, settings=FEW)
     assert checked.corrections
     no_plan = checked.answer.status == "infeasible"

@@ -149,3 +149,33 @@ def test_bad_plans_are_named(
     ran = genz("simulate", path, *QUICK)
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err
+
+
+def test_pools_of_several_kinds_are_simulated_together(
+    genz: Genz, tmp_path: Path
+) -> None:
+    path = toml(tmp_path)
+    other = '[[plan]]\nmode = "{}"\nnpu = "h200"\n'
+    more = "".join(other.format(mode) for mode in ("prefill", "decode"))
+    path.write_text(path.read_text(encoding="utf-8") + more, encoding="utf-8")
+    ran = genz("simulate", path, *QUICK, "--format", "json")
+    assert (ran.code, ran.err) == (0, "")
+    (chat,) = ran.json["classes"]
+    routes = chat["deployments"]
+    assert len(routes) == 4
+    rates = [route["req_per_s_per_replica"] for route in routes]
+    assert sum(rates) == pytest.approx(20)
+    for route in routes:
+        for metric, within in (("ttft", 0.3), ("tpot", 0.06), ("e2e", 0.06)):
+            mean = route["latencies"][f"{metric}_s"]["mean"]
+            assert mean["mean"] == pytest.approx(mean["predicted"], rel=within)
+    # Requests that take different ways through the same replicas see the same there.
+    by_npus = {(r["prefill"]["npu"], r["decode"]["npu"]): r for r in routes}
+    for reads in ("h100-sxm", "h200-sxm"):
+        seen = [
+            by_npus[reads, answers]["latencies"]["ttft_s"]["mean"]["mean"]
+            for answers in ("h100-sxm", "h200-sxm")
+        ]
+        assert seen[0] == pytest.approx(seen[1], rel=0.15)
+    text = " ".join(genz("simulate", path, *QUICK).out.split())
+    assert "prefill queues 3, decode queues 4" in text

@@ -1,7 +1,7 @@
 """Disaggregated pairs that the solver chooses: the cheapest of what it may choose from.
 
-The restriction: one prefill and one decode deployment per class, caches that travel for
-a small share of an answer's time. Within it the optimum is that of trying everything.
+The restriction: caches that travel for a small share of an answer's time. Within it the
+optimum is that of trying everything, pools of several deployments among it.
 """
 
 import itertools
@@ -35,6 +35,7 @@ from solver.instance import Instance
 from solver.model import SolveOptions, choose
 from solver.pairing import RUNGS, lanes
 from solver.pairs import _joined
+from solver.pool_side import ENDLESS
 from solver.prune import pruned
 from solver.settings import LARGEST_BATCH
 from solver.solve import Infeasible, Optimal, Workspace
@@ -93,50 +94,81 @@ def pool(problem: SizingProblem, npu: str, split: Parallelism, mode: Mode) -> Po
     )
 
 
-def holds(problem: SizingProblem, prefill: Pool, decode: Pool) -> bool:
-    """Return whether a pair keeps all targets at the demand."""
+def highest(problem: SizingProblem, prefill: Pool, decode: Pool) -> float:
+    """Return the highest rate at which a pair keeps all targets."""
     (traffic,) = problem.traffic
     ends = (prefill.replica.supply, decode.replica.supply)
     link = Link.between(*ends, prefill.npus + decode.npus, problem.kv_bandwidth)
-    assert traffic.rate is not None
-    laws = Pair(prefill, decode, traffic.profile, link).laws(traffic.rate)
-    return bool(laws.stable.all()) and all(
-        laws.excess(t.metric, t.statistic, np.array([[t.at_most]])).max() <= 0.0
-        for t in traffic.targets
-    )
+    pair = Pair(prefill, decode, traffic.profile, link)
+
+    def holds(rate: float) -> bool:
+        laws = pair.laws(rate)
+        return bool(laws.stable.all()) and all(
+            laws.excess(t.metric, t.statistic, np.array([[t.at_most]])).max() <= 0.0
+            for t in traffic.targets
+        )
+
+    low, high = 0.0, min(pair.rates.values())
+    for _ in range(18):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+Way = tuple[float, float]
+"""Cost of some replicas, and what they take."""
+
+
+def total(parts: tuple[Way, ...]) -> Way:
+    return sum(cost for cost, _ in parts), sum(rate for _, rate in parts)
+
+
+def best(ways: list[Way]) -> list[Way]:
+    """Return those that take more than all cheaper ones."""
+    front: list[Way] = []
+    for cost, rate in sorted(ways, key=lambda way: (way[0], -way[1])):
+        if not front or rate > front[-1][1]:
+            front.append((cost, rate))
+    return front
 
 
 def tried(problem: SizingProblem, splits: list[Parallelism], most: int) -> float:
-    """Return the cost of the cheapest pair, by the laws of pairs alone.
+    """Return the cost of the cheapest pools, mixed or not, by the laws of pairs alone.
 
-    What a pool needs is found beside a partner that has plenty.
+    What replicas of a pool take is found beside a partner that has plenty: a lower
+    bound, which the plan attains where caches travel fast.
     """
     prices = {price.npu: price.usd_per_hour for price in problem.prices.given}
-    reads, answers = (
-        [pool(problem, npu, split, mode) for npu in prices for split in splits]
+    pools = {
+        mode: [
+            each
+            for npu in prices
+            for split in splits
+            if (each := pool(problem, npu, split, mode)).engine.cache_tokens > 1e4
+        ]
         for mode in ("prefill", "decode")
-    )
-    reads = [p for p in reads if p.engine.cache_tokens > 1e4]
-    answers = [p for p in answers if p.engine.cache_tokens > 1e4]
-    plenty = [replace(pools[0], replicas=100) for pools in (reads, answers)]
-    found = math.inf
-
-    def least(pools: list[Pool], beside: Callable[[Pool], bool]) -> list[Pool]:
-        """Return each pool with as few replicas as it can do with."""
-        sized = (
-            (replace(each, replicas=n) for n in range(1, most + 1)) for each in pools
-        )
-        first = (next((p for p in some if beside(p)), None) for some in sized)
-        return [each for each in first if each is not None]
-
-    reading = least(reads, lambda p: holds(problem, p, plenty[1]))
-    answering = least(answers, lambda p: holds(problem, plenty[0], p))
-    for both in itertools.product(reading, answering):
-        if holds(problem, *both):
-            cost = sum(
-                each.npus * prices[each.replica.supply.npus[0].name] for each in both
-            )
-            found = min(found, cost)
+    }
+    (wanted,) = (traffic.rate for traffic in problem.traffic)
+    assert wanted is not None
+    found = 0.0
+    for mode, some in pools.items():
+        other = pools["decode" if mode == "prefill" else "prefill"][0]
+        plenty, ways = replace(other, replicas=200), []
+        for each in some:
+            price = int(each.replica.parallelism.npus)
+            price *= prices[each.replica.supply.npus[0].name]
+            own = [(0.0, 0.0)]
+            for n in range(1, most + 1):
+                sized = replace(each, replicas=n)
+                both = (sized, plenty) if mode == "prefill" else (plenty, sized)
+                own.append((n * price, highest(problem, *both)))
+                if own[-1][1] >= wanted:
+                    break
+            ways.append(own)
+        front: list[Way] = [(0.0, 0.0)]
+        for own in ways:
+            front = best([total(each) for each in itertools.product(front, own)])
+        found += min((cost for cost, rate in front if rate >= wanted), default=math.inf)
     return found
 
 
@@ -175,37 +207,27 @@ def pooled(toys: Any, seed: int) -> Instance:
     return instance
 
 
+def counted(instance: Instance, mode: Mode, pairing: int = -1) -> list[Way]:
+    """Return the useful counts of one mode's candidates."""
+    parts = []
+    for c in instance.candidates:
+        if (c.mode, c.pairing) == (mode, pairing):
+            price = instance.unit_cost(instance.offers[c.offer]) * c.npus
+            most = max(math.ceil(instance.demand[0] / c.capacity), c.least)
+            counts = (0, *range(c.least, most + 1))
+            parts.append([(n * price, n * c.capacity) for n in counts])
+    return best([total(each) for each in itertools.product(*parts)])
+
+
 def cheapest(instance: Instance) -> float:
-    """Return the least cost over all counts; at most one deployment per pool."""
-    wanted, candidates = instance.demand[0], instance.candidates
-    prices = [instance.unit_cost(instance.offers[c.offer]) * c.npus for c in candidates]
-
-    def counts(i: int) -> range:
-        most = max(math.ceil(wanted / candidates[i].capacity), candidates[i].least)
-        return range(candidates[i].least, most + 1)
-
-    def ways(mode: Mode, pairing: int) -> list[tuple[float, float]]:
-        return [
-            (n * prices[i], n * candidates[i].capacity)
-            for i, c in enumerate(candidates)
-            if (c.mode, c.pairing) == (mode, pairing)
-            for n in counts(i)
-        ]
-
-    pairs = [(0.0, 0.0)]
+    """Return the least cost over all counts."""
+    served = [counted(instance, "aggregated")]
     for pairing in range(len(instance.pairings)):
-        both = itertools.product(ways("prefill", pairing), ways("decode", pairing))
-        pairs += [(p + q, min(r, s)) for (p, r), (q, s) in both]
-    alone = [
-        [(0.0, 0.0), *[(n * prices[i], n * candidates[i].capacity) for n in counts(i)]]
-        for i, c in enumerate(candidates)
-        if c.mode == "aggregated"
-    ]
-    return min(
-        sum(cost for cost, _ in parts)
-        for parts in itertools.product(pairs, *alone)
-        if sum(rate for _, rate in parts) >= wanted
-    )
+        pools: tuple[Mode, Mode] = ("prefill", "decode")
+        both = itertools.product(*(counted(instance, m, pairing) for m in pools))
+        served.append(best([(p + q, min(r, s)) for (p, r), (q, s) in both]))
+    every = (total(parts) for parts in itertools.product(*served))
+    return min(cost for cost, rate in every if rate >= instance.demand[0])
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -222,7 +244,7 @@ def test_a_class_may_be_split_between_a_pair_and_replicas_that_do_both(
     toys: Any,
 ) -> None:
     # Of 10: a pair carries 9 on 2 + 3 NPUs, one more replica the rest: 6 NPUs. The pair
-    # alone needs 3 + 4, replicas that do both 10.
+    # alone needs 3 + 4 (its prefill pool is then a mix), replicas that do both 10.
     pools = [("prefill", 1, 4.0), ("prefill", 2, 9.0)]
     pools += [("decode", 1, 3.0), ("decode", 4, 14.0)]
     alone = toys.instance([toys.offer(1.5)], [(0, 0, 1, 1.0)], (10.0,))
@@ -280,8 +302,9 @@ def test_slow_links_cost_more_and_are_said_to_bind(small: Small) -> None:
     assert violations(problem, slow) == []
     # 40 req/s x 131 MB are 5.2 GB/s; on links of 1 GB/s that are used for 0.9 of the
     # time at most, six NPUs at either end.
-    npus = [row.npus for row in slow.deployments]
-    assert min(npus) >= 6
+    (pair,) = slow.pairs("chat")
+    for pool in (pair.prefill, pair.decode):
+        assert sum(row.npus for row in pool) >= 6
     assert slow.usd_per_hour > fast.usd_per_hour
     assert KV_TRANSFER in {b.requirement for b in batch_bindings(workspace, slow)}
     assert KV_TRANSFER not in {
@@ -359,7 +382,7 @@ def test_what_costs_too_much_is_missed_by_nobody(
     alone = tuple(c for c in bounded.candidates if c.mode == "aggregated")
     bare = replace(bounded, candidates=alone, pairings=(), known=math.inf)
     sides = workspace.pairs._every(bare, problem)
-    every = (pair for side in sides for pair in side.pairs(math.inf))
+    every = (pair for side in sides for pair in side.pairs(ENDLESS))
     whole = _joined(bare, every)
     assert len(whole.candidates) >= len(bounded.candidates)
     costs = [
@@ -372,10 +395,11 @@ def test_what_costs_too_much_is_missed_by_nobody(
 
 
 def test_limits_are_kept_and_cost_what_they_must(small: Small) -> None:
-    free = plan_of(asked(small, modes=BOTH, rate=60.0))
-    most = free.total_npus - 1
-    fewer = plan_of(asked(small, modes=BOTH, rate=60.0, limits={"npus": most}))
-    assert fewer.total_npus <= most
+    free = plan_of(asked(small, modes=BOTH, rate=150.0))
+    fewest = plan_of(asked(small, modes=BOTH, rate=150.0, objective="npus")).total_npus
+    assert fewest < free.total_npus
+    fewer = plan_of(asked(small, modes=BOTH, rate=150.0, limits={"npus": fewest}))
+    assert fewer.total_npus == fewest
     assert fewer.usd_per_hour >= free.usd_per_hour
 
 
@@ -444,7 +468,7 @@ def test_pools_in_formats_of_their_own_share_that_of_the_cache(small: Small) -> 
         caches.setdefault(candidate.pairing, set()).add(cache)
     assert caches
     assert all(len(each) == 1 for each in caches.values())
-    assert plan.pair("chat")
+    assert plan.pairs("chat")
 
 
 def test_users_and_one_token_answers_are_served_by_replicas_that_do_both(

@@ -17,6 +17,7 @@ from model_ops.serving.simulation import (
     arrivals,
     simulate,
     simulate_disaggregated,
+    simulate_routes,
 )
 from model_ops.serving.step_curve import StepCurve
 from model_ops.serving.trace import Trace
@@ -396,6 +397,46 @@ class TestByHand:
         assert trace.finish[0] == pytest.approx(first + 0.02 + 0.01 + rest)
         second = 0.3 + 0.1 + step_seconds(prefill, 40, 0, 0, 800)
         assert trace.first_token[1] == trace.finish[1] == pytest.approx(second)
+
+    def test_each_request_takes_its_way_through_pools_of_several_kinds(self) -> None:
+        # Two kinds read, one answers: of the latter both caches share the steps.
+        quick, slow, decode = engine(), engine(overhead=0.5), engine()
+        trace = simulate_routes(
+            [(quick, 1), (slow, 1)], [(decode, 1)],
+            [0.0, 0.0], [30, 30], [3, 3],
+            routes=np.array([[0, 0], [1, 0]]),
+            transfer_per_token=[[0.0], [1e-4]], transfer_latency=[[0.5], [0.0]],
+        )  # fmt: skip
+        read = step_seconds(quick, 30, 0, 0, 450)
+        assert trace.first_token == pytest.approx([read, 0.5 + read])
+        # One cache travels 0.5 s, the other 3 ms, and waits for the step that runs.
+        first = step_seconds(decode, 0, 1, 30, 0)
+        both = step_seconds(decode, 0, 2, 31 + 30, 0)
+        last = step_seconds(decode, 0, 1, 31, 0)
+        assert trace.finish[0] == pytest.approx(0.5 + read + first + both)
+        assert trace.finish[1] == pytest.approx(0.5 + read + first + both + last)
+
+    def test_ways_that_share_nothing_are_pairs_of_their_own(self) -> None:
+        pairs = [(engine(overhead=0.1), engine()), (engine(), engine(sequences=2))]
+        rng = np.random.default_rng(1)
+        load = (np.sort(rng.uniform(0, 9, 80)), rng.integers(5, 200, 80), 6)
+        to = rng.integers(2, size=80)
+        both = simulate_routes(
+            [(prefill, 2) for prefill, _ in pairs],
+            [(decode, 1) for _, decode in pairs],
+            *load,
+            routes=np.stack([to, to], axis=1),
+            transfer_per_token=np.full((2, 2), 1e-4),
+            transfer_latency=np.zeros((2, 2)),
+        )
+        for number, pair in enumerate(pairs):
+            own = to == number
+            alone = simulate_disaggregated(
+                *pair, load[0][own], load[1][own], load[2],
+                prefill_replicas=2, transfer_per_token=1e-4,
+            )  # fmt: skip
+            assert np.array_equal(both.some(own).finish, alone.finish)
+            assert np.array_equal(both.some(own).first_token, alone.first_token)
 
     def test_decode_pool_takes_a_cache_at_once(self) -> None:
         # Both caches arrive together and decode side by side from the first step.
