@@ -81,19 +81,17 @@ def _besides(
     return seconds[0], seconds[1]
 
 
-def balanced(
+def with_batches(
     plan: Plan, pair: PlannedPair, traffic: TrafficClass
 ) -> Iterator[PlannedDeployment]:
-    """Yield a pair's rows, both pools at the rate of the slower one, with batches."""
-    rate = pair.rate
+    """Yield a pair's rows with the batches that they have when it takes all it can."""
     for row in pair.rows:
-        route = (pair.prefill[0], row) if row.mode == "decode" else None
-        share, batch = pair.share(row), 0.0
-        if route:
+        batch = 0.0
+        if row.mode == "decode":
+            route = (pair.prefill[0], row)
             station = PairStation.of(plan, pair, route, traffic)
-            batch = station.mean_batch(rate * pair.share(*route))
-        changes = {"rate": rate * share / row.replicas, "mean_batch": batch}
-        yield row.model_copy(update=changes)
+            batch = station.mean_batch(pair.rate * pair.share(*route))
+        yield row.model_copy(update={"mean_batch": batch})
 
 
 @dataclass(frozen=True)
@@ -129,6 +127,29 @@ class PairStation(QueueStation):
             for row, pool in zip(other, (way.prefill, way.decode), strict=True)
         }
         return cls(pair, traffic, tuple(pools[row] for row in planned.rows))
+
+    @classmethod
+    def full(
+        cls, plan: Plan, planned: PlannedPair, route: Route, traffic: TrafficClass
+    ) -> "PairStation":
+        """Return the same where each pool takes all that it can, whatever the other.
+
+        At the rate that the route has in the pair.
+        """
+        station = cls.of(plan, planned, route, traffic)
+        pair = station.pair
+        reads, answers = (
+            planned.takes(mode) / planned.rate for mode in ("prefill", "decode")
+        )
+        times = zip(pair.link_times, pair.besides, (reads, answers), strict=True)
+        send, receive = ((own + other) * more - own for own, other, more in times)
+        loaded = replace(
+            pair,
+            prefill_share=pair.prefill_share / reads,
+            decode_share=pair.decode_share / answers,
+            besides=(send, receive),
+        )
+        return replace(station, pair=loaded)
 
     @property
     def groups(self) -> int:

@@ -33,10 +33,10 @@ class PlannedDeployment(_Part):
         What fixes a replica's behaviour; `batch` caps its decoding sequences, or the
         prompts that a prefill replica reads.
     rate
-        Requests per second that a replica takes at most within the targets; in a
-        disaggregated pair, when the pair takes all it can.
+        Requests per second that a replica takes at most within the targets.
     mean_batch
-        Sequences that decode on average at that rate; none on a prefill replica.
+        Sequences that decode on average at that rate, or when the disaggregated pair
+        takes all it can; none on a prefill replica.
     pair
         Number of the disaggregated pair it belongs to, where its class has several.
     replicas
@@ -134,6 +134,10 @@ class PlannedPair:
         """Return the share of the requests that pass through all of these rows."""
         shares = (row.replicas * row.rate / self.takes(row.mode) for row in rows)
         return math.prod(shares)
+
+    def load(self, row: PlannedDeployment) -> RequestsPerSecond:
+        """Return what each replica of a row gets when the pair takes all it can."""
+        return self.rate * self.share(row) / row.replicas
 
 
 class Purchase(_Part):

@@ -15,7 +15,7 @@ from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from problems import catalogue
 from problems.fields import Name, Part, messages
 from problems.offers import Offer, offers
-from problems.pair_stations import PairStation, balanced
+from problems.pair_stations import PairStation, with_batches
 from problems.plan import Mode, Plan, PlannedDeployment, PlannedPair, Positive
 from problems.problem import PrecisionName, SizingProblem
 from problems.purchasing import purchase_of, share_of
@@ -240,7 +240,7 @@ def _with_pair_rates(
             for pool in (weighted.prefill, weighted.decode)
         )
     )
-    return list(balanced(plan, loaded, traffic))
+    return list(with_batches(plan, loaded, traffic))
 
 
 def _saturated(

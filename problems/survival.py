@@ -2,15 +2,17 @@
 
 Nobody knows where the replicas of a host end up beside each other, so the worst is
 taken: each host that fails is full of the replicas that cover most per NPU. A replica
-that fills several hosts is lost with any of them.
+that fills several hosts is lost with any of them. What is left of a disaggregated pair
+is what is left of the pool that lost more: failures in the other one change nothing.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from itertools import chain, product
+from typing import NamedTuple, Self
 
 from problems.fleet import Racks, Redundancy
 from problems.offers import Offer
-from problems.plan import Plan
+from problems.plan import Plan, PlannedDeployment
 from problems.problem import SizingProblem
 from problems.serve import capacity
 from problems.traffic import TrafficClass
@@ -36,18 +38,23 @@ def left_of(
     offers
         By their keys.
     """
-    return left_standing(
-        problem,
-        [
-            Standing(
-                offers[row.offer],
-                row.npus_per_replica,
-                row.replicas,
-                capacity(plan, row, traffic),
-            )
-            for row in plan.aggregated(traffic.name)
-        ],
+    both, *sides = (
+        [Standing.of(plan, row, traffic, offers[row.offer]) for row in rows]
+        for rows in _sides(plan, traffic)
     )
+    return min(
+        left_standing(problem, [*both, *chain.from_iterable(worse)])
+        for worse in product(*zip(sides[::2], sides[1::2], strict=True))
+    )
+
+
+def _sides(
+    plan: Plan, traffic: TrafficClass
+) -> Iterator[tuple[PlannedDeployment, ...]]:
+    """Yield the rows that read and answer, then each pair's pools."""
+    yield plan.aggregated(traffic.name)
+    for pair in plan.pairs(traffic.name):
+        yield from (pair.prefill, pair.decode)
 
 
 class Standing(NamedTuple):
@@ -57,6 +64,14 @@ class Standing(NamedTuple):
     npus: int
     replicas: int
     covers: float
+
+    @classmethod
+    def of(
+        cls, plan: Plan, row: PlannedDeployment, traffic: TrafficClass, offer: Offer
+    ) -> Self:
+        """Return how a planned deployment stands."""
+        each = capacity(plan, row, traffic) if row.mode == "aggregated" else row.rate
+        return cls(offer, row.npus_per_replica, row.replicas, each)
 
 
 def left_standing(problem: SizingProblem, rows: Iterable[Standing]) -> float:
@@ -82,9 +97,6 @@ def survival_violations(
     """Yield what is wrong with a class's plan when hosts fail, if they may."""
     if not problem.redundancy.domains:
         return
-    label = f"{traffic.name} redundancy"
-    if plan.pairs(traffic.name):
-        yield Violation(label, "a disaggregated pair does not survive a host")
     if any(row.offer not in offers for row in plan.of_class(traffic.name)):
         return
     yield from too_little(problem, traffic, left_of(problem, plan, traffic, offers))

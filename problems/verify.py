@@ -4,7 +4,7 @@ Everything is computed again in floats from the plan and the catalogue, clearly
 rather than quickly, and never from the solver's tables.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
@@ -113,7 +113,8 @@ def _deployment(
             if deployment.mode == "aggregated" and not full:
                 station = Station.of(plan, deployment, traffic)
                 place, rate = _place(deployment), deployment.rate
-                yield from _latencies(place, station, rate, deployment.mean_batch)
+                if (yield from _targets(place, station, rate)):
+                    yield from _batch(place, station, rate, deployment.mean_batch)
 
 
 def _pairs(plan: Plan, traffic: TrafficClass) -> Iterator[Violation]:
@@ -128,10 +129,6 @@ def _pairs(plan: Plan, traffic: TrafficClass) -> Iterator[Violation]:
         if len(formats) > 1:
             said = f"caches in {' and '.join(sorted(formats))} do not fit each other"
             yield Violation("precision", f"{place}: {said}")
-        reads, answers = pair.takes("prefill"), pair.takes("decode")
-        if abs(reads - answers) > ROUNDING * answers:
-            said = f"{reads:.6g} req/s are read, {answers:.6g} answered"
-            yield Violation("rate", f"{place}: {said}")
         if not any(list(_memory(plan, row, traffic)) for row in pair.rows):
             for route in pair.routes:
                 yield from _route(plan, pair, route, traffic)
@@ -140,10 +137,14 @@ def _pairs(plan: Plan, traffic: TrafficClass) -> Iterator[Violation]:
 def _route(
     plan: Plan, pair: PlannedPair, route: Route, traffic: TrafficClass
 ) -> Iterator[Violation]:
+    """Compare a route at what its pair takes, and at what its rows say they take."""
     place = " and ".join(_place(row) for row in route)
-    station = PairStation.of(plan, pair, route, traffic)
     rate = pair.rate * pair.share(*route)
-    yield from _latencies(place, station, rate, route[1].mean_batch)
+    station = PairStation.full(plan, pair, route, traffic)
+    if not (yield from _targets(place, station, rate)):
+        return
+    station = PairStation.of(plan, pair, route, traffic)
+    yield from _batch(place, station, rate, route[1].mean_batch)
 
 
 def _network(
@@ -172,18 +173,14 @@ def _memory(
         yield Violation("memory", f"{_place(deployment)}: {said}")
 
 
-def _latencies(
-    place: str, station: QueueStation, rate: float, mean_batch: float
-) -> Iterator[Violation]:
-    """Compare what a queue's requests see at its rate with the class's targets."""
+def _targets(
+    place: str, station: QueueStation, rate: float
+) -> Generator[Violation, None, bool]:
+    """Compare what a queue's requests see with the targets; return if it is stable."""
     if not np.all(station.laws(rate).stable):
         said = f"{rate:.6g} req/s arrive, faster than they finish"
         yield Violation("rate", f"{place}: {said}")
-        return
-    batch = station.mean_batch(rate)
-    if abs(mean_batch - batch) > _BATCH_CLOSE * batch:
-        said = f"{mean_batch:.4g} stated, {batch:.4g} decode"
-        yield Violation("mean_batch", f"{place}: {said}")
+        return False
     for target in station.traffic.sized_targets:
         if station.excess(target, rate) > _CLOSE:
             found = station.laws(rate).figure(target.metric, target.statistic)
@@ -193,6 +190,16 @@ def _latencies(
                 f"{place}: {seconds} at {rate:.6g} req/s exceed "
                 f"{SECOND.format(target.at_most)}",
             )
+    return True
+
+
+def _batch(
+    place: str, station: QueueStation, rate: float, mean_batch: float
+) -> Iterator[Violation]:
+    batch = station.mean_batch(rate)
+    if abs(mean_batch - batch) > _BATCH_CLOSE * batch:
+        said = f"{mean_batch:.4g} stated, {batch:.4g} decode"
+        yield Violation("mean_batch", f"{place}: {said}")
 
 
 _CLOSE = 2e-3
@@ -211,12 +218,21 @@ def _few_left(problem: SizingProblem, plan: Plan) -> Iterator[Violation]:
         return
     for traffic in problem.traffic:
         for row in plan.aggregated(traffic.name):
-            alone = row.model_copy(update={"replicas": 1, "npus": row.npus_per_replica})
-            if any(list(_memory(plan, alone, traffic))):
-                continue
-            station = Station.of(plan, alone, traffic)
-            batch = station.mean_batch(row.rate)
-            yield from _latencies(_place(row), station, row.rate, batch)
+            alone = _alone(row)
+            if not list(_memory(plan, alone, traffic)):
+                station = Station.of(plan, alone, traffic)
+                yield from _targets(_place(row), station, row.rate)
+        for route in (way for pair in plan.pairs(traffic.name) for way in pair.routes):
+            prefill, decode = (_alone(row) for row in route)
+            pair = PlannedPair((prefill,), (decode,))
+            if not any(list(_memory(plan, row, traffic)) for row in pair.rows):
+                both = PairStation.full(plan, pair, (prefill, decode), traffic)
+                place = " and ".join(_place(row) for row in route)
+                yield from _targets(place, both, pair.rate)
+
+
+def _alone(row: PlannedDeployment) -> PlannedDeployment:
+    return row.model_copy(update={"replicas": 1, "npus": row.npus_per_replica})
 
 
 def _demand(plan: Plan, traffic: TrafficClass, headroom: float) -> Iterator[Violation]:

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from model_ops.serving.confidence import Progress, Verdict
+from problems.plan import PlannedDeployment
 from problems.problem import SizingProblem
+from problems.serve import Served
 from sizing.api import Answer, size
 from sizing.simulate import (
     Settings,
@@ -158,11 +160,17 @@ def _corrections(
                 row.mode,
             ),
             predicted=row.rate,
-            confirmed=row.rate * served.utilisation * low,
+            confirmed=_load_of(row, served) * low,
             missed=missed,
         )
         for row in rows
     ]
+
+
+def _load_of(row: PlannedDeployment, served: Served) -> float:
+    """Return what each of a row's replicas gets at its share of the demand."""
+    most = row.rate if served.pair is None else served.pair.load(row)
+    return most * served.utilisation
 
 
 _OTHER = {"ttft": "tpot", "tpot": "ttft"}

@@ -15,7 +15,7 @@ from model_ops.units import HOURS_PER_MONTH
 from problems import catalogue
 from problems.accuracy import untested
 from problems.chances import chances
-from problems.plan import Plan
+from problems.plan import Plan, PlannedDeployment
 from problems.problem import TrafficClass
 from problems.serve import Served
 from problems.stations import replica_of
@@ -135,7 +135,7 @@ def _class_facts(plan: Plan, traffic: TrafficClass, each: list[Served]) -> Class
     average = traffic.mean_rate
     return ClassFacts(
         traffic=traffic,
-        deployments=[_deployment_facts(plan, traffic, served) for served in each],
+        deployments=_deployments(plan, traffic, each),
         predictions=predictions,
         rate=rate,
         average_rate=rate if average is None else average,
@@ -224,16 +224,24 @@ class _Mixture:
         return float(found[0, 0])
 
 
-def _deployment_facts(
-    plan: Plan, traffic: TrafficClass, served: Served
-) -> DeploymentFacts:
-    return DeploymentFacts(
-        served=served,
-        saturation_share=float(served.latencies.utilisation),
-        weak=weak_places(served.latencies),
-        memory=memory_uses(plan, traffic, served),
-        transfer=kv_transfer(plan, traffic, served),
-    )
+def _deployments(
+    plan: Plan, traffic: TrafficClass, each: Sequence[Served]
+) -> list[DeploymentFacts]:
+    """Return the facts of deployments; memory that routes share is told once."""
+    found: list[DeploymentFacts] = []
+    told: set[PlannedDeployment] = set()
+    for served in each:
+        memory = memory_uses(plan, traffic, served)
+        facts = DeploymentFacts(
+            served=served,
+            saturation_share=float(served.latencies.utilisation),
+            weak=weak_places(served.latencies),
+            memory=tuple(use for use in memory if use.deployment not in told),
+            transfer=kv_transfer(plan, traffic, served),
+        )
+        told |= {use.deployment for use in memory}
+        found.append(facts)
+    return found
 
 
 def usd_per_month(plan: Plan) -> float:

@@ -43,17 +43,18 @@ class MemoryUse:
 def memory_uses(
     plan: Plan, traffic: TrafficClass, served: Served
 ) -> tuple[MemoryUse, ...]:
-    """Return the memory in use of a deployment, or of a pair's decode and prefill pool.
+    """Return the memory in use of a deployment, or of both rows of a route.
 
     What requests hold of the cache follows by Little's law.
     """
     answering = served.rows[-1]
     held = float(served.latencies.batch_mean) * Load.of(traffic.profile).cached
     found = [_use(plan, traffic, answering, held, served.estimate.memory)]
-    if served.decode is not None:
+    if served.pair is not None:
         reading, shape = served.deployment, traffic.shape
         groups = reading.replicas * reading.dp
-        in_flight = float(served.estimate.rate) / groups * float(served.estimate.ttft)
+        rate = served.utilisation * served.pair.load(reading) * reading.replicas
+        in_flight = rate / groups * float(served.estimate.ttft)
         first = RequestShape(shape.input_tokens, 1.0, shape.cached_tokens)
         footprint = replica_of(plan, reading).footprint(
             first, 0.0, reading.chunk_tokens

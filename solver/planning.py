@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
 from problems.offers import Offer
-from problems.pair_stations import balanced
+from problems.pair_stations import with_batches
 from problems.plan import Mode, Plan, PlannedDeployment, Purchase
 from problems.problem import SizingProblem
 from problems.purchasing import purchase_of, share_of
@@ -51,10 +51,7 @@ def plan_of(problem: SizingProblem, instance: Instance, choice: Choice) -> Plan:
 
 
 def _with_batches(problem: SizingProblem, plan: Plan) -> Plan:
-    """Return a plan with the mean batches that its counts of replicas lead to.
-
-    Of a pair both pools are given what the slower one takes.
-    """
+    """Return a plan with the mean batches that its counts of replicas lead to."""
     classes = {traffic.name: traffic for traffic in problem.traffic}
     rows: list[PlannedDeployment] = []
     for name, traffic in classes.items():
@@ -62,7 +59,7 @@ def _with_batches(problem: SizingProblem, plan: Plan) -> Plan:
             batch = Station.of(plan, row, traffic).mean_batch(row.rate)
             rows.append(row.model_copy(update={"mean_batch": batch}))
         for pair in plan.pairs(name):
-            rows += balanced(plan, pair, traffic)
+            rows += with_batches(plan, pair, traffic)
     return plan.model_copy(update={"deployments": tuple(rows)})
 
 

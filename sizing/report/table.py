@@ -1,12 +1,12 @@
 """A plan as CSV: one row per deployment."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from problems.plan import PlannedDeployment
 from problems.serve import Served
 from sizing.api import Answer
-from sizing.kv_transfer import kv_transfer
+from sizing.kv_transfer import KvTransfer, kv_transfer
 from sizing.report.data import csv_text
 from solver.solve import Feasible, Optimal
 
@@ -50,22 +50,37 @@ def _rows(answer: Answer) -> Iterator[dict[str, Any]]:
     if not isinstance(answer.outcome, Optimal | Feasible):
         return
     for traffic in answer.problem.traffic:
-        for served in answer.served[traffic.name]:
-            moved = kv_transfer(answer.outcome.plan, traffic, served)
-            carried = () if moved is None else (moved.needed, moved.available)
-            common: dict[str, Any] = {"status": answer.status}
-            common |= dict(zip(_TRANSFER, carried, strict=False))
-            for row in served.rows:
-                yield common | _row(served, row)
+        every = answer.served[traffic.name]
+        for deployment in dict.fromkeys(row for each in every for row in each.rows):
+            through = [each for each in every if deployment in each.rows]
+            moved = [kv_transfer(answer.outcome.plan, traffic, e) for e in through]
+            yield (
+                {"status": answer.status}
+                | _carried([each for each in moved if each is not None])
+                | _row(through, deployment)
+            )
 
 
-def _row(served: Served, deployment: PlannedDeployment) -> dict[str, Any]:
-    """Return a deployment with what its requests see: in a pair, in both its pools."""
+def _carried(moved: Sequence[KvTransfer]) -> dict[str, float]:
+    """Return what the busiest of some links carries, and what it takes."""
+    if not moved:
+        return {}
+    busiest = max(moved, key=lambda each: each.utilisation)
+    return dict(zip(_TRANSFER, (busiest.needed, busiest.available), strict=True))
+
+
+def _row(through: Sequence[Served], deployment: PlannedDeployment) -> dict[str, Any]:
+    """Return a deployment with what its requests see: in a pair, in both its pools.
+
+    Of several routes through it the slowest counts, figure by figure.
+    """
     row: dict[str, Any] = deployment.model_dump(include=set(_COLUMNS))
     figures = (
-        getattr(getattr(served.latencies, metric), name) for metric, name in _FIGURES
+        max(float(getattr(getattr(each.latencies, metric), name)) for each in through)
+        for metric, name in _FIGURES
     )
-    rate = float(served.estimate.rate)
-    own = rate if served.decode is None else rate / deployment.replicas
-    predicted = (own, *figures)
-    return row | dict(zip(_PREDICTED, (float(v) for v in predicted), strict=True))
+    served = through[0]
+    own = float(served.estimate.rate)
+    if served.pair is not None:
+        own = served.utilisation * served.pair.load(deployment)
+    return row | dict(zip(_PREDICTED, (own, *figures), strict=True))

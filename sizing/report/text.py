@@ -230,7 +230,7 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
         )
     _, per_token = usd_per_million_tokens(plan, facts)
     lines.append(f"Cost per million tokens, prompts included: {usd(per_token)}.")
-    return lines
+    return list(dict.fromkeys(lines))
 
 
 def _risks(answer: Answer, facts: list[ClassFacts]) -> Iterator[str]:
@@ -326,7 +326,9 @@ def _memory_of(memory: MemoryUse) -> str:
         )
     )
     pool = memory.deployment.mode
-    which = "Its memory" if pool == "aggregated" else f"Memory of the {pool} pool"
+    which = "Its memory"
+    if pool != "aggregated":
+        which = f"Memory of {_place(memory.deployment)}"
     return (
         f"{which} per NPU: {total} of {usable} usable in use on average (weights "
         f"{weights}, activations {activations}, KV cache {cache} of {room})."
