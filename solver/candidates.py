@@ -67,7 +67,7 @@ def select(
     """
     index = {traffic.name: i for i, traffic in enumerate(problem.traffic)}
     found: dict[tuple[int, int], list[Candidate]] = {}
-    spare = _spare(problem, offers)
+    spare = spare_replicas(problem, offers)
     for group in _groups(tables, problem, index, together=exact and not corrections):
         numbers = [index[table.traffic.name] for table in group]
         wanted = [problem.traffic[n].demand(problem.headroom) for n in numbers]
@@ -106,7 +106,7 @@ def _groups(
     return list(groups.values())
 
 
-def _spare(problem: SizingProblem, offers: Sequence[Offer]) -> int:
+def spare_replicas(problem: SizingProblem, offers: Sequence[Offer]) -> int:
     """Return the replicas that a plan may have beside those that cover the demand.
 
     In hosts that may fail, and on NPUs that are kept to change less.

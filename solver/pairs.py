@@ -72,6 +72,7 @@ class Pairs:
         if not self.pools:
             return instance
         told = {"traffic", "headroom", "objective", "limits", "modes"}
+        told |= {"redundancy", "current"}
         asked = f"{npu} {problem.model_dump_json(include=told)}"
         if asked not in self._found:
             every = self._every(instance, problem)

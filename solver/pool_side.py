@@ -7,7 +7,7 @@ has no rate looked for.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
@@ -18,7 +18,7 @@ from problems.offers import Offer
 from problems.plan import Mode
 from problems.problem import SizingProblem
 from problems.traffic import LatencyTarget
-from solver.candidates import Candidate, collect, undominated
+from solver.candidates import Candidate, collect, spare_replicas, undominated
 from solver.corrections import Corrections, confirmed
 from solver.instance import Instance
 from solver.pairing import Lane, lanes
@@ -160,10 +160,10 @@ class PoolSide:
                     lane.tables(self.pools, mode), self.best[mode].costs, strict=True
                 ):
                     setting, option = self._leaders(table, costs)
-                    entrants = self._race(table, 0.0).measured(option, setting)
+                    entrants = self._race(table, 0.0, 0).measured(option, setting)
                     role = {"traffic": self.number, "mode": mode}
                     collect(found, table, self.instance.offers, entrants, **role)
-                pools[mode] = [c for group in found.values() for c in group]
+                pools[mode] = self._usable(c for g in found.values() for c in g)
             yield from (pairs := list(self._placed(pools["prefill"], pools["decode"])))
             if pairs:
                 break
@@ -231,6 +231,7 @@ class PoolSide:
             What a request per second costs the other pool at least.
         """
         found: dict[tuple[int, int], list[Candidate]] = {}
+        spare = spare_replicas(self.problem, self.instance.offers)
         for table in lane.tables(self.pools, mode):
             floor = self._floor(table, budget, partner)
             terms = (
@@ -244,20 +245,28 @@ class PoolSide:
                 terms,
                 floor.tobytes(),
                 np.asarray(table.ceiling).tobytes(),
+                spare,
             )
             if key not in self._raced:
-                self._raced[key] = self._race(table, floor).unbeaten()
+                self._raced[key] = self._race(table, floor, spare).unbeaten()
             role = {"traffic": self.number, "mode": mode}
             collect(found, table, self.instance.offers, self._raced[key], **role)
-        return [kept for group in found.values() for kept in undominated(group)]
+        return self._usable(
+            kept for group in found.values() for kept in undominated(group)
+        )
 
-    def _race(self, table: PoolTable, floor: Number) -> Race:
+    def _usable(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Return those that need no others, where hosts may fail."""
+        safe = self.instance.redundancy.domains > 0
+        return [c for c in candidates if not (safe and c.least > 1)]
+
+    def _race(self, table: PoolTable, floor: Number, spare: int) -> Race:
         """Return the race of a pool's deployments."""
         traffic = self.problem.traffic[self.number]
         if isinstance(table, DecodeTable):
             traffic = evenly(traffic)
         share = confirmed(table, self.corrections)
-        return Race(table, traffic, self.wanted, share, floor)
+        return Race(table, traffic, self.wanted, share, floor, spare)
 
     def _floor(self, table: PoolTable, budget: Budget, partner: float) -> Floats:
         """Return what a replica must take if its class may cost so much; [option].

@@ -127,7 +127,7 @@ class Workspace:
             if npu in (None, offer.npu.name)
             and not (powered and offer.npu.power is None)
         }
-        # Few replicas may be left, and each must keep its targets: no pools, no pairs.
+        # Few replicas may be left, and each must keep its targets: no pools.
         safe = problem.redundancy.domains > 0
         instance = Instance(
             tuple(
@@ -142,8 +142,6 @@ class Workspace:
             redundancy=problem.redundancy,
             current=problem.current,
         )
-        if safe:
-            return instance
         if exact or not together:
             return self.pairs.beside(instance, problem, usable, npu)
         return instance

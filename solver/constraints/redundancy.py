@@ -1,10 +1,11 @@
 """The demand is met even when the worst hosts fail."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from ortools.sat.python import cp_model
 
+from problems.plan import Mode
 from solver.scaling import Scaled
 from solver.variables import Variables
 
@@ -22,6 +23,15 @@ class _Standing(NamedTuple):
     slot: int
     together: int
 
+    @classmethod
+    def of(cls, variables: Variables, number: int) -> Self:
+        """Return how a candidate stands on its offer's hosts."""
+        instance = variables.instance
+        candidate = instance.candidates[number]
+        offer = instance.offers[candidate.offer]
+        slot = min(candidate.slot, offer.host_npus)
+        return cls(number, slot, instance.domain_npus(offer))
+
     def counted(self, scaled: Scaled, worth: int) -> int:
         """Return what a replica covers where a host is worth no more than this."""
         share = worth * self.slot // self.together
@@ -38,41 +48,67 @@ def redundancy(model: cp_model.CpModel, variables: Variables) -> None:
 
     Whichever v holds, ``sum_i max_v (min(c_i, v s_i / h) / (demand + k v)) r_i >= 1``,
     a cover without which the linear relaxation would know nothing of failures.
+
+    Where a class may have a pair, this holds with the replicas of each of its pools:
+    the pair is worth what is left of the worse one.
     """
-    instance, scaled = variables.instance, variables.scaled
-    lost = instance.redundancy.domains
-    if not lost:
+    instance = variables.instance
+    if not instance.redundancy.domains:
         return
-    for traffic, wanted in enumerate(scaled.demand):
-        mine = []
-        for i, candidate in enumerate(instance.candidates):
-            if (candidate.traffic, candidate.mode) == (traffic, "aggregated"):
-                offer = instance.offers[candidate.offer]
-                slot = min(candidate.slot, offer.host_npus)
-                mine.append(_Standing(i, slot, instance.domain_npus(offer)))
-        worths = _some(
-            {-(-scaled.capacity[m.number] * m.together // m.slot) for m in mine}
+    for traffic in range(len(instance.demand)):
+        _one_pair(model, variables, traffic)
+        modes = {c.mode for c in instance.candidates if c.traffic == traffic}
+        for mode in sorted(modes - {"aggregated"}) or ["aggregated"]:
+            _side(model, variables, traffic, mode)
+
+
+def _one_pair(model: cp_model.CpModel, variables: Variables, traffic: int) -> None:
+    """Let a class have one pair at most: the worse pool is then the same of all."""
+    instance, used = variables.instance, {}
+    for i, candidate in enumerate(instance.candidates):
+        if candidate.traffic == traffic and candidate.mode != "aggregated":
+            number = candidate.pairing
+            if number not in used:
+                used[number] = model.new_bool_var(f"used_{number}")
+            most = max(variables.most(i), candidate.least)
+            model.add(variables.replicas[i] <= most * used[number])
+    if used:
+        model.add(sum(used.values()) <= 1).with_name(f"one_pair_{traffic}")
+
+
+def _side(
+    model: cp_model.CpModel, variables: Variables, traffic: int, mode: Mode
+) -> None:
+    """Hold what is left of replicas that read and answer, and of pools of a mode."""
+    instance, scaled = variables.instance, variables.scaled
+    lost, wanted = instance.redundancy.domains, scaled.demand[traffic]
+    of = f"{traffic}_{mode}"
+    mine = [
+        _Standing.of(variables, i)
+        for i, candidate in enumerate(instance.candidates)
+        if candidate.traffic == traffic and candidate.mode in ("aggregated", mode)
+    ]
+    worths = _some({-(-scaled.capacity[m.number] * m.together // m.slot) for m in mine})
+    chosen = []
+    for worth in worths:
+        holds = model.new_bool_var(f"worth_{of}_{worth}")
+        left = sum(
+            m.counted(scaled, worth) * variables.replicas[m.number] for m in mine
         )
-        chosen = []
-        for worth in worths:
-            holds = model.new_bool_var(f"worth_{traffic}_{worth}")
-            left = sum(
-                m.counted(scaled, worth) * variables.replicas[m.number] for m in mine
-            )
-            model.add(left >= wanted + lost * worth).with_name(
-                f"left_{traffic}_{worth}"
-            ).only_enforce_if(holds)
-            chosen.append(holds)
-        model.add(sum(chosen) >= 1).with_name(f"survives_{traffic}")
-        cover = sum(
-            max(
-                -(-_SHARES * m.counted(scaled, worth) // (wanted + lost * worth))
-                for worth in worths
-            )
-            * variables.replicas[m.number]
-            for m in mine
+        model.add(left >= wanted + lost * worth).with_name(
+            f"left_{of}_{worth}"
+        ).only_enforce_if(holds)
+        chosen.append(holds)
+    model.add(sum(chosen) >= 1).with_name(f"survives_{of}")
+    cover = sum(
+        max(
+            -(-_SHARES * m.counted(scaled, worth) // (wanted + lost * worth))
+            for worth in worths
         )
-        model.add(cover >= _SHARES).with_name(f"cover_{traffic}")
+        * variables.replicas[m.number]
+        for m in mine
+    )
+    model.add(cover >= _SHARES).with_name(f"cover_{of}")
 
 
 def _some(worths: set[int]) -> Sequence[int]:

@@ -182,13 +182,22 @@ def possible(
     instance: Instance,
     replicas: Mapping[int, int] | None = None,
     hosts: Mapping[int, int] | None = None,
+    carried: Mapping[int, float] | None = None,
 ) -> bool:
-    """Return whether a constraint alone admits the fixed counts."""
+    """Return whether a constraint alone admits the fixed counts, and what pairs carry.
+
+    The latter in the unit of the demand.
+    """
     model, variables = bare_model(constraint, instance)
     for index, count in (replicas or {}).items():
         model.add(variables.replicas[index] == count)
     for index, count in (hosts or {}).items():
         model.add(variables.hosts[index] == count)
+    for index, value in (carried or {}).items():
+        traffic = instance.pairings[index].traffic
+        share = value / instance.demand[traffic]
+        whole = round(share * variables.scaled.demand[traffic])
+        model.add(variables.carried[index] == whole)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     status = solver.solve(model)

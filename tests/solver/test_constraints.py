@@ -28,6 +28,7 @@ class Case:
     replicas: dict[int, int] = field(default_factory=dict)
     hosts: dict[int, int] = field(default_factory=dict)
     limits: dict[str, Any] = field(default_factory=dict)
+    carried: dict[int, float] = field(default_factory=dict)
 
 
 def an_instance(toys: Any, stock: int | None = None, **limits: Any) -> Instance:
@@ -78,11 +79,12 @@ CASES = [
     Case("demand", "first-short", False, {0: 3, 2: 0, 3: 2, 5: 0}),
     Case("demand", "second-short", False, {1: 1, 4: 0, 6: 0}),
     Case("demand", "others-do-not-help", False, {1: 0, 4: 0, 6: 0}),
-    # pairs: one candidate reads, one answers.
-    Case("pairs", "one-of-each", True, {0: 0, 1: 3, 2: 0, 3: 4, 4: 0}),
-    Case("pairs", "beside-both", True, {0: 2, 1: 0, 2: 1, 3: 0, 4: 1}),
-    Case("pairs", "two-read", False, {1: 1, 2: 1}),
-    Case("pairs", "two-answer", False, {3: 1, 4: 1}),
+    # pairs: both pools take what is carried, of the class's 10.
+    Case("pairs", "one-of-each", True, {1: 3, 2: 0, 3: 4, 4: 0}, carried={0: 10.0}),
+    Case("pairs", "two-read", True, {1: 1, 2: 1, 4: 1}, carried={0: 9.999}),
+    Case("pairs", "reads-short", False, {1: 0, 2: 1, 4: 1}, carried={0: 9.2}),
+    Case("pairs", "answers-short", False, {2: 2, 3: 3, 4: 0}, carried={0: 9.2}),
+    Case("pairs", "idle", True, {1: 0, 2: 0, 3: 0, 4: 0}, carried={0: 0.0}),
     # pools: 3 of candidate 3 or none, 2 of candidate 6 or none.
     Case("pools", "none", True, NOTHING),
     Case("pools", "exactly", True, NOTHING | {3: 3, 6: 2}),
@@ -361,7 +363,7 @@ def test_constraint_admits_and_forbids(
     made = a_paired_instance if case.constraint == "pairs" else an_instance
     instance = made(toys, **case.limits)
     constraint = BY_NAME[case.constraint]
-    found = admits(constraint, instance, case.replicas, case.hosts)
+    found = admits(constraint, instance, case.replicas, case.hosts, case.carried)
     assert found is case.possible
 
 

@@ -25,6 +25,7 @@ from model_ops.serving.transfer import Link, slowest_link
 from problems import catalogue
 from problems.accuracy import assumed_npu
 from problems.examples import example_path
+from problems.fleet import Redundancy
 from problems.plan import Mode, Plan
 from problems.problem import SizingProblem, problem_of, read_toml
 from problems.verify import violations
@@ -252,6 +253,83 @@ def test_a_class_may_be_split_between_a_pair_and_replicas_that_do_both(
     choice = choose(instance, toys.options)
     assert toys.value(instance, choice) == pytest.approx(6 * 1.5)
     assert choice.replicas == (1, 0, 1, 3, 0)
+
+
+# Failures
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_pools_that_survive_a_failure_are_those_of_trying_all(
+    toys: Any, seed: int
+) -> None:
+    rng = random.Random(seed)
+    offers = [toys.offer(1.0, node=4), toys.offer(0.7, name="other", node=8)]
+
+    def row(mode: Mode) -> tuple[Any, ...]:
+        return mode, rng.choice([1, 2, 4]), rng.uniform(2.0, 9.0), rng.randrange(2), 1
+
+    both = [(0, 0, 4, rng.uniform(2.0, 5.0))]
+    instance = toys.instance(offers, both, (rng.uniform(4.0, 12.0),))
+    pools: list[Mode] = ["prefill", "prefill", "decode"]
+    instance = toys.paired(instance, [row(mode) for mode in pools])
+    safe = replace(instance, redundancy=Redundancy(nodes=1))
+    expected = cheapest_that_survives(safe)
+    for each in (safe, pruned(safe)):
+        choice = choose(each, toys.options)
+        assert choice.status == "optimal"
+        assert toys.value(each, choice) == pytest.approx(expected)
+
+
+def cheapest_that_survives(instance: Instance) -> float:
+    """Return the least cost over counts of which a full host may be lost, of any."""
+    (wanted,), candidates = instance.demand, instance.candidates
+    nodes = [instance.offers[c.offer].host_npus for c in candidates]
+    worth = [c.capacity * n / c.slot for c, n in zip(candidates, nodes, strict=True)]
+    least = math.inf
+    most = [math.ceil((wanted + max(worth)) / c.capacity) for c in candidates]
+    for counts in itertools.product(*(range(n + 1) for n in most)):
+        cost = sum(
+            count * c.npus * instance.unit_cost(instance.offers[c.offer])
+            for count, c in zip(counts, candidates, strict=True)
+        )
+        if cost < least and all(
+            left(instance, worth, counts, mode) >= wanted * (1 - 1e-9)
+            for mode in ("prefill", "decode")
+        ):
+            least = cost
+    return least
+
+
+def left(
+    instance: Instance, worth: list[float], counts: tuple[int, ...], mode: str
+) -> float:
+    """Return what is left of one side: the fullest hosts fail, the rest of one too."""
+    kept, lost = 0.0, 1.0
+    rows = zip(worth, counts, instance.candidates, strict=True)
+    for per_host, count, c in sorted(rows, key=lambda row: -row[0]):
+        if c.mode in ("aggregated", mode):
+            hosts = count * c.capacity / per_host
+            failed = min(lost, hosts)
+            lost -= failed
+            kept += count * c.capacity - failed * per_host
+    return kept
+
+
+@pytest.mark.parametrize("kind", [{"nodes": 1}, {"nodes": 2}])
+def test_a_pair_survives_what_may_fail(small: Small, kind: dict[str, int]) -> None:
+    plain = plan_of(asked(small, modes=PAIRS))
+    problem = asked(small, modes=PAIRS, redundancy=kind)
+    safe = plan_of(problem)
+    assert modes_of(safe) == {"prefill", "decode"}
+    assert safe.usd_per_hour > plain.usd_per_hour
+    assert "chat redundancy" in {v.requirement for v in violations(problem, plain)}
+    # Each of its replicas keeps the targets alone, whichever are left.
+    (pair,) = safe.pairs("chat")
+    for number, row in enumerate(pair.rows):
+        rows = list(pair.rows)
+        rows[number] = row.model_copy(update={"rate": 1.05 * row.rate})
+        broken = violations(problem, safe.model_copy(update={"deployments": rows}))
+        assert any("chat p" in violation.requirement for violation in broken)
 
 
 # Which mode wins
