@@ -334,6 +334,8 @@ DIMENSIONLESS = {
     "Npu.pace",
     "Npu.prefill_pace",
     "Pair.arrival_variation",
+    "Pair.decode_share",
+    "Pair.prefill_share",
     "PairLoop.batch",
     "Placement.cache",
     "Placement.weights",
