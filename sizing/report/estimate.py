@@ -236,8 +236,9 @@ def _figures(prediction: Prediction) -> RichTable:
 
 def _memory(estimate: Estimate) -> str:
     return (
-        f"Batch {float(estimate.batch):.4g} decoding sequences per replica. Memory per "
-        f"NPU: {memory_text(estimate.memory, float(estimate.room.own))}."
+        f"Batch {float(estimate.batch):.4g} decoding sequences per replica. Peak memory "
+        "per NPU, all of them at their full length: "
+        f"{memory_text(estimate.memory, float(estimate.room.own))}."
     )
 
 
@@ -382,7 +383,7 @@ def as_json(prediction: Prediction) -> str:
     tokens = float(estimate.output_tokens_per_s)
     result["output_tokens_per_s"] = tokens * prediction.replicas
     result["batch"] = float(estimate.batch)
-    result["memory_bytes"] = memory_as_dict(estimate.memory, replica)
+    result["peak_memory_bytes"] = memory_as_dict(estimate.memory, replica)
     used = _consumed(prediction)
     result["energy"] = used and {k: float(v) for k, v in asdict(used).items()}
     result["steps"] = {

@@ -177,7 +177,7 @@ def _memory(memory: MemoryUse) -> dict[str, Any]:
         "traffic": deployment.traffic,
         "mode": deployment.mode,
         "weights_bytes": memory.weights,
-        "kv_cache_bytes": memory.cache,
+        "kv_cache_mean_bytes": memory.cache,
         "kv_cache_room_bytes": memory.cache_room,
         "activations_bytes": memory.activations,
         "usable_bytes": memory.usable,

@@ -66,7 +66,7 @@ def as_text(prediction: PairPrediction, *, operators: bool = False) -> str:
     for name, facts in prediction.pools.items():
         usable = float(facts.pool.replica.room.own)
         console.print(
-            f"Memory per NPU of the {name} pool: {memory_text(facts.memory, usable)}."
+            f"Peak memory per NPU of the {name} pool: {memory_text(facts.memory, usable)}."
         )
     console.print(
         f"A decode replica decodes {prediction.decoding:.4g} sequences on average. "
@@ -203,7 +203,7 @@ def _pool(facts: PoolFacts, rate: float) -> dict[str, Any]:
         "npus": facts.pool.npus,
         "most_req_per_s": facts.rate,
         "utilisation": rate / facts.rate,
-        "memory_bytes": memory_as_dict(facts.memory, replica),
+        "peak_memory_bytes": memory_as_dict(facts.memory, replica),
         "step": {
             "name": facts.step_name,
             "bound_s": spent(replica, facts.step),

@@ -326,12 +326,12 @@ def _memory_of(memory: MemoryUse) -> str:
         )
     )
     pool = memory.deployment.mode
-    which = "Its memory"
+    which = "Its mean memory"
     if pool != "aggregated":
-        which = f"Memory of {_place(memory.deployment)}"
+        which = f"Mean memory of {_place(memory.deployment)}"
     return (
-        f"{which} per NPU: {total} of {usable} usable in use on average (weights "
-        f"{weights}, activations {activations}, KV cache {cache} of {room})."
+        f"{which} per NPU: {total} of {usable} usable (weights {weights}, "
+        f"KV cache {cache} of at most {room}, activations {activations})."
     )
 
 

@@ -54,7 +54,7 @@ def test_json(genz: Genz, mode: str) -> None:
     assert answer["output_tokens_per_s"] == pytest.approx(
         200 * answer["requests_per_s"]
     )
-    memory = answer["memory_bytes"]
+    memory = answer["peak_memory_bytes"]
     parts = ("weights", "kv_cache", "activations")
     assert memory["total"] == pytest.approx(sum(memory[part] for part in parts))
     assert memory["total"] <= memory["usable"]
@@ -486,7 +486,7 @@ def test_points_agree_with_the_single_command(
         one["output_tokens_per_s"], rel=1e-4
     )
     # The table says what a measurement shows: with what the driver takes.
-    used = one["memory_bytes"]["total"] + load_npu("h100-sxm").runtime_reserve
+    used = one["peak_memory_bytes"]["total"] + load_npu("h100-sxm").runtime_reserve
     assert float(row["memory_gb"]) == pytest.approx(used / 1e9, rel=1e-4)
 
 

@@ -34,7 +34,7 @@ def test_json(genz: Genz) -> None:
     assert answer["bound_by"] == min(parts, key=lambda name: parts[name])
     for pool in ("prefill", "decode"):
         assert answer[pool]["utilisation"] == pytest.approx(4 / parts[pool])
-        memory = answer[pool]["memory_bytes"]
+        memory = answer[pool]["peak_memory_bytes"]
         assert memory["weights"] < memory["total"] < memory["usable"]
         shares = [o["share"] for o in answer[pool]["step"]["operators"]]
         assert sum(shares) == pytest.approx(1)
@@ -119,8 +119,8 @@ def test_text(genz: Genz) -> None:
         "prefill pool binds",
         "1 x (h100-sxm tp=4 pp=1)",
         "The KV cache of a prompt, 655 MB, travels",
-        "Memory per NPU of the prefill pool",
-        "Memory per NPU of the decode pool",
+        "Peak memory per NPU of the prefill pool",
+        "Peak memory per NPU of the decode pool",
         "one prompt",
         "decode step",
     ):

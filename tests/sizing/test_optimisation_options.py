@@ -53,7 +53,7 @@ def test_options_are_taken(genz: Genz, options: tuple[object, ...]) -> None:
     answer = answered(genz, *options)
     for metric in ("ttft", "tpot", "e2e"):
         assert 0 < mean(answer, metric) < 1e4
-    assert answer["memory_bytes"]["total"] <= answer["memory_bytes"]["usable"]
+    assert answer["peak_memory_bytes"]["total"] <= answer["peak_memory_bytes"]["usable"]
 
 
 def test_the_title_names_what_is_used(genz: Genz) -> None:
@@ -94,7 +94,7 @@ def test_each_does_what_it_is_for(genz: Genz) -> None:
     assert mean(answered(genz, *DENSE, "--beams", 4), "tpot") > mean(plain, "tpot")
     adapted = answered(genz, *DENSE, "--lora-rank", 64, "--lora-adapters", 20)
     away = answered(genz, *DENSE, "--offload-weights", 0.5)
-    weights = [a["memory_bytes"]["weights"] for a in (adapted, plain, away)]
+    weights = [a["peak_memory_bytes"]["weights"] for a in (adapted, plain, away)]
     assert weights == sorted(weights, reverse=True)
     assert weights[2] == pytest.approx(weights[1] / 2)
     # 32 layers: q, k, v and o of 4096 x (6144 + 4096), gate, up, down of 14336.
@@ -111,7 +111,7 @@ def test_experts_are_dealt(genz: Genz) -> None:
     copied = answered(genz, *EXPERTS, "--dp", 4, "--ep", 4, *copies)
     assert mean(copied, "ttft") < mean(skewed, "ttft")
     # One more of 32 layers' 3 x 4096 x 14336 on each of the four ranks.
-    more = copied["memory_bytes"]["weights"] - skewed["memory_bytes"]["weights"]
+    more = copied["peak_memory_bytes"]["weights"] - skewed["peak_memory_bytes"]["weights"]
     assert more == 32 * 3 * 4096 * 14_336 * 2
 
 
