@@ -244,11 +244,7 @@ class SizingProblem(Part):
         for npu in self.hardware.names():
             self.prices.factor(npu)
         for traffic in self.traffic:
-            arch = catalogue.load_model(self.model_of(traffic))
-            self.optimisations.features(arch, arch.precision)
-            if traffic.beams > 1 and self.optimisations.speculation:
-                raise ProblemError("beams: beam search cannot be speculated on")
-            traffic.checked(arch)
+            self._check_class(traffic)
         limited = [_npu("limits.npus_per_type", n) for n in self.limits.npus_per_type]
         if len(limited) != len(set(limited)):
             raise ProblemError(f"limits.npus_per_type: two limits for {twice(limited)}")
@@ -269,6 +265,19 @@ class SizingProblem(Part):
                 )
         changes = {"limits": limits, "framework": framework, **self._named_fleet()}
         return self.model_copy(update=changes)
+
+    def _check_class(self, traffic: TrafficClass) -> None:
+        """Raise `ProblemError` if a class fits its model or the problem not at all."""
+        arch = catalogue.load_model(self.model_of(traffic))
+        self.optimisations.features(arch, arch.precision)
+        if traffic.beams > 1 and self.optimisations.speculation:
+            raise ProblemError("beams: beam search cannot be speculated on")
+        traffic.checked(arch)
+        if traffic.kept_whole and "aggregated" not in self.modes:
+            raise ProblemError(
+                f"modes: {traffic.name} has {traffic.kept_whole}, which is not "
+                "disaggregated; allow 'aggregated' too"
+            )
 
     def _named_fleet(self) -> dict[str, Any]:
         """Return what the fleet consists of, with its NPUs looked up."""

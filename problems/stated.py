@@ -202,9 +202,9 @@ def _with_rates(problem: SizingProblem, plan: Plan) -> Plan:
             batch = station.mean_batch(rate)
             rows.append(row.model_copy(update={"rate": rate, "mean_batch": batch}))
         for pair in plan.pairs(traffic.name):
-            if traffic.is_closed or traffic.beams > 1:
+            if traffic.kept_whole:
                 raise ProblemError(
-                    f"plan: {traffic.name} has a concurrency or beams, which are not "
+                    f"plan: {traffic.name} has {traffic.kept_whole}, which is not "
                     "disaggregated"
                 )
             rows += _with_pair_rates(plan, pair, traffic)

@@ -224,6 +224,19 @@ class TrafficClass(Part):
         return self.concurrency is not None
 
     @property
+    def kept_whole(self) -> str:
+        """What it has that is read and answered by the same replica; empty if nothing.
+
+        Neither users who wait for answers nor beams are disaggregated, and answers of
+        one token need nobody to answer.
+        """
+        if self.is_closed:
+            return "a concurrency"
+        if self.beams > 1:
+            return "beam search"
+        return "answers of one token" if self.profile.output.tokens[-1] < 2 else ""
+
+    @property
     def is_replayed(self) -> bool:
         """Whether the arrival times themselves are known."""
         return not self.is_closed and self.trace is not None and bool(self.trace.time)

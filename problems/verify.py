@@ -121,8 +121,8 @@ def _pairs(plan: Plan, traffic: TrafficClass) -> Iterator[Violation]:
     """Compare disaggregated pairs with what their pools and their links take."""
     for pair in plan.pairs(traffic.name):
         place = " and ".join(_place(row) for row in pair.rows)
-        if traffic.is_closed or traffic.beams > 1:
-            said = "users who wait for answers, and beams, are not disaggregated"
+        if traffic.kept_whole:
+            said = f"it has {traffic.kept_whole}, which is not disaggregated"
             yield Violation("mode", f"{place}: {said}")
             continue
         formats = {str(Precision.of(row.precision).kv_cache) for row in pair.rows}

@@ -15,8 +15,9 @@ from model_ops.units import HOURS_PER_MONTH
 from problems import catalogue
 from problems.accuracy import untested
 from problems.chances import chances
-from problems.plan import Plan, PlannedDeployment
-from problems.problem import TrafficClass
+from problems.offers import GIVEN, OWNED
+from problems.plan import Plan, PlannedDeployment, Purchase
+from problems.problem import SizingProblem, TrafficClass
 from problems.serve import Served
 from problems.stations import replica_of
 from problems.traffic import LatencyTarget
@@ -270,6 +271,18 @@ def emulated(plan: Plan) -> Iterator[str]:
             yield f"{deployment.npu} computes {wanted} in {engine}."
 
 
+def left_out(problem: SizingProblem) -> Iterator[str]:
+    """Yield a sentence for hardware that is owned and may not be used."""
+    allowed = problem.hardware.names()
+    for owned in problem.owned:
+        if owned.npu not in allowed:
+            unit = "nodes of" if owned.nodes else "x"
+            yield (
+                f"{owned.nodes or owned.npus:,} {unit} {owned.npu} of your own are not "
+                "considered: the NPU types allowed (--npu) leave them out."
+            )
+
+
 def unmeasured(plan: Plan) -> Iterator[str]:
     """Yield a sentence for each NPU whose kernels nobody measured for us."""
     for npu in dict.fromkeys(deployment.npu for deployment in plan.deployments):
@@ -291,45 +304,71 @@ def unmeasured_kernels(plan: Plan) -> Iterator[str]:
         yield from untested(catalogue.load_model(model), catalogue.load_npu(npu))
 
 
-def provenance(answer: Answer, plan: Plan) -> list[dict[str, str]]:
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a fact comes from that a plan rests on.
+
+    Parameters
+    ----------
+    fact, as_of
+        What is known, and since when.
+    sources
+        Who says so, the first one first.
+    shown
+        What ``genz-size catalogue show`` takes to show it all; empty where there is
+        nothing more to show.
+    """
+
+    fact: str
+    as_of: str
+    sources: tuple[str, ...]
+    shown: str = ""
+
+
+def provenance(answer: Answer, plan: Plan) -> list[Provenance]:
     """Return where each price and specification that the plan rests on comes from."""
-    rows = []
-    for purchase in plan.purchases:
-        rows.append(
-            {
-                "fact": f"price of {purchase.npu}: {purchase.provider} "
-                f"{purchase.instance}, {purchase.term}",
-                "as_of": purchase.as_of,
-                "source": purchase.source,
-            }
-        )
+    rows = [_price(purchase) for purchase in plan.purchases]
     for npu in dict.fromkeys(d.npu for d in plan.deployments):
         file = catalogue.npu_file(npu)
-        rows.append(
-            {
-                "fact": f"specification of {npu}",
-                "as_of": file.as_of.isoformat(),
-                "source": "; ".join(file.sources),
-            }
-        )
         profile = catalogue.efficiency_file(file.efficiency)
-        rows.append(
-            {
-                "fact": f"kernel efficiencies {file.efficiency}",
-                "as_of": profile.as_of.isoformat(),
-                "source": "; ".join(profile.sources),
-            }
-        )
-    rows += [_model_provenance(model) for model in answer.problem.models]
+        rows += [
+            Provenance(
+                f"specification of {npu}",
+                file.as_of.isoformat(),
+                file.sources,
+                f"npus {npu}",
+            ),
+            Provenance(
+                f"kernel efficiencies {file.efficiency}",
+                profile.as_of.isoformat(),
+                profile.sources,
+                f"efficiencies {file.efficiency}",
+            ),
+        ]
+    rows += [_architecture(model) for model in answer.problem.models]
     return rows
 
 
-def _model_provenance(model: str) -> dict[str, str]:
+def _price(purchase: Purchase) -> Provenance:
+    if purchase.provider == OWNED:
+        what = " of your own"
+    elif purchase.provider == GIVEN:
+        what = ""
+    else:
+        term = purchase.term.replace("_", "-")
+        what = f": {purchase.provider} {purchase.instance}, {term}"
+    return Provenance(
+        f"price of {purchase.npu}{what}", purchase.as_of, (purchase.source,)
+    )
+
+
+def _architecture(model: str) -> Provenance:
     if catalogue.model_path(model) is not None:
-        return {"fact": f"model {model}", "as_of": "as given", "source": model}
+        return Provenance(f"model {model}", "as given", (model,))
     file = catalogue.model_file(model)
-    return {
-        "fact": f"architecture of {model}",
-        "as_of": file.as_of.isoformat(),
-        "source": "; ".join(file.sources),
-    }
+    return Provenance(
+        f"architecture of {model}",
+        file.as_of.isoformat(),
+        file.sources,
+        f"models {model}",
+    )

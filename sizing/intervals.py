@@ -27,6 +27,9 @@ of saturation for the first. The fourth covers the errors in the simulations of
 ``tests/model_ops/serving/test_queueing.py``; the last is assumed.
 """
 
+BETWEEN = "9 of 10 measured means (not percentiles) should lie from low to high"
+"""What an interval says."""
+
 METRICS: tuple[Metric, ...] = ("ttft", "tpot", "e2e")
 
 WHY: Mapping[str, str] = {

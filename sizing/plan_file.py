@@ -84,9 +84,10 @@ def _check(problem: SizingProblem, plan: Plan) -> None:
     for traffic in problem.traffic:
         if not plan.of_class(traffic.name):
             raise ProblemError(f"plan: no deployment serves {traffic.name}")
-        if traffic.is_closed and plan.pairs(traffic.name):
+        if traffic.kept_whole and plan.pairs(traffic.name):
             raise ProblemError(
-                f"plan: {traffic.name} has a concurrency, which is not disaggregated"
+                f"plan: {traffic.name} has {traffic.kept_whole}, which is not "
+                "disaggregated"
             )
     for number, deployment in enumerate(plan.deployments):
         try:

@@ -24,8 +24,8 @@ class Without:
 
     Parameters
     ----------
-    npu
-        The type.
+    npu, owned
+        The type, and whether some of it is there already.
     worth
         What the plan is worth; None where there is none.
     change
@@ -35,6 +35,7 @@ class Without:
     npu: str
     worth: Worth | None
     change: float | None
+    owned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +160,13 @@ def _without(
     value = objective_value(problem, plan)
     types = {full.offers[candidate.offer].npu.name for candidate in full.candidates}
     used = dict.fromkeys(purchase.npu for purchase in plan.purchases)
+    owned = {each.npu for each in problem.owned}
     for npu in used if len(types) > 1 else ():
         known = in_time(partial(_known, best, npu))
         if known is not None:
             (worth,) = known
             change = None if worth is None else worth.value / value - 1
-            yield Without(npu, worth, change)
+            yield Without(npu, worth, change, npu in owned)
 
 
 def _known(best: Callable[[str], Worth | None], npu: str) -> tuple[Worth | None]:

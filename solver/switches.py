@@ -33,7 +33,8 @@ class Switch:
     Parameters
     ----------
     of, now
-        What moves, and where it is.
+        What moves, and where it is; of hardware that is partly owned, the price of
+        what is rented.
     to, factor
         Where the best plan changes, and that over where it is now; as far as was
         tried where it does not.
@@ -73,8 +74,9 @@ def price_switches(
 ) -> list[Switch]:
     """Return how far prices must move before another plan is cheaper.
 
-    Up for each type in the plan, and down too where the plan mixes types; down for
-    types near it. A budget is left aside, since it would move with the prices.
+    Up for each type that the plan rents, and down too where the plan mixes types; down
+    for the other types of the plan, which are owned, and for types near it. A budget is
+    left aside, since it would move with the prices.
 
     Parameters
     ----------
@@ -91,13 +93,15 @@ def price_switches(
     instance = replace(instance, limits=free)
     found: list[Switch] = []
     try:
-        used = _npus(*_solved(instance, options, value))
-        for npu in [*used, *(n for n in near if n not in used)]:
+        solved = _solved(instance, options, value)
+        used = _npus(*solved)
+        rented = [npu for npu in used if _rents(*solved, npu)]
+        for npu in dict.fromkeys((*rented, *used, *near)):
             if not any(_is_rented(offer, npu) for offer in instance.offers):
                 continue
-            if npu in used:
+            if npu in rented:
                 found.append(_switch(instance, npu, FARTHEST, options, value))
-            if npu not in used or len(used) > 1:
+            if npu not in rented or len(used) > 1:
                 found.append(_switch(instance, npu, 1 / FARTHEST, options, value))
     except OutOfTimeError:
         pass
@@ -135,8 +139,9 @@ def _switch(
         then = best.hardware
         factor = (best.rest - chosen.rest) / (chosen.own - best.own)
     now = chosen.own / chosen.rented if chosen.rented else _price(instance, npu)
+    owned = any(o.provider == OWNED and o.npu.name == npu for o in instance.offers)
     return Switch(
-        of=f"price of {npu}",
+        of=f"price of rented {npu}" if owned else f"price of {npu}",
         now=usd(now),
         to=usd(now * factor),
         factor=factor,
@@ -195,6 +200,15 @@ def _npus(instance: Instance, choice: Choice) -> dict[str, int]:
         if used[number]:
             paid[offer.npu.name] += offer.billed_npus(hosts, used[number])
     return dict(paid)
+
+
+def _rents(instance: Instance, choice: Choice, npu: str) -> bool:
+    """Return whether a choice pays rent for NPUs of a type."""
+    used = _used(instance, choice)
+    return any(
+        used[number] and _is_rented(offer, npu)
+        for number, offer in enumerate(instance.offers)
+    )
 
 
 def _repriced(instance: Instance, npu: str, factor: float) -> Instance:

@@ -82,14 +82,10 @@ class Options:
 
     @property
     def pools(self) -> Pools | None:
-        """The replicas that only read, and those that only answer; None without use.
-
-        Neither users who wait for answers nor beams are disaggregated, and answers
-        of one token need nobody to answer.
-        """
+        """The replicas that only read, and those that only answer; None without use."""
         traffic = self.traffic
         whole = traffic.profile
-        if traffic.is_closed or traffic.beams > 1 or whole.output.tokens[-1] < 2:
+        if traffic.kept_whole:
             return None
         steps = tuple(s for s in self.settings if s.batch == self.settings[0].batch)
         reading = self._fields(first_token_only(whole), steps)

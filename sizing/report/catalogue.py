@@ -6,7 +6,7 @@ from typing import Any
 from model_ops.errors import CatalogueError
 from model_ops.units import BYTE, BYTE_PER_SECOND, FLOP_PER_SECOND, WATT
 from problems import catalogue
-from sizing.report.console import new_console, plain_table, text_of
+from sizing.report.console import new_console, plain_table, print_table, text_of
 from sizing.report.data import csv_text, json_text
 
 Rows = list[dict[str, str]]
@@ -132,7 +132,7 @@ def as_text(rows: Rows) -> str:
     table = plain_table(*rows[0])
     for row in rows:
         table.add_row(*row.values())
-    console.print(table)
+    print_table(console, table)
     return text_of(console)
 
 

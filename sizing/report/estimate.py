@@ -24,7 +24,7 @@ from problems.accuracy import (
     latency_intervals,
     untested,
 )
-from sizing.intervals import weakness, widening
+from sizing.intervals import BETWEEN, weakness, widening
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.data import json_text
 
@@ -189,8 +189,7 @@ def as_text(prediction: Prediction, *, operators: bool = False) -> str:
     """Return the prediction as readable text, on request operator by operator."""
     console = new_console()
     console.print(prediction.title)
-    title = "Predicted means; 9 of 10 measurements should lie from low to high"
-    section(console, title, _figures(prediction))
+    section(console, f"Predicted; {BETWEEN}", _figures(prediction))
     console.print()
     console.print(_memory(prediction.estimate))
     console.print(_energy(prediction))
@@ -236,8 +235,8 @@ def _figures(prediction: Prediction) -> RichTable:
 
 def _memory(estimate: Estimate) -> str:
     return (
-        f"Batch {float(estimate.batch):.4g} decoding sequences per replica. Peak memory "
-        "per NPU, all of them at their full length: "
+        f"Batch {float(estimate.batch):.4g} decoding sequences per replica. Peak "
+        "memory per NPU, all of them at their full length: "
         f"{memory_text(estimate.memory, float(estimate.room.own))}."
     )
 

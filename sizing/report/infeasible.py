@@ -7,6 +7,7 @@ from problems.requirements import requirements
 from sizing.report.console import plain_table, section
 from solver.explain import Explanation, Remedy
 from solver.floors import MEMORY
+from solver.relaxing import is_limit
 from solver.ways_out import Joint
 
 
@@ -51,17 +52,7 @@ def _ways_out(
     for remedy in explanation.remedies:
         console.print(f"- {_remedy(remedy)}")
     if explanation.relaxations:
-        table = plain_table("requirement", ">asked", ">needed", ">then USD/h", ">NPUs")
-        for relaxed in explanation.relaxations:
-            table.add_row(
-                relaxed.requirement,
-                relaxed.wanted,
-                relaxed.to,
-                _dollars(relaxed.usd_per_hour),
-                f"{relaxed.npus:,}",
-            )
-        title = "What to give up: any one of these alone makes a plan possible"
-        section(console, title, table)
+        _relaxations(console, problem, explanation)
     elif len(requirements(problem)) > 1 and explanation.conflicts != (MEMORY,):
         console.print()
         console.print("No single relaxation suffices; more than one must move.")
@@ -73,6 +64,30 @@ def _ways_out(
         console.print(
             "The time was up before all was known: the conflict may be smaller, and "
             "more may help. Give more --time-limit."
+        )
+
+
+def _relaxations(
+    console: Console, problem: SizingProblem, explanation: Explanation
+) -> None:
+    table = plain_table("requirement", ">asked", ">needed", ">then USD/h", ">NPUs")
+    for relaxed in explanation.relaxations:
+        table.add_row(
+            relaxed.requirement,
+            relaxed.wanted,
+            relaxed.to,
+            _dollars(relaxed.usd_per_hour),
+            f"{relaxed.npus:,}",
+        )
+    title = "What to give up at least: any one of these alone makes a plan possible"
+    section(console, title, table)
+    # Near their least, latencies need replicas that are hardly loaded.
+    latencies = {r.label for r in requirements(problem) if not is_limit(r)}
+    if any(each.requirement in latencies for each in explanation.relaxations):
+        console.print()
+        console.print(
+            "A latency needed is the tightest that any plan keeps, however dear; a "
+            "looser one may cost far less (genz-size frontier sets out how much)."
         )
 
 

@@ -108,7 +108,10 @@ def _planned(answer: Answer, plan: Plan) -> dict[str, Any]:
             for runner in answer.runners_up
         ],
         "margins": None if answer.margins is None else margins(answer.margins),
-        "provenance": provenance(answer, plan),
+        "provenance": [
+            {"fact": p.fact, "as_of": p.as_of, "source": "; ".join(p.sources)}
+            for p in provenance(answer, plan)
+        ],
     }
 
 

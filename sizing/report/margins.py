@@ -43,7 +43,10 @@ def _what_if(margins: Margins, objective: Objective) -> RichTable:
         table.add_row(switch.of, switch.now, switch.to, change, _then(switch))
     for without in margins.without:
         then = _instead(without, objective)
-        table.add_row(without.npu, "to be had", "sold out", "", then)
+        now, gone = (
+            ("owned", "left aside") if without.owned else ("to be had", "sold out")
+        )
+        table.add_row(without.npu, now, gone, "", then)
     return table
 
 

@@ -11,7 +11,7 @@ from model_ops.estimate import LoadMode
 from model_ops.serving.queueing import Latencies
 from model_ops.units import BYTE, BYTE_PER_SECOND, SECOND
 from problems.accuracy import latency_intervals, untested
-from sizing.intervals import METRICS, weakness, widening
+from sizing.intervals import BETWEEN, METRICS, weakness, widening
 from sizing.pair import PairPrediction, PoolFacts
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.data import json_text
@@ -57,17 +57,14 @@ def as_text(prediction: PairPrediction, *, operators: bool = False) -> str:
     """Return the prediction as readable text, on request operator by operator."""
     console = new_console()
     console.print(prediction.title)
-    title = "Predicted means; 9 of 10 measurements should lie from low to high"
-    section(console, title, _figures(prediction))
+    section(console, f"Predicted; {BETWEEN}", _figures(prediction))
     title = "What each part takes before its queue grows without end"
     section(console, title, _parts(prediction))
     console.print()
     console.print(f"The {_binding(prediction)} binds. {_transfer_text(prediction)}")
     for name, facts in prediction.pools.items():
-        usable = float(facts.pool.replica.room.own)
-        console.print(
-            f"Peak memory per NPU of the {name} pool: {memory_text(facts.memory, usable)}."
-        )
+        used = memory_text(facts.memory, float(facts.pool.replica.room.own))
+        console.print(f"Peak memory per NPU of the {name} pool: {used}.")
     console.print(
         f"A decode replica decodes {prediction.decoding:.4g} sequences on average. "
         + _TRANSFER_IN[prediction.mode]

@@ -18,15 +18,17 @@ from sizing.facts import (
     ClassFacts,
     DeploymentFacts,
     Prediction,
+    Provenance,
     class_facts,
     emulated,
+    left_out,
     provenance,
     unmeasured,
     unmeasured_kernels,
     usd_per_million_tokens,
     usd_per_month,
 )
-from sizing.intervals import weakness
+from sizing.intervals import BETWEEN, weakness
 from sizing.memory_use import MemoryUse
 from sizing.report.certificate import certificate_text
 from sizing.report.console import new_console, plain_table, section, text_of
@@ -42,6 +44,9 @@ def as_text(answer: Answer) -> str:
         _plan(console, answer, answer.outcome.plan)
     elif answer.explanation is not None:
         infeasible(console, answer.problem, answer.explanation)
+        for line in left_out(answer.problem):
+            console.print()
+            console.print(line)
     else:
         console.print(
             "No answer in time: no plan was found, and none was ruled out. "
@@ -62,7 +67,7 @@ def _plan(console: Console, answer: Answer, plan: Plan) -> None:
     section(console, "The plan", _deployments(plan))
     section(
         console,
-        "Predicted at this traffic; 9 of 10 measured means should lie from low to high",
+        f"Predicted at this traffic; {BETWEEN}",
         _predictions(facts),
     )
     console.print()
@@ -171,12 +176,12 @@ def _deployments(plan: Plan) -> RichTable:
 
 def _predictions(facts: list[ClassFacts]) -> RichTable:
     table = plain_table(
-        "traffic", "latency", ">mean", *(f">{name}" for name in _SHOWN), ">low",
-        ">high", ">target", "mostly",
+        "traffic", "latency", ">mean", ">low", ">high",
+        *(f">{name}" for name in _SHOWN), ">target", "mostly",
     )  # fmt: skip
     for fact in facts:
         for p in fact.predictions:
-            values = (p.mean, *(p.percentiles[name] for name in _SHOWN), p.low, p.high)
+            values = (p.mean, p.low, p.high, *(p.percentiles[name] for name in _SHOWN))
             table.add_row(
                 fact.traffic.name,
                 p.metric.upper(),
@@ -218,11 +223,14 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
         )
     if plan.optimisations.text:
         lines.append(f"As the problem states: {plan.optimisations.text}.")
+    lines += left_out(answer.problem)
     lines.append(_headroom(answer.problem))
-    if "disaggregated" not in answer.problem.modes:
+    if "disaggregated" not in answer.problem.modes and not all(
+        each.kept_whole for each in answer.problem.traffic
+    ):
         lines.append(
-            "Prefill and decode on replicas of their own were not tried "
-            "(--mode aggregated --mode disaggregated)."
+            "Only replicas that do both prefill and decode were tried. To try separate "
+            "prefill and decode pools too: --mode aggregated --mode disaggregated."
         )
     if plan.power is not None:
         lines.append(
@@ -367,6 +375,14 @@ def _runners_up(answer: Answer) -> RichTable:
 
 def _provenance(answer: Answer, plan: Plan) -> RichTable:
     table = plain_table("fact", "as of", "source")
-    for row in provenance(answer, plan):
-        table.add_row(row["fact"], row["as_of"], row["source"])
+    for each in provenance(answer, plan):
+        table.add_row(each.fact, each.as_of, _source(each))
     return table
+
+
+def _source(known: Provenance) -> str:
+    """Return the first source, and how to see the others."""
+    first, *others = known.sources
+    if not others:
+        return first
+    return f"{first}; and {len(others)} more: genz-size catalogue show {known.shown}"

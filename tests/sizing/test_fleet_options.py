@@ -1,6 +1,7 @@
 """Options of fleets state what a file would, and are refused in words."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,3 +63,35 @@ def test_bad_options_are_refused(
     ran = genz(*QUESTION, *option)
     assert ran.code == 2
     assert said in " ".join(ran.err.split())
+
+
+def test_what_is_owned_and_not_allowed_is_said(genz: Genz) -> None:
+    question = (*QUESTION[:-2], "--owned", "a100=4", "--owned", "h200=2 nodes")
+    said = "4 x a100-80gb-sxm of your own are not considered"
+    for text in (
+        genz(*question).out,
+        genz(*question, "--tpot", "1 ms").out,
+    ):
+        assert said in " ".join(text.split())
+        assert "2 nodes of h200-sxm of your own are not" in " ".join(text.split())
+    allowed = genz(*question, "--npu", "a100", "--npu", "h200").out
+    assert "not considered" not in allowed
+
+
+def test_the_price_of_what_is_owned_does_not_rise(genz: Genz) -> None:
+    # Two owned L40S cannot do it; the H100 that does the rest is rented.
+    question = (*QUESTION[:-2], "--rate", "60 req/s", "--owned", "l40s=2")
+    answer = genz(*question, "--format", "json").json
+    paid = {p["npu"]: p["provider"] for p in answer["purchases"]}
+    assert paid["l40s"] == "owned"
+    assert paid["h100-sxm"] != "owned"
+    moves = {(s["of"], s["factor"] > 1) for s in answer["margins"]["switches"]}
+    prices = {move for move in moves if move[0].startswith("price")}
+    assert prices == {
+        ("price of h100-sxm", True),
+        ("price of h100-sxm", False),
+        ("price of rented l40s", False),
+    }
+    left = {each["npu"]: each["owned"] for each in answer["margins"]["without"]}
+    assert left == {"l40s": True, "h100-sxm": False}
+    assert re.search(r"^l40s +owned +left aside ", genz(*question).out, flags=re.M)

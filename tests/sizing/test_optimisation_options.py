@@ -111,8 +111,8 @@ def test_experts_are_dealt(genz: Genz) -> None:
     copied = answered(genz, *EXPERTS, "--dp", 4, "--ep", 4, *copies)
     assert mean(copied, "ttft") < mean(skewed, "ttft")
     # One more of 32 layers' 3 x 4096 x 14336 on each of the four ranks.
-    more = copied["peak_memory_bytes"]["weights"] - skewed["peak_memory_bytes"]["weights"]
-    assert more == 32 * 3 * 4096 * 14_336 * 2
+    few, many = (a["peak_memory_bytes"]["weights"] for a in (skewed, copied))
+    assert many - few == 32 * 3 * 4096 * 14_336 * 2
 
 
 # ---- bad input of an estimate: one message that names the field ----

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from sizing.report.console import new_console, plain_table, section, text_of
+
 pytestmark = pytest.mark.usefixtures("plain_npus")
 
 Genz = Callable[..., Any]
@@ -90,7 +92,7 @@ UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 def predicted(text: str) -> dict[str, list[float]]:
-    """Return mean, p50, p95, p99, low and high seconds of each latency."""
+    """Return mean, low, high, p50, p95 and p99 seconds of each latency."""
     rows = re.findall(
         r"^traffic\s+(TTFT|TPOT|E2E)\s+" + r"([\d.]+) (\w+)\s+" * 6, text, flags=re.M
     )
@@ -103,7 +105,7 @@ def predicted(text: str) -> dict[str, list[float]]:
 def test_predictions_meet_the_targets_beside_them(feasible: str) -> None:
     figures = predicted(feasible)
     assert set(figures) == {"TTFT", "TPOT", "E2E"}
-    for mean, p50, p95, p99, low, high in figures.values():
+    for mean, low, high, p50, p95, p99 in figures.values():
         assert low < mean < high
         assert p50 < p95 < p99
     assert figures["TTFT"][0] <= 1.0
@@ -127,8 +129,8 @@ def test_several_targets_of_one_latency_are_all_shown(genz: Genz) -> None:
     assert re.search(r"^\s+mean 200 ms\s*$", text, flags=re.M)
     figures = predicted(text)
     assert figures["TTFT"][0] <= 0.2
-    assert figures["TTFT"][3] <= 0.4
-    assert figures["TPOT"][2] <= 0.06
+    assert figures["TTFT"][5] <= 0.4
+    assert figures["TPOT"][4] <= 0.06
     answer = genz("size", *question, "--format", "json").json
     assert answer["predictions"][0]["ttft_s"]["targets"] == {"p99": 0.4, "mean": 0.2}
     # Only what was asked for as a mean is called one.
@@ -285,3 +287,43 @@ def test_no_name_is_broken_in_two(request: pytest.FixtureRequest, name: str) -> 
         assert len(re.findall(word, text)) == len(
             re.findall(word, re.sub(r"\n\s*", "", text))
         )
+
+
+def test_sources_that_are_left_out_are_shown_by_the_command_that_is_named(
+    genz: Genz, feasible: str
+) -> None:
+    whole = genz("size", *FEASIBLE, "--format", "json").json["provenance"]
+    text = " ".join(feasible.split("Where the figures come from")[1].split())
+    named = re.findall(r"and (\d+) more: genz-size (catalogue show \w+ \S+)", text)
+    assert named
+    for more, command in named:
+        shown = genz(*command.split(), "--format", "json").json
+        sources = [row["value"] for row in shown if row["field"] == "sources"]
+        assert len(sources) == int(more) + 1
+        assert any(row["source"] == "; ".join(sources) for row in whole)
+
+
+@pytest.mark.parametrize("width", [1, 40, 99, 100, 101, 400])
+def test_numbers_and_names_are_never_broken(width: int) -> None:
+    console, long = new_console(), "n" * width
+    table = plain_table("NPU", ">replicas", "then")
+    table.add_row(long, "1" * 20, "some words " * 9)
+    section(console, "A table", table)
+    text = text_of(console)
+    assert long in text
+    assert "1" * 20 in text
+    assert "replicas" in text
+    assert all(len(line) <= max(100, width + 50) for line in text.splitlines())
+    console.print("words " * 40)
+    assert max(map(len, text_of(console).splitlines()[-3:])) <= 100
+
+
+def test_pools_that_were_not_tried_are_offered_where_they_may_be(genz: Genz) -> None:
+    offered = "--mode aggregated --mode disaggregated"
+    assert offered in " ".join(genz("size", *FEASIBLE).out.split())
+    closed = ("--model", "llama-3.1-8b", "--npu", "l40s", "--concurrency", "8")
+    lengths = ("--input-tokens", "1000", "--output-tokens", "200")
+    assert offered not in " ".join(genz("size", *closed, *lengths).out.split())
+    refused = genz("size", *closed, *lengths, "--mode", "disaggregated")
+    assert refused.code == 2
+    assert "modes: traffic has a concurrency, which is not disaggregated" in refused.err
