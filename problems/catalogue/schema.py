@@ -283,7 +283,8 @@ class Price(BaseModel):
     ``npus`` is the number of NPUs the price buys. A price per NPU (1, with
     ``whole_instance`` false) rents any number of a node's NPUs together; a
     whole instance is indivisible, and one smaller than the node stands alone:
-    its NPUs share no fast fabric with those of the next instance.
+    its NPUs share no fast fabric with those of the next instance. ``region`` is the
+    provider's name of one region; blank if the price is not one region's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -294,7 +295,7 @@ class Price(BaseModel):
     npus: Count
     whole_instance: bool
     usd_per_hour: Annotated[UsdPerHour, Field(gt=0, le=1e6)]
-    region: str = ""
+    region: Annotated[str, Field(pattern=r"^[\w-]*$")] = ""
     statistic: str = "list"
     as_of: str
     confidence: Confidence

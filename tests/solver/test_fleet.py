@@ -302,7 +302,7 @@ def test_quotas_of_nowhere_are_refused(
         offers(problem)
 
 
-@pytest.mark.parametrize("quota", [{"region": "us-*"}, {"provider": "given"}])
+@pytest.mark.parametrize("quota", [{"region": "us-east*"}, {"provider": "given"}])
 def test_quotas_may_count_none_of_the_offers_in_use(
     small: Small, quota: dict[str, Any]
 ) -> None:
@@ -312,6 +312,18 @@ def test_quotas_may_count_none_of_the_offers_in_use(
     kept = offers(small(hardware=hardware, prices=prices, limits=limits))
     free = offers(small(hardware=hardware, prices=prices))
     assert [offer.key for offer in kept] == [offer.key for offer in free]
+
+
+def test_a_price_of_two_regions_is_there_where_a_quota_ends_in_one(
+    small: Small,
+) -> None:
+    quota = {"region": "eu-*", "npus": 0}
+    asked = {"hardware": {"npus": ["h100-sxm"]}, "prices": {"providers": ["nebius"]}}
+    found = offers(small(**asked, limits={"quota": [quota]}))
+    regions = {offer.price.region: offer.usd_per_hour_per_npu for offer in found}
+    assert regions["us-central1"] == regions["eu-north1"]
+    plan = optimum(small(**asked, limits={"quota": [quota]}))
+    assert {purchase.region for purchase in plan.purchases} == {"us-central1"}
 
 
 # Properties
