@@ -14,10 +14,10 @@ from typing import Any, TypeAlias
 
 from model_ops.errors import GenzSizeError, ProblemError, nearest
 from model_ops.units import SECOND, USD_PER_HOUR
-from problems import catalogue
 from problems.fields import shown
 from problems.kinds import Kind, kind_of
-from problems.problem import SizingProblem, npus_matching, problem_of
+from problems.npu_names import Names
+from problems.problem import SizingProblem
 from problems.traffic import PERCENTILES, TrafficClass
 
 NONE = "none"
@@ -99,7 +99,7 @@ def changed(problem: SizingProblem, changes: Iterable[Change]) -> SizingProblem:
         for change in changes:
             done.append(change.text)
             _apply(problem, data, change)
-        return problem_of(data, source="python")
+        return problem.restated(data)
     except _UnknownKeyError:
         hint = nearest(change.key, keys(problem))
         raise ProblemError(f"{shown(change.key)}: no such key{hint}") from None
@@ -111,7 +111,7 @@ def keys(problem: SizingProblem) -> list[str]:
     """Return every key that may be changed."""
     own = [*_paths(TrafficClass), *_METRICS]
     named = [f"traffic.{t.name}.{key}" for t in problem.traffic for key in own]
-    prices = [f"price.{npu}" for npu in catalogue.names("npus")]
+    prices = [f"price.{npu}" for npu in problem.names.known]
     return [*own, *named, *_paths(SizingProblem), WITHOUT, *prices]
 
 
@@ -134,15 +134,15 @@ def _apply(problem: SizingProblem, data: Data, change: Change) -> None:
     head, _, rest = change.key.partition(".")
     if head == "price":
         data["prices"] = dict(data["prices"])
-        _change_price(data["prices"], rest or "*", change.value)
+        _change_price(problem.names, data["prices"], rest or "*", change.value)
     elif change.key == WITHOUT:
         gone = [part.strip() for part in change.value.split(",")]
-        names = npus_matching(WITHOUT, tuple(gone))
+        names = problem.names.matching(WITHOUT, gone)
         exclude = [*data["hardware"]["exclude"], *gone]
         data["hardware"] = {**data["hardware"], "exclude": exclude}
         data["owned"] = [each for each in data["owned"] if each["npu"] not in names]
     elif change.key == "model":
-        _set(SizingProblem, data, ["model"], change.value)
+        _set(problem.names, SizingProblem, data, ["model"], change.value)
         data["traffic"] = [{**each, "model": None} for each in data["traffic"]]
     elif head in TrafficClass.model_fields or head in _METRICS:
         for number in range(len(problem.traffic)):
@@ -151,7 +151,7 @@ def _apply(problem: SizingProblem, data: Data, change: Change) -> None:
         number, key = _class_of(problem, rest)
         _change_class(problem, data, number, Change(key, change.value))
     else:
-        _set(SizingProblem, data, change.key.split("."), change.value)
+        _set(problem.names, SizingProblem, data, change.key.split("."), change.value)
 
 
 def _class_of(problem: SizingProblem, path: str) -> tuple[int, str]:
@@ -178,7 +178,7 @@ def _change_class(
         return
     if head == "rate" and content["rate"] is None:
         content["rate"] = problem.traffic[number].peak_rate
-    _set(TrafficClass, content, [head, *path], change.value)
+    _set(problem.names, TrafficClass, content, [head, *path], change.value)
     for other in _GIVES_WAY.get(head, ()):
         content[other] = None
 
@@ -228,10 +228,10 @@ def _targets(
     ]
 
 
-def _change_price(prices: Data, pattern: str, text: str) -> None:
+def _change_price(names: Names, prices: Data, pattern: str, text: str) -> None:
     """Scale the prices of some NPUs, or state one of them."""
-    npus, factor = npus_matching("price", (pattern,)), _factor(text)
-    stated = {catalogue.canonical("npus", p["npu"]): p for p in prices["given"]}
+    npus, factor = names.matching("price", (pattern,)), _factor(text)
+    stated = {price["npu"]: price for price in prices["given"]}
     if factor is None:
         price = USD_PER_HOUR.parse(text)
         stated |= {npu: {"npu": npu, "usd_per_hour": price} for npu in sorted(npus)}
@@ -247,7 +247,7 @@ def _change_price(prices: Data, pattern: str, text: str) -> None:
 # Fields
 
 
-def _set(schema: Any, data: Data, path: Sequence[str], text: str) -> None:
+def _set(names: Names, schema: Any, data: Data, path: Sequence[str], text: str) -> None:
     """Set the field at a path of a table to a text's value."""
     name, *rest = path
     field = schema.model_fields.get(name)
@@ -258,11 +258,11 @@ def _set(schema: Any, data: Data, path: Sequence[str], text: str) -> None:
         if not rest:
             raise _UnknownKeyError
         data[name] = dict(data.get(name) or {})
-        _set(kind.table, data[name], rest, text)
+        _set(names, kind.table, data[name], rest, text)
     elif kind.by_npu:
-        (npu,) = npus_matching(name, (".".join(rest),)) if rest else ("",)
-        if not npu:
+        if not rest:
             raise _UnknownKeyError
+        npu = names.npu(name, ".".join(rest))
         data[name] = {**data[name], npu: _value(kind, text, data[name].get(npu))}
         data[name] = {k: v for k, v in data[name].items() if v is not None}
     elif rest:

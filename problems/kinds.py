@@ -84,6 +84,8 @@ class Kind:
 
 def kind_of(field: FieldInfo) -> Kind | None:
     """Return a field's kind; None where no short text states its value."""
+    if field.exclude:  # is no part of what is stated
+        return None
     parts = [*_parts(field.annotation), *field.metadata]
     unit = next((part for part in parts if isinstance(part, Unit)), None)
     types = [part for part in parts if isinstance(part, type)]

@@ -210,7 +210,7 @@ def offers(problem: SizingProblem) -> list[Offer]:
     found: list[Offer] = []
     for name in wanted:
         npu = assumed_npu(name, problem.confidence, problem.framework)
-        found.extend(_owned(npu, owned) for owned in problem.owned if owned.npu == name)
+        found.extend(owned_offers(npu, problem.owned))
         found.extend(offers_of(npu, problem.prices, problem.limits.quota))
     if problem.objective == "power" or problem.limits.power is not None:
         known = [offer for offer in found if offer.npu.power is not None]
@@ -280,10 +280,10 @@ def offers_of(npu: Npu, prices: Prices, quotas: Sequence[Quota] = ()) -> list[Of
         alike.setdefault(counted, []).append(quote)
     found = [offer for group in alike.values() for offer in _cheapest(npu, group)]
     found.sort(key=lambda offer: offer.usd_per_hour_per_npu)
-    return [_scaled(offer, factor) for offer in found]
+    return [scaled(offer, factor) for offer in found]
 
 
-def _scaled(offer: Offer, factor: float) -> Offer:
+def scaled(offer: Offer, factor: float) -> Offer:
     """Return an offer at a share of its price, which its source then says."""
     if factor == 1.0:
         return offer
@@ -295,8 +295,12 @@ def _scaled(offer: Offer, factor: float) -> Offer:
     return replace(offer, price=price.model_copy(update=changes))
 
 
+def owned_offers(npu: Npu, owned: Iterable[Owned]) -> list[Offer]:
+    """Return the offers of hardware of a type that is there already."""
+    return [_owned(npu, each) for each in owned if each.npu == npu.name]
+
+
 def _owned(npu: Npu, owned: Owned) -> Offer:
-    """Return the offer of hardware that is there already."""
     price = OwnedPrice(
         npu=npu.name,
         instance="node" if owned.nodes else "NPU",

@@ -3,7 +3,6 @@
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -14,17 +13,17 @@ from pydantic import (
 )
 
 from model_ops.dtypes import Precision
-from model_ops.errors import CatalogueError, DeploymentError, ProblemError, nearest
+from model_ops.errors import DeploymentError, ProblemError
 from model_ops.units import BytesPerSecond, UsdPerHour, Watts
 from problems import catalogue
 from problems.catalogue.schema import Confidence, Term
 from problems.fields import Name, Part, is_file, read_text, stated, twice
 from problems.fleet import Count, Current, Owned, Quota, Racks, Redundancy, Some
+from problems.npu_names import CATALOGUE, Names
 from problems.optimisations import Optimisations
 from problems.traffic import LatencyTarget as LatencyTarget
 from problems.traffic import TrafficClass as TrafficClass
 
-_NpuPart = TypeVar("_NpuPart", Owned, Current)
 Globs = Annotated[tuple[Name, ...], Field(min_length=1)]
 Objective = Literal["cost", "npus", "power"]
 ServingMode = Literal["aggregated", "disaggregated"]
@@ -54,8 +53,8 @@ class Hardware(Part):
         ProblemError
             If a pattern matches nothing, or nothing passes.
         """
-        kept = npus_matching("hardware.npus", self.npus)
-        kept -= npus_matching("hardware.exclude", self.exclude)
+        kept = CATALOGUE.matching("hardware.npus", self.npus)
+        kept -= CATALOGUE.matching("hardware.exclude", self.exclude)
         if not kept:
             raise ProblemError("hardware: exclude leaves no NPU of those in npus")
         return tuple(sorted(kept))
@@ -80,6 +79,9 @@ class GivenPrice(Part):
         return self
 
 
+_NpuPart = TypeVar("_NpuPart", GivenPrice, Owned, Current)
+
+
 class Prices(Part):
     """Which prices count; of those that do, the cheapest is used and named.
 
@@ -90,8 +92,8 @@ class Prices(Part):
     given
         Prices of the user's own.
     factors
-        By NPU, name, alias or glob: what its prices of the catalogue are multiplied by;
-        where several match, by all of them.
+        By NPU, name, alias or glob: what its prices are multiplied by that are not of
+        the user's own; where several match, by all of them.
     """
 
     terms: Annotated[tuple[Term, ...], Field(min_length=1)] = ("on_demand",)
@@ -101,8 +103,8 @@ class Prices(Part):
     given: tuple[GivenPrice, ...] = ()
     factors: Mapping[Name, Annotated[float, Field(gt=0, le=1000)]] = {}
 
-    def factor(self, npu: str) -> float:
-        """Return what the catalogue's prices of an NPU are multiplied by.
+    def factor(self, npu: str, names: Names = CATALOGUE) -> float:
+        """Return what the known prices of an NPU are multiplied by.
 
         Raises
         ------
@@ -112,7 +114,7 @@ class Prices(Part):
         return math.prod(
             factor
             for pattern, factor in self.factors.items()
-            if npu in npus_matching("prices.factors", (pattern,))
+            if npu in names.matching("prices.factors", (pattern,), strict=False)
         )
 
 
@@ -231,6 +233,21 @@ class SizingProblem(Part):
             return tuple(Precision.of(name) for name in self.precisions)
         return (catalogue.load_model(model or self.model).precision,)
 
+    @property
+    def names(self) -> Names:
+        """Where its NPUs are looked up."""
+        return CATALOGUE
+
+    def restated(self, data: Mapping[str, Any]) -> "SizingProblem":
+        """Return the checked problem of the same kind that other data state.
+
+        Raises
+        ------
+        GenzSizeError
+            One message that names every wrong field.
+        """
+        return problem_of(data, source="python")
+
     def checked(self) -> Self:
         """Return the problem with its names looked up and its limits compared.
 
@@ -245,16 +262,7 @@ class SizingProblem(Part):
             self.prices.factor(npu)
         for traffic in self.traffic:
             self._check_class(traffic)
-        limited = [_npu("limits.npus_per_type", n) for n in self.limits.npus_per_type]
-        if len(limited) != len(set(limited)):
-            raise ProblemError(f"limits.npus_per_type: two limits for {twice(limited)}")
-        per_type = dict(zip(limited, self.limits.npus_per_type.values(), strict=True))
-        given = [_npu("prices.given.npu", price.npu) for price in self.prices.given]
-        if len(given) != len(set(given)):
-            raise ProblemError(
-                f"prices.given: one price per NPU, please, not two for {twice(given)}"
-            )
-        limits = self.limits.model_copy(update={"npus_per_type": per_type})
+        limits = self.limits
         if limits.npus is not None and limits.nodes is not None:
             smallest = min(
                 catalogue.npu_file(n).node_npus for n in self.hardware.names()
@@ -263,7 +271,24 @@ class SizingProblem(Part):
                 raise ProblemError(
                     f"limits: npus {limits.npus} is less than nodes {limits.nodes}"
                 )
-        changes = {"limits": limits, "framework": framework, **self._named_fleet()}
+        return self._named().model_copy(update={"framework": framework})
+
+    def _named(self) -> Self:
+        """Return the problem with the NPUs of limits, prices and fleet looked up."""
+        stated = self.limits.npus_per_type
+        limited = [self.names.npu("limits.npus_per_type", name) for name in stated]
+        if len(limited) != len(set(limited)):
+            raise ProblemError(f"limits.npus_per_type: two limits for {twice(limited)}")
+        per_type = dict(zip(limited, stated.values(), strict=True))
+        limits = self.limits.model_copy(update={"npus_per_type": per_type})
+        given = self._renamed("prices.given.npu", self.prices.given)
+        priced = [price.npu for price in given]
+        if len(priced) != len(set(priced)):
+            raise ProblemError(
+                f"prices.given: one price per NPU, please, not two for {twice(priced)}"
+            )
+        prices = self.prices.model_copy(update={"given": given})
+        changes = {"limits": limits, "prices": prices, **self._named_fleet()}
         return self.model_copy(update=changes)
 
     def _check_class(self, traffic: TrafficClass) -> None:
@@ -281,15 +306,17 @@ class SizingProblem(Part):
 
     def _named_fleet(self) -> dict[str, Any]:
         """Return what the fleet consists of, with its NPUs looked up."""
+        names = self.names
         for quota in self.limits.quota:
-            npus_matching("limits.quota.npu", (quota.npu,))
+            names.matching("limits.quota.npu", (quota.npu,), strict=False)
         racks = self.limits.racks
         if self.redundancy.racks and (racks is None or racks.nodes is None):
             raise ProblemError(
                 "redundancy.racks: say how many nodes a rack holds (limits.racks.nodes)"
             )
-        owned = _renamed("owned.npu", self.owned)
-        excluded = npus_matching("hardware.exclude", self.hardware.exclude)
+        owned = self._renamed("owned.npu", self.owned)
+        out = self.hardware.exclude
+        excluded = names.matching("hardware.exclude", out, strict=False)
         for each in owned:
             if each.npu in excluded:
                 raise ProblemError(
@@ -297,49 +324,17 @@ class SizingProblem(Part):
                     "drop one of the two"
                 )
         kinds = [f"{each.npu}{' nodes' * bool(each.nodes)}" for each in owned]
-        current = _renamed("current.npu", self.current)
+        current = self._renamed("current.npu", self.current)
         types = [each.npu for each in current]
-        for field, names in (("owned", kinds), ("current", types)):
-            if len(names) != len(set(names)):
-                raise ProblemError(f"{field}: two entries for {twice(names)}")
+        for field, found in (("owned", kinds), ("current", types)):
+            if len(found) != len(set(found)):
+                raise ProblemError(f"{field}: two entries for {twice(found)}")
         return {"owned": owned, "current": current}
 
-
-def _renamed(field: str, parts: Sequence[_NpuPart]) -> tuple[_NpuPart, ...]:
-    """Return parts with the catalogue's names of their NPUs."""
-    named = ((part, _npu(field, part.npu)) for part in parts)
-    return tuple(part.model_copy(update={"npu": name}) for part, name in named)
-
-
-def _npu(field: str, name: str) -> str:
-    try:
-        return catalogue.canonical("npus", name)
-    except CatalogueError as error:
-        raise ProblemError(f"{field}: {error}") from None
-
-
-def npus_matching(field: str, patterns: tuple[str, ...]) -> set[str]:
-    """Return the catalogue NPUs that names, aliases or globs match.
-
-    Raises
-    ------
-    ProblemError
-        If one of them matches none.
-    """
-    known = catalogue.names("npus")
-    kept: set[str] = set()
-    for pattern in patterns:
-        if any(mark in pattern for mark in "*?["):
-            found = {name for name in known if fnmatch(name, pattern.lower())}
-            if not found:
-                raise ProblemError(
-                    f"{field}: '{pattern}' matches no NPU"
-                    f"{nearest(pattern.strip('*'), known)}"
-                )
-            kept |= found
-        else:
-            kept.add(_npu(field, pattern))
-    return kept
+    def _renamed(self, field: str, parts: Sequence[_NpuPart]) -> tuple[_NpuPart, ...]:
+        """Return parts with the names of their NPUs looked up."""
+        named = ((part, self.names.npu(field, part.npu)) for part in parts)
+        return tuple(part.model_copy(update={"npu": name}) for part, name in named)
 
 
 def problem_of(data: Mapping[str, Any], source: str) -> SizingProblem:

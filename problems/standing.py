@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from problems.offers import Offer, offers
 from problems.pair_stations import PairStation
-from problems.plan import Plan, PlannedDeployment
+from problems.plan import Bought, Plan, PlannedDeployment
 from problems.problem import SizingProblem
 from problems.serve import capacity, covered, rate_of_users
 from problems.stated import bought
@@ -16,12 +17,14 @@ from problems.traffic import TrafficClass
 from problems.verify import violations
 from problems.violation import Violation
 
+PlanT = TypeVar("PlanT", bound=Bought)
+
 _MOST_LOAD = 0.99
 """Share of the saturation up to which users who wait are dealt out."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Generic[PlanT]):
     """What becomes of a plan.
 
     Parameters
@@ -33,11 +36,11 @@ class Standing:
         What it breaks there.
     """
 
-    plan: Plan | None
+    plan: PlanT | None
     broken: tuple[Violation, ...]
 
 
-def standing(plan: Plan, before: SizingProblem, after: SizingProblem) -> Standing:
+def standing(plan: Plan, before: SizingProblem, after: SizingProblem) -> Standing[Plan]:
     """Return how a plan of `before` stands under `after`.
 
     Nothing of it moves but what it costs and what it does: the router deals the load

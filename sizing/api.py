@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.serve import Served, served
 from solver.alternatives import RunnerUp, limit_bindings, runners_up
@@ -22,14 +23,6 @@ from solver.solve import (
     TimedOut,
     Workspace,
 )
-
-_STATUS = {
-    Optimal: "optimal",
-    Feasible: "feasible",
-    Infeasible: "infeasible",
-    TimedOut: "timed_out",
-}
-
 
 _LEAST_TO_EXPLAIN = 5.0
 """Seconds that margins may take, if the sizing itself took less."""
@@ -67,7 +60,7 @@ class Answer:
     @property
     def status(self) -> str:
         """``optimal``, ``feasible``, ``infeasible`` or ``timed_out``."""
-        return _STATUS[type(self.outcome)]
+        return self.outcome.status
 
 
 def size(
@@ -128,7 +121,7 @@ def size(
 
 def _planned(
     workspace: Workspace,
-    outcome: Optimal | Feasible,
+    outcome: Optimal[Plan] | Feasible[Plan],
     options: SolveOptions,
     shared: SolveOptions,
     *,

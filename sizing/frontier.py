@@ -7,15 +7,15 @@ plan, of those the one that uses least, and again with the limit just below that
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from model_ops.errors import ProblemError, nearest
 from model_ops.units import REQUEST_PER_SECOND, SECOND, WATT, Unit
 from problems.changes import Change, changed
 from problems.fields import shown
-from problems.offers import offers
-from problems.plan import Plan
+from problems.offers import Offer
+from problems.plan import Bought
 from problems.problem import Objective, SizingProblem
 from sizing.solved import Answers, Record, Solved
 
@@ -93,7 +93,7 @@ _FIELDS = {
     "headroom": Axis("headroom", "headroom", more=True),
     "confidence": Axis("confidence", "confidence", more=True),
 }
-_LIMITS: dict[str, tuple[Axis, Objective, Callable[[Plan], float | None]]] = {
+_LIMITS: dict[str, tuple[Axis, Objective, Callable[[Bought], float | None]]] = {
     "npus": (
         Axis("limits.npus", "NPUs", whole=True),
         "npus",
@@ -191,7 +191,9 @@ class Frontier:
     def _stepped(self, answers: Answers) -> Iterator[Point]:
         """Yield the points of a limit, from the cheapest plan on."""
         axis, objective, value_of = _LIMITS[self.along]
-        base = _known_power(self.problem) if self.along == "power" else self.problem
+        base = self.problem
+        if self.along == "power":
+            base = _known_power(base, answers.figures.offers(base))
         base = base.model_copy(update={"objective": "cost"})
         stated = getattr(base.limits, self.along)
         limit = min(v for v in (self.high, stated, math.inf) if v is not None)
@@ -280,7 +282,7 @@ def _limited(problem: SizingProblem, along: str, limit: float) -> SizingProblem:
     return problem.model_copy(update={"limits": limits})
 
 
-def _frugal(asked: SizingProblem, objective: Objective, plan: Plan) -> SizingProblem:
+def _frugal(asked: SizingProblem, objective: Objective, plan: Bought) -> SizingProblem:
     """Return the problem of using least at the cost of a plan."""
     limits = asked.limits.model_copy(update={"usd_per_hour": plan.usd_per_hour})
     return asked.model_copy(update={"limits": limits, "objective": objective})
@@ -301,9 +303,9 @@ def _both(cheapest: Solved, frugal: Solved) -> Solved:
     )
 
 
-def _known_power(problem: SizingProblem) -> SizingProblem:
+def _known_power(problem: SizingProblem, offers: Iterable[Offer]) -> SizingProblem:
     """Return a problem without the NPUs whose power nobody publishes."""
-    unknown = {o.npu.name for o in offers(problem) if o.npu.power is None}
+    unknown = {offer.npu.name for offer in offers if offer.npu.power is None}
     exclude = (*problem.hardware.exclude, *sorted(unknown))
     hardware = problem.hardware.model_copy(update={"exclude": exclude})
     return problem.model_copy(update={"hardware": hardware})

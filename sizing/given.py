@@ -1,26 +1,31 @@
 """Sizing from a candidates table: a problem and a file in, an answer out."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from problems.given.offers import usable
+from problems.given.plan import GivenPlan
 from problems.given.problem import GivenProblem, given_problem_of
-from problems.given.rows import read_rows
+from problems.given.standing import standing
+from problems.given.table import CandidatesTable
+from problems.offers import Offer
+from problems.problem import SizingProblem
+from problems.standing import Standing
+from sizing.solved import AnyPlan, Means, Solved, recorded
+from solver.alternatives import limit_bindings
 from solver.binding import Binding
 from solver.explain import Explanation
-from solver.given import (
-    GivenOutcome,
-    GivenWorkspace,
-    Single,
-    binding_limits,
-    explain_given,
-    given_margins,
-    singles,
-)
+from solver.given.beside import Single, given_margins, singles
+from solver.given.explain import explain_given
+from solver.given.workspace import GivenOutcome, GivenWorkspace
+from solver.instance import Instance
 from solver.margins import Margins
 from solver.model import SolveOptions
+from solver.outcome import Feasible, Infeasible, Optimal
+from solver.prune import pruned
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class GivenAnswer:
     Parameters
     ----------
     problem, table
-        The question, and the file.
+        The question, and the table.
     outcome
         What the solver proved.
     bindings, singles
@@ -44,7 +49,7 @@ class GivenAnswer:
     """
 
     problem: GivenProblem
-    table: Path
+    table: CandidatesTable
     outcome: GivenOutcome
     bindings: tuple[Binding, ...] = ()
     singles: tuple[Single, ...] = ()
@@ -57,9 +62,18 @@ class GivenAnswer:
         """``optimal``, ``feasible``, ``infeasible`` or ``timed_out``."""
         return self.outcome.status
 
+    @property
+    def plan(self) -> GivenPlan | None:
+        """The plan, if there is one."""
+        found = self.outcome
+        return found.plan if isinstance(found, Optimal | Feasible) else None
+
 
 def size_given(
-    data: Mapping[str, Any], table: Path, options: SolveOptions | None = None
+    data: Mapping[str, Any],
+    path: Path,
+    options: SolveOptions | None = None,
+    export: Callable[[Instance], None] | None = None,
 ) -> GivenAnswer:
     """Return the best plan over the rows of a candidates table, proved and explained.
 
@@ -67,10 +81,12 @@ def size_given(
     ----------
     data
         The problem, as parsed from TOML.
-    table
+    path
         The CSV file; see `problems.given.rows`.
     options
         Time limit, threads and seed of the search.
+    export
+        Told what the solver chooses from, before it does.
 
     Raises
     ------
@@ -80,8 +96,11 @@ def size_given(
     """
     options = options or SolveOptions()
     start = time.perf_counter()
-    problem, rows = given_problem_of(data, read_rows(table), source="file")
-    workspace = GivenWorkspace.of(problem, rows, table)
+    table = CandidatesTable.read(path)
+    problem = given_problem_of(data, table.npus, source="file")
+    workspace = GivenWorkspace.of(problem, table)
+    if export is not None:
+        export(pruned(workspace.instance(problem)))
     read = time.perf_counter()
     outcome = workspace.solve(options)
     solved = time.perf_counter()
@@ -100,15 +119,53 @@ def _explained(
     workspace: GivenWorkspace, outcome: GivenOutcome, options: SolveOptions
 ) -> GivenAnswer:
     answer = (workspace.problem, workspace.table, outcome)
-    plan = outcome.plan
-    if outcome.status == "infeasible":
+    if isinstance(outcome, Infeasible):
         return GivenAnswer(*answer, explanation=explain_given(workspace, options))
-    if plan is None or outcome.status != "optimal":
+    if not isinstance(outcome, Optimal):
         # Beside an unproved plan another might win: nothing is said of those.
         return GivenAnswer(*answer)
+    plan = outcome.plan
     return GivenAnswer(
         *answer,
-        bindings=tuple(binding_limits(workspace, plan, options)),
+        bindings=tuple(limit_bindings(workspace, plan, options, targets=True)),
         singles=tuple(singles(workspace, plan, options)),
         margins=given_margins(workspace, plan, options),
     )
+
+
+@dataclass(frozen=True)
+class Tabled:
+    """Figures of a candidates table, for many problems; see `sizing.solved.Figures`."""
+
+    table: CandidatesTable
+
+    def offers(self, problem: SizingProblem) -> Sequence[Offer]:
+        """Return what rows may stand on."""
+        found = self._space(problem).market.offers
+        return [offer for offer in found if usable(problem, offer)]
+
+    def solved(self, problem: SizingProblem, options: SolveOptions) -> Solved:
+        """Return the answer to a problem, proved and verified."""
+        space = self._space(problem)
+
+        def means(plan: GivenPlan) -> tuple[Means]:
+            each = {f"{metric}_s": plan.mean(metric) for metric in ("ttft", "tpot")}
+            return (Means(traffic=problem.traffic[0].name, e2e_s=None, **each),)
+
+        return recorded(space, space.solve(options), means, options)
+
+    def standing(
+        self, plan: AnyPlan, before: SizingProblem, after: SizingProblem
+    ) -> Standing[Any]:
+        """Return how the plan of one problem stands under another."""
+        assert isinstance(plan, GivenPlan)
+        return standing(plan, after, self.table.again)
+
+    def anew(self) -> "Tabled":
+        """Return the same with nothing but the rows."""
+        return Tabled(CandidatesTable(self.table.path, self.table.rows))
+
+    def _space(self, problem: SizingProblem) -> GivenWorkspace:
+        # A table is asked of what was stated for it.
+        assert isinstance(problem, GivenProblem)
+        return GivenWorkspace.of(problem, self.table)

@@ -16,7 +16,7 @@ from problems.problem import SizingProblem
 from solver.model import SolveOptions
 
 if TYPE_CHECKING:
-    from sizing.solved import Solved
+    from sizing.solved import Figures, Solved
 
 MOST_JOBS = 8
 """Processes that are started unasked."""
@@ -45,7 +45,7 @@ def processes_for(problems: int, jobs: int) -> int:
 
 
 def in_parallel(
-    asked: Asked, options: SolveOptions, jobs: int
+    asked: Asked, options: SolveOptions, jobs: int, figures: "Figures"
 ) -> Generator[tuple[str, "Solved"], None, None]:
     """Yield the answer to each problem as it is found, by its key.
 
@@ -57,7 +57,7 @@ def in_parallel(
     context = multiprocessing.get_context("spawn")
     found: Any = context.Queue()
     workers = [
-        context.Process(target=_work, args=(part, options, found), daemon=True)
+        context.Process(target=_work, args=(part, options, figures, found), daemon=True)
         for part in _parts(asked, jobs)
     ]
     try:
@@ -97,15 +97,11 @@ def _next(found: Any, workers: list[Any]) -> Any:
                 raise SolverError("a process that solves ended: memory?") from None
 
 
-def _work(part: Asked, options: SolveOptions, found: Any) -> None:
+def _work(part: Asked, options: SolveOptions, figures: "Figures", found: Any) -> None:
     """Answer some problems one after the other, in a process of its own."""
-    from sizing.solved import solved
-    from solver.workspaces import Workspaces
-
-    spaces = Workspaces()
     for key, problem in part.items():
         try:
-            found.put((key, solved(spaces, problem, options)))
+            found.put((key, figures.solved(problem, options)))
         except Exception as error:
             found.put((key, error))
 

@@ -1,16 +1,18 @@
 """Reading plans that ``genz-size size --format json`` has written, and problems."""
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from model_ops.dtypes import Precision
 from model_ops.errors import GenzSizeError, ProblemError
 from problems import catalogue
-from problems.fields import messages, read_text
-from problems.plan import Plan
+from problems.fields import Name, messages, read_text
+from problems.plan import Plan, PlannedDeployment, Positive
 from problems.problem import SizingProblem, problem_of, read_toml
 from problems.stated import stated_plan
 
@@ -34,6 +36,40 @@ def read_stated(path: Path) -> tuple[SizingProblem, Plan | None]:
         modes = dict.fromkeys((*problem.modes, "disaggregated"))
         problem = problem.model_copy(update={"modes": tuple(modes)})
     return problem, plan
+
+
+class _InUse(BaseModel):
+    """What a row of a report says of the NPUs that it uses."""
+
+    npu: Name
+    npus: Positive
+
+
+class _Fleet(BaseModel):
+    plan: Annotated[tuple[_InUse, ...], Field(min_length=1)]
+
+
+def read_fleet(path: Path) -> Counter[str]:
+    """Return how many NPUs of each type the plan of a report as JSON uses.
+
+    Raises
+    ------
+    GenzSizeError
+        If it cannot be read, has no plan, or the plan's parts contradict each other.
+    """
+    content = _read(path)
+    used: Counter[str] = Counter()
+    rows: Sequence[_InUse | PlannedDeployment]
+    if "candidates" in content:  # a plan of rows of a table, which knows no model
+        try:
+            rows = _Fleet.model_validate(content).plan
+        except ValidationError as error:
+            raise ProblemError(f"plan: {messages(error, _Fleet)}") from None
+    else:
+        rows = read_plan(path)[1].deployments
+    for row in rows:
+        used[row.npu] += row.npus
+    return used
 
 
 def read_plan(path: Path) -> tuple[SizingProblem, Plan]:

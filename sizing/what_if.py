@@ -3,19 +3,20 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from model_ops.units import WATT
-from problems.offers import offers
-from problems.plan import Plan
+from problems.given.plan import GivenPlan
 from problems.problem import SizingProblem
-from problems.standing import standing
 from sizing.scenarios import Scenario
-from sizing.solved import Answers, Record, Solved
-from solver.solve import objective_value
+from sizing.solved import Answers, AnyPlan, Figures, Record, Solved
+from solver.outcome import objective_value
 
 BASE = "base"
 """The name of the problem as it is."""
+
+Answered: TypeAlias = tuple[SizingProblem, Solved]
+"""A problem and its answer."""
 
 _CLOSE = 1e-9
 """Relative distance within which two objectives are one."""
@@ -69,7 +70,7 @@ class WhatIf:
             market = {"hardware", "prices", "limits", "objective", "framework"}
             asked = scenario.problem.model_dump_json(include=market)
             if asked not in seen:
-                offers(scenario.problem)
+                self.answers.figures.offers(scenario.problem)
                 seen.add(asked)
 
     def rows(self) -> Iterator[Row]:
@@ -88,29 +89,32 @@ class WhatIf:
                 name=scenario.name,
                 changes=tuple(change.text for change in scenario.changes),
                 solved=found,
-                why=reasons(self.problem, base.solved, scenario.problem, found),
+                why=reasons(
+                    self.answers.figures,
+                    (self.problem, base.solved),
+                    (scenario.problem, found),
+                ),
             )
 
 
-def reasons(
-    before: SizingProblem, base: Solved, after: SizingProblem, found: Solved
-) -> tuple[str, ...]:
+def reasons(figures: Figures, before: Answered, after: Answered) -> tuple[str, ...]:
     """Return why a scenario's plan is what it is, beside the base's."""
+    base, found = before[1], after[1]
     if "timed_out" in (base.status, found.status):
         return ()
     if base.plan is None:
         return () if found.plan is None else ("the base has no plan",)
-    stands = standing(base.plan, before, after)
+    stands = figures.standing(base.plan, before[0], after[0])
     if stands.broken:
         broken = "; ".join(dict.fromkeys(map(str, stands.broken)))
         return (f"the base's plan no longer does: {broken}",)
     assert stands.plan is not None
     if found.plan is None:  # the targets hold only as closely as the verifier asks
         return ()
-    return (_compared(after, stands.plan, found.plan),)
+    return (_compared(after[0], stands.plan, found.plan),)
 
 
-def _compared(problem: SizingProblem, theirs: Plan, ours: Plan) -> str:
+def _compared(problem: SizingProblem, theirs: AnyPlan, ours: AnyPlan) -> str:
     """Return how the base's plan, which would do, compares with the best."""
     if replicas(theirs) == replicas(ours):
         return "the same replicas"
@@ -125,9 +129,13 @@ def _compared(problem: SizingProblem, theirs: Plan, ours: Plan) -> str:
     return f"{said}: {more:.1%} more than this one" if more > _CLOSE else said
 
 
-def replicas(plan: Plan) -> Counter[tuple[Any, ...]]:
+def replicas(plan: AnyPlan) -> Counter[tuple[Any, ...]]:
     """Return how many replicas of what a plan has, however they are scheduled."""
     counts: Counter[tuple[Any, ...]] = Counter()
+    if isinstance(plan, GivenPlan):
+        for row in plan.rows:
+            counts[(row.name,)] += row.replicas
+        return counts
     for each in plan.deployments:
         what = (each.traffic, each.npu, each.mode, each.parallelism, each.precision)
         counts[what] += each.replicas

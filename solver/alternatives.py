@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
-from problems.plan import Plan
+from problems.plan import Bought, Plan
 from problems.requirements import requirements
 from solver.binding import Binding
 from solver.instance import Instance
 from solver.model import SolveOptions
+from solver.relaxing import Space, in_time
 from solver.solve import Optimal, Workspace, objective_value
 
 
@@ -30,22 +32,26 @@ class RunnerUp:
 
 
 def limit_bindings(
-    workspace: Workspace, plan: Plan, options: SolveOptions
+    space: Space, plan: Bought, options: SolveOptions, *, targets: bool = False
 ) -> list[Binding]:
-    """Return the limits that keep a proved plan from being better."""
+    """Return the limits that keep a proved plan from being better.
+
+    And the latency `targets`, where nothing else tells which of those do.
+    """
     options = options.started()
-    found = []
-    problem = workspace.problem
+    problem, found = space.problem, []
     value = objective_value(problem, plan)
     for requirement in requirements(problem):
-        if requirement.target is not None or not options.remaining:
+        if not options.remaining:
+            break
+        if requirement.target is not None and not targets:
             continue
-        free = workspace.solve(options, requirement.moved(problem, None))
-        if isinstance(free, Optimal):
-            better = objective_value(problem, free.plan)
-            if better < value * (1 - 1e-9):
-                reason = f"without it the plan would be {1 - better / value:.1%} better"
-                found.append(Binding(requirement.label, "plan", reason))
+        free = requirement.moved(problem, None)
+        worth = in_time(partial(space.best, free, options))
+        if worth is not None and worth.value < value * (1 - 1e-9):
+            share = 1 - worth.value / value
+            reason = f"without it the plan would be {share:.1%} better"
+            found.append(Binding(requirement.label, "plan", reason))
     return found
 
 

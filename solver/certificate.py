@@ -41,13 +41,7 @@ class Certificate:
     size_before: tuple[int, int] = (0, 0)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def of(
-        self,
-        full: Instance,
-        instance: Instance,
-        choice: Choice,
-        seconds: dict[str, float],
-    ) -> "Certificate":
+    def of(self, full: Instance, instance: Instance, choice: Choice) -> "Certificate":
         """Return the same of a choice from an instance, which the full one became."""
         same = instance is full
         return replace(
@@ -58,7 +52,6 @@ class Certificate:
             proved_by=choice.proved_by,
             size=choice.size,
             size_before=choice.size if same else model_size(build(full)[0]),
-            seconds=seconds,
         )
 
 

@@ -9,14 +9,23 @@ from problems.problem import SizingProblem
 from problems.requirements import Requirement, requirements
 from problems.serve import served
 from problems.traffic import LatencyTarget
-from solver.floors import MEMORY, Floor, hardly_loaded, latency_floor, memory_floor
+from solver.floors import (
+    MEMORY,
+    STOCK,
+    Floor,
+    hardly_loaded,
+    latency_floor,
+    memory_floor,
+)
 from solver.model import SolveOptions
+from solver.outcome import serves_all
 from solver.relaxing import (
     Relaxation,
     Space,
     in_time,
     is_limit,
     least_value,
+    less_traffic,
     minimal_conflict,
     without,
 )
@@ -85,9 +94,11 @@ def explain(workspace: Workspace, options: SolveOptions) -> Explanation:
     problem = workspace.problem
     every = requirements(problem)
     bare = without(problem, every)
-    fits = in_time(lambda: workspace.has_plan(bare, options, sure=True))
-    if fits is False:
+    nothing = nothing_helps(workspace, bare, options)
+    if nothing == MEMORY:
         return Explanation((MEMORY,), (memory_floor(workspace),), ())
+    if nothing == STOCK:
+        return exhausted(workspace, options)
     clash, ways_out = clash_of(workspace, every, options)
     parts = (
         in_time(partial(_floor, workspace, bare, requirement, options))
@@ -103,17 +114,36 @@ def explain(workspace: Workspace, options: SolveOptions) -> Explanation:
     )
 
 
-def conflict(workspace: Workspace, options: SolveOptions) -> tuple[str, ...]:
+def nothing_helps(
+    space: Space, bare: SizingProblem, options: SolveOptions
+) -> str | None:
+    """Return what is missing where even without requirements there is no plan.
+
+    None where there is one, or the time is up.
+    """
+    if in_time(lambda: space.has_plan(bare, options, sure=True)) is not False:
+        return None
+    return STOCK if serves_all(space.instance(bare)) else MEMORY
+
+
+def exhausted(space: Space, options: SolveOptions) -> Explanation:
+    """Return why there is no plan where all that there is was used up."""
+    traffic = in_time(lambda: less_traffic(space, options))
+    told = () if traffic is None else (traffic,)
+    return Explanation((STOCK,), (), told, complete=options.remaining > 0)
+
+
+def conflict(space: Space, options: SolveOptions) -> tuple[str, ...]:
     """Return what cannot hold together of a problem without a plan, and no more.
 
     All requirements, where the time was up before it was known.
     """
     options = options.started()
-    every = requirements(workspace.problem)
-    bare = without(workspace.problem, every)
-    if in_time(lambda: workspace.has_plan(bare, options, sure=True)) is False:
-        return (MEMORY,)
-    found = in_time(lambda: minimal_conflict(workspace, every, options))
+    every = requirements(space.problem)
+    nothing = nothing_helps(space, without(space.problem, every), options)
+    if nothing is not None:
+        return (nothing,)
+    found = in_time(lambda: minimal_conflict(space, every, options))
     return tuple(r.label for r in (every if found is None else found))
 
 

@@ -25,6 +25,9 @@ from solver.table import Floats, Table
 MEMORY = "memory"
 """What conflicts where a model fits on no replica."""
 
+STOCK = "what is there"
+"""What conflicts where more is needed than is there, and nothing is for rent."""
+
 _HARDLY = 5e-4
 """Share of saturation at which next to nobody waits; the solver tries no lower one."""
 

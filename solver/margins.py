@@ -8,9 +8,10 @@ from problems.plan import Bought, Plan
 from problems.problem import SizingProblem
 from solver.instance import Instance
 from solver.model import SolveOptions
+from solver.outcome import best_of, objective_value
 from solver.relaxing import Space, Worth, in_time
 from solver.sensitivity import Sensitivity, sensitivities
-from solver.solve import Workspace, best_of, objective_value
+from solver.solve import Workspace
 from solver.switches import Switch, price_switches, without
 from solver.tolerance import borne, cheaper
 
@@ -118,6 +119,8 @@ def margins_of_space(
     options = options.started()
     problem = space.problem
     value = objective_value(problem, plan)
+    if not value:
+        return Margins()
 
     def left(npu: str) -> Worth | None:
         return best(without(full, npu))

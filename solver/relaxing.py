@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from model_ops.units import USD_PER_HOUR
 from problems.problem import SizingProblem
 from problems.requirements import Requirement
+from solver.instance import Instance
 from solver.model import OutOfTimeError, SolveOptions
 
 DOUBLINGS = 40
@@ -50,6 +51,9 @@ class Space(Protocol):
     @property
     def problem(self) -> SizingProblem:
         """The question that was asked."""
+
+    def instance(self, problem: SizingProblem) -> Instance:
+        """Return the choice that a changed problem leaves."""
 
     def has_plan(
         self, problem: SizingProblem, options: SolveOptions, *, sure: bool = False

@@ -1,66 +1,35 @@
 """From a problem to a typed outcome; every plan in it has passed the verifier."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
-from model_ops.errors import ProblemError, SolverError
+from model_ops.errors import ProblemError
 from problems.offers import Offer, offers
-from problems.plan import Bought, Plan
+from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.verify import violations
 from solver.candidates import Candidate, select
 from solver.certificate import Certificate as Certificate
-from solver.certificate import decided
 from solver.corrections import NO_CORRECTIONS, Corrections
 from solver.instance import Instance
-from solver.model import (
-    Choice,
-    OutOfTimeError,
-    SolveOptions,
-    is_possible,
-)
+from solver.model import SolveOptions
+from solver.outcome import Feasible as Feasible
+from solver.outcome import Infeasible as Infeasible
+from solver.outcome import Optimal as Optimal
+from solver.outcome import Outcome, best_of, found_of, has_any, outcome_of
+from solver.outcome import TimedOut as TimedOut
+from solver.outcome import objective_value as objective_value
 from solver.pairs import Pairs
 from solver.planning import plan_of
 from solver.relaxing import Worth
-from solver.scaling import LARGEST_LOSS
 from solver.table import Table
 from solver.tabulation import options_of
 
-
-@dataclass(frozen=True, slots=True)
-class Optimal:
-    """A plan, and the proof that none is better."""
-
-    plan: Plan
-    certificate: Certificate
-
-
-@dataclass(frozen=True, slots=True)
-class Feasible:
-    """A plan, and how much better another might be."""
-
-    plan: Plan
-    certificate: Certificate
-
-
-@dataclass(frozen=True, slots=True)
-class Infeasible:
-    """No plan meets every requirement."""
-
-    certificate: Certificate
-
-
-@dataclass(frozen=True, slots=True)
-class TimedOut:
-    """No plan was found in time, and none was ruled out."""
-
-    certificate: Certificate
-
-
 _DEFAULT_OPTIONS = SolveOptions()
 
-SolveOutcome: TypeAlias = Optimal | Feasible | Infeasible | TimedOut
+SolveOutcome: TypeAlias = Outcome[Plan]
 
 
 @dataclass(frozen=True)
@@ -185,23 +154,15 @@ class Workspace:
         self, problem: SizingProblem, full: Instance, options: SolveOptions
     ) -> SolveOutcome:
         """Return the outcome of a problem whose choice is a given instance."""
-        start = time.perf_counter()
         found = Certificate(
             points=sum(table.options for table in self.tables),
             candidates=len(full.candidates),
+            seconds={"candidates": self.seconds},
         )
-        served = {candidate.traffic for candidate in full.candidates}
-        if len(served) < len(problem.traffic):
-            return Infeasible(replace(found, seconds=self._seconds(start)))
-        instance, choice = decided(full, options)
-        certificate = found.of(full, instance, choice, self._seconds(start))
-        if choice.status == "infeasible":
-            return Infeasible(certificate)
-        if choice.status == "timed_out":
-            return TimedOut(certificate)
-        plan = plan_of(problem, instance, choice)
-        check(problem, plan)
-        return _outcome(problem, plan, choice, certificate)
+        made = partial(plan_of, problem)
+        return outcome_of(
+            problem, full, options, found, made, partial(violations, problem)
+        )
 
     def has_plan(
         self,
@@ -221,97 +182,15 @@ class Workspace:
             If neither is known when the time is up.
         """
         return any(
-            self._has_plan(problem, self.instance(problem, exact=exact), options)
+            has_any(self.instance(problem, exact=exact), options)
             for exact in ((False, True) if sure else (False,))
         )
 
     def cheapest(self, problem: SizingProblem, options: SolveOptions) -> Worth | None:
         """Return what the cheapest plan of a problem costs; None if none is found."""
         asked = problem.model_copy(update={"objective": "cost"})
-        outcome = self.solve(options, asked)
-        if not isinstance(outcome, Optimal | Feasible):
-            return None
-        return worth(asked, outcome.plan)
+        return found_of(asked, self.solve(options, asked))
 
     def best(self, problem: SizingProblem, options: SolveOptions) -> Worth | None:
         """Return what the best plan is worth; see `solver.relaxing.Space`."""
         return best_of(problem, self.solve(options, problem))
-
-    @staticmethod
-    def _has_plan(
-        problem: SizingProblem, instance: Instance, options: SolveOptions
-    ) -> bool:
-        if {c.traffic for c in instance.candidates} != set(range(len(problem.traffic))):
-            return False
-        return not instance.limited or is_possible(instance, options)
-
-    def _seconds(self, start: float) -> dict[str, float]:
-        return {"candidates": self.seconds, "solve": time.perf_counter() - start}
-
-
-def check(problem: SizingProblem, plan: Plan) -> None:
-    """Raise `SolverError` if a plan does not solve the problem."""
-    broken = violations(problem, plan)
-    if broken:
-        raise SolverError(
-            "the plan does not pass verification; please report this: "
-            + "; ".join(str(violation) for violation in broken)
-        )
-
-
-def objective_value(problem: SizingProblem, plan: Bought) -> float:
-    """Return what the problem minimises, in USD/h, NPUs or W."""
-    if problem.objective == "cost":
-        return plan.usd_per_hour
-    if problem.objective == "npus":
-        return float(plan.total_npus)
-    return plan.power or 0.0
-
-
-def worth(problem: SizingProblem, plan: Plan) -> Worth:
-    """Return what a plan of a problem is worth."""
-    value = objective_value(problem, plan)
-    return Worth(plan.usd_per_hour, plan.total_npus, value, plan.hardware)
-
-
-def best_of(problem: SizingProblem, outcome: SolveOutcome) -> Worth | None:
-    """Return what an outcome's proved plan is worth; None if there can be none.
-
-    Raises
-    ------
-    OutOfTimeError
-        If neither is known.
-    """
-    if isinstance(outcome, Infeasible):
-        return None
-    if not isinstance(outcome, Optimal):
-        raise OutOfTimeError
-    return worth(problem, outcome.plan)
-
-
-def _outcome(
-    problem: SizingProblem, plan: Plan, choice: Choice, certificate: Certificate
-) -> SolveOutcome:
-    proved = proved_by(certificate, choice, objective_value(problem, plan))
-    return (Optimal if choice.status == "optimal" else Feasible)(plan, proved)
-
-
-def proved_by(certificate: Certificate, choice: Choice, value: float) -> Certificate:
-    """Return what stands behind a plan whose objective is `value` in floats.
-
-    Raises
-    ------
-    SolverError
-        If the solver's own figure is another, which is a fault of ours.
-    """
-    off = choice.status == "optimal" and value < choice.value * (1 - LARGEST_LOSS)
-    if off or value > choice.value * (1 + LARGEST_LOSS):
-        raise SolverError(
-            f"the plan's objective is {value}, the solver's {choice.value}; "
-            "please report this"
-        )
-    bound = min(choice.bound, value)
-    gap = 0.0 if choice.status == "optimal" else (value - bound) / value
-    if choice.status == "optimal":
-        bound = value
-    return replace(certificate, bound=bound, gap=gap)

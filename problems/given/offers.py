@@ -1,7 +1,7 @@
 """What the rows of a candidates table may stand on, and what that costs."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,7 +11,16 @@ from model_ops.platform.npu import Npu
 from problems import catalogue
 from problems.catalogue.schema import Price
 from problems.given.rows import FIELD, PRICE, Row
-from problems.offers import GIVEN, Offer, check_quotas, given_offer, offers_of
+from problems.offers import (
+    GIVEN,
+    OWNED,
+    Offer,
+    check_quotas,
+    given_offer,
+    offers_of,
+    owned_offers,
+    scaled,
+)
 from problems.problem import SizingProblem
 
 TABLE = "table"
@@ -26,7 +35,7 @@ _LOSES_TIES = 1_000.0
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """Offers, and which of them each row may stand on.
+    """Offers, and which of them each row may stand on by its size.
 
     Parameters
     ----------
@@ -41,7 +50,7 @@ class Market:
 
 
 def market_of(problem: SizingProblem, rows: Sequence[Row]) -> Market:
-    """Return what rows may stand on.
+    """Return what rows may stand on: what is there already, and what is for rent.
 
     A price that the problem gives counts before the row's own, and that before the
     catalogue's. A replica stays within a host or fills hosts whole.
@@ -49,10 +58,9 @@ def market_of(problem: SizingProblem, rows: Sequence[Row]) -> Market:
     Raises
     ------
     ProblemError
-        If money is asked about and a row has no price, no row can be had, or a quota
-        counts nothing.
+        If money is asked about and a row has no price, or a quota counts nothing.
     """
-    check_quotas(problem.limits.quota, (GIVEN, TABLE, UNPRICED))
+    check_quotas(problem.limits.quota, (GIVEN, OWNED, TABLE, UNPRICED))
     offers: list[Offer] = []
     place: dict[str, int] = {}
     standing: dict[str, tuple[int, ...]] = {}
@@ -61,45 +69,89 @@ def market_of(problem: SizingProblem, rows: Sequence[Row]) -> Market:
         own = None if row.usd_per_hour is None else row.usd_per_hour / row.npus
         if (row.npu, own) not in by_kind:
             by_kind[row.npu, own] = _offers_of(problem, row, own)
-        stands = [o for o in by_kind[row.npu, own] if _admits(problem, o, row)]
+        stands = [offer for offer in by_kind[row.npu, own] if _holds(offer, row)]
         for offer in stands:
             if offer.key not in place:
                 place[offer.key] = len(offers)
                 offers.append(offer)
         standing[row.name] = tuple(place[offer.key] for offer in stands)
-    if not offers:
-        raise ProblemError(_nothing(problem, rows))
     return Market(tuple(offers), standing)
 
 
-def _offers_of_type(problem: SizingProblem, npu: str) -> list[Offer]:
-    """Return what an NPU type costs by the problem's prices or the catalogue's."""
-    for price in problem.prices.given:
-        if price.npu == npu:
-            return [given_offer(_npu(npu), price)]
-    if npu not in catalogue.names("npus"):
-        return []
-    return offers_of(
-        _npu(npu), problem.prices.model_copy(update={"given": ()}), problem.limits.quota
-    )
+def check_usable(problem: SizingProblem, rows: Sequence[Row], market: Market) -> None:
+    """Raise `ProblemError` if no row stands on anything of use to a problem."""
+    if any(usable(problem, offer) for offer in market.offers):
+        return
+    types = ", ".join(dict.fromkeys(row.npu for row in rows))
+    unknown = [f"nobody knows the {what}" for what in _asked_about(problem)]
+    reasons = " or ".join([*unknown, "no instance is large enough for a replica"])
+    raise ProblemError(f"{FIELD}: no row can be had: {reasons} of {types}")
+
+
+def usable(problem: SizingProblem, offer: Offer) -> bool:
+    """Return whether all is known of an offer's NPU that a problem asks about."""
+    return not _missing(problem, offer.npu)
+
+
+def left_out(problem: SizingProblem, npus: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield each NPU of which something is not known that a problem asks about.
+
+    And what.
+    """
+    for npu in npus:
+        missing = _missing(problem, _npu(npu))
+        if missing:
+            yield npu, " and ".join(missing)
+
+
+def _missing(problem: SizingProblem, npu: Npu) -> list[str]:
+    """Return what a problem asks about that is not known of an NPU."""
+    known = {"power": npu.power is not None, "servers": _is_known(npu)}
+    return [what for what in _asked_about(problem) if not known[what]]
+
+
+def _asked_about(problem: SizingProblem) -> Iterator[str]:
+    """Yield what must be known of every NPU that a plan uses."""
+    limits = problem.limits
+    if problem.objective == "power" or limits.power is not None:
+        yield "power"
+    counted = limits.nodes is not None or limits.racks is not None
+    if counted or problem.redundancy.domains:
+        yield "servers"
 
 
 def _offers_of(problem: SizingProblem, row: Row, own: float | None) -> list[Offer]:
     """Return the offers of a row's NPU; `own` is the row's price per NPU."""
-    given = any(price.npu == row.npu for price in problem.prices.given)
-    if own is not None and not given:
-        return [_own_offer(row.npu, TABLE, own)]
-    of_type = _offers_of_type(problem, row.npu)
-    if of_type:
-        return of_type
-    in_money = problem.objective == "cost" or problem.limits.usd_per_hour is not None
-    if in_money:
-        raise ProblemError(
-            f"{FIELD}: line {row.line}, column npu: {_unpriced(row.npu)}; give the "
-            f"column {PRICE}, or --price '{row.npu}=2 USD/h', or --exclude it, or "
-            "--minimize npus"
-        )
-    return [_own_offer(row.npu, UNPRICED, _LOSES_TIES)]
+    npu = _npu(row.npu)
+    return [
+        *owned_offers(npu, problem.owned),
+        *_rented(problem, row, npu, own),
+    ]
+
+
+def _rented(
+    problem: SizingProblem, row: Row, npu: Npu, own: float | None
+) -> list[Offer]:
+    for price in problem.prices.given:
+        if price.npu == row.npu:
+            return [given_offer(npu, price)]
+    factor = problem.prices.factor(row.npu, problem.names)
+    if own is not None:
+        return [scaled(_own_offer(npu, TABLE, own), factor)]
+    known = row.npu in catalogue.names("npus")
+    at = {"given": (), "factors": {row.npu: factor}}
+    prices = problem.prices.model_copy(update=at)
+    found = offers_of(npu, prices, problem.limits.quota) if known else []
+    if found:
+        return found
+    if problem.objective != "cost" and problem.limits.usd_per_hour is None:
+        return [_own_offer(npu, UNPRICED, _LOSES_TIES)]
+    if owned_offers(npu, problem.owned):
+        return []
+    raise ProblemError(
+        f"{FIELD}: line {row.line}, column npu: {_unpriced(row.npu)}; give the column "
+        f"{PRICE}, or --price '{row.npu}=2 USD/h', or --exclude it, or --minimize npus"
+    )
 
 
 def _unpriced(npu: str) -> str:
@@ -112,10 +164,10 @@ def _unpriced(npu: str) -> str:
     return npu
 
 
-def _own_offer(npu: str, provider: str, usd_per_npu: float) -> Offer:
+def _own_offer(npu: Npu, provider: str, usd_per_npu: float) -> Offer:
     """Return an offer that rents NPUs of a node one by one."""
     price = Price(
-        npu=npu,
+        npu=npu.name,
         instance=f"{usd_per_npu:.10g} USD/h per NPU" if provider == TABLE else "NPU",
         term="on_demand",
         npus=1,
@@ -127,7 +179,7 @@ def _own_offer(npu: str, provider: str, usd_per_npu: float) -> Offer:
         if provider == TABLE
         else "no price given",
     )
-    return Offer(_npu(npu), provider, price)
+    return Offer(npu, provider, price)
 
 
 @cache
@@ -148,29 +200,14 @@ def _npu(name: str) -> Npu:
 
 def is_known(offer: Offer) -> bool:
     """Return whether the catalogue knows an offer's NPU, and so its node and power."""
-    return bool(offer.npu.flop_per_s)
+    return _is_known(offer.npu)
 
 
-def _admits(problem: SizingProblem, offer: Offer, row: Row) -> bool:
-    needs_power = problem.objective == "power" or problem.limits.power is not None
-    if needs_power and offer.npu.power is None:
-        return False
-    if problem.limits.nodes is not None and not is_known(offer):
-        return False
+def _is_known(npu: Npu) -> bool:
+    return bool(npu.flop_per_s)
+
+
+def _holds(offer: Offer, row: Row) -> bool:
+    """Return whether a replica fits within hosts, or may fill several whole."""
     part_of_node = offer.whole and offer.host_npus < offer.npu.node_npus
     return row.npus <= offer.host_npus or not part_of_node
-
-
-def _nothing(problem: SizingProblem, rows: Sequence[Row]) -> str:
-    """Return why no row can be had, in words."""
-    types = ", ".join(dict.fromkeys(row.npu for row in rows))
-    reasons = list(_reasons(problem))
-    return f"{FIELD}: no row can be had: {' or '.join(reasons)} of {types}"
-
-
-def _reasons(problem: SizingProblem) -> Iterator[str]:
-    if problem.objective == "power" or problem.limits.power is not None:
-        yield "nobody publishes the power"
-    if problem.limits.nodes is not None:
-        yield "nobody knows the servers"
-    yield "no instance is large enough for a replica"

@@ -1,7 +1,8 @@
 """A sizing problem whose deployments' figures a table gives."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatch
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
@@ -10,7 +11,8 @@ from model_ops.errors import CatalogueError, ProblemError, nearest
 from problems import catalogue
 from problems.fields import Part, stated, twice
 from problems.given.rows import FIELD, Row
-from problems.problem import GivenPrice, ServingMode, SizingProblem
+from problems.npu_names import Names, globbed, is_glob
+from problems.problem import ServingMode, SizingProblem
 from problems.traffic import TrafficClass
 
 _OF_OUR_MODEL = (
@@ -21,9 +23,6 @@ _OF_OUR_MODEL = (
     "confidence",
     "optimisations",
     "kv_bandwidth",
-    "owned",
-    "current",
-    "redundancy",
 )
 _OF_OUR_QUEUES = (
     "model",
@@ -35,8 +34,69 @@ _OF_OUR_QUEUES = (
     "beams",
     "goodput",
 )
-_OF_FLEETS = ("racks", "changed_npus")
 """What the figures of a table cannot follow: they hold for how they were made."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableNames:
+    """The NPUs of a table: by their names there, or the catalogue's."""
+
+    there: AbstractSet[str]
+
+    @property
+    def known(self) -> Sequence[str]:
+        """Every one of them."""
+        return sorted(self.there)
+
+    def npu(self, field: str, name: str) -> str:
+        """Return the NPU that a name or an alias means, in the table or not.
+
+        Raises
+        ------
+        ProblemError
+            If neither the table nor the catalogue knows it.
+        """
+        for known in self.there:
+            if known.lower() == name.strip().lower():
+                return known
+        try:
+            return catalogue.canonical("npus", name)
+        except CatalogueError:
+            hint = nearest(name, self.there, catalogue.names("npus"))
+            raise ProblemError(f"{field}: unknown NPU '{name}'{hint}") from None
+
+    def matching(
+        self, field: str, patterns: Iterable[str], *, strict: bool = True
+    ) -> set[str]:
+        """Return the NPUs of the table that names, aliases or globs match.
+
+        Raises
+        ------
+        ProblemError
+            If one of them matches none; unless `strict`, only if the catalogue has none
+            either.
+        """
+        kept: set[str] = set()
+        for pattern in patterns:
+            found = self._anywhere(field, pattern) & self.there
+            if strict and not found:
+                raise ProblemError(
+                    f"{field}: no row of the table has '{pattern}'"
+                    f"{nearest(pattern.strip('*'), self.there)}"
+                )
+            kept |= found
+        return kept
+
+    def _anywhere(self, field: str, pattern: str) -> set[str]:
+        """Return what a pattern matches in the table or the catalogue."""
+        if not is_glob(pattern):
+            return {self.npu(field, pattern)}
+        every = {*self.there, *catalogue.names("npus")}
+        found = globbed(pattern, every)
+        if not found:
+            hint = nearest(pattern.strip("*"), every)
+            raise ProblemError(f"{field}: '{pattern}' matches no NPU{hint}")
+        return found
 
 
 class GivenTraffic(TrafficClass):
@@ -72,6 +132,11 @@ class GivenProblem(SizingProblem):
 
     The model may be left out: it is only told again. Both serving modes are allowed
     unless one is stated.
+
+    Parameters
+    ----------
+    npus_of_table
+        The NPU types of the table's rows; no part of what is stated.
     """
 
     model: Annotated[str, Field(max_length=200)] = ""
@@ -80,12 +145,41 @@ class GivenProblem(SizingProblem):
         "aggregated",
         "disaggregated",
     )
+    npus_of_table: Annotated[frozenset[str], Field(exclude=True)] = frozenset()
 
     @model_validator(mode="after")
     def _leaves_the_model_alone(self) -> Self:
         _refuse(self, _OF_OUR_MODEL)
-        _refuse(self.limits, _OF_FLEETS)
         return self
+
+    @property
+    def names(self) -> Names:
+        """Where its NPUs are looked up."""
+        return TableNames(self.npus_of_table)
+
+    def restated(self, data: Mapping[str, Any]) -> "GivenProblem":
+        """Return the checked problem that other data state of the same table."""
+        return given_problem_of(data, self.npus_of_table, "python")
+
+    def checked(self) -> Self:
+        """Return the problem with its names looked up.
+
+        Raises
+        ------
+        ProblemError
+            If a name is unknown, or the filter leaves no NPU of the table.
+        """
+        if not admitted(self, self.npus_of_table):
+            raise ProblemError("hardware: exclude leaves no NPU of those in the table")
+        self.names.matching("prices.factors", self.prices.factors, strict=False)
+        named = self._named()
+        for each in named.owned:
+            if each.nodes is not None and each.npu not in catalogue.names("npus"):
+                raise ProblemError(
+                    f"owned.nodes: nobody knows the servers of {each.npu}, which the "
+                    "catalogue does not have; state its npus instead"
+                )
+        return named
 
 
 def _refuse(part: Part, fields: Iterable[str]) -> None:
@@ -99,16 +193,16 @@ def _refuse(part: Part, fields: Iterable[str]) -> None:
 
 
 def given_problem_of(
-    data: Mapping[str, Any], rows: Sequence[Row], source: str
-) -> tuple[GivenProblem, tuple[Row, ...]]:
-    """Return the problem that a mapping states, and the rows that it admits.
+    data: Mapping[str, Any], npus: AbstractSet[str], source: str
+) -> GivenProblem:
+    """Return the checked problem that a mapping states.
 
     Parameters
     ----------
     data
         As parsed from TOML; see `problems.problem.problem_of`.
-    rows
-        Of the candidates table.
+    npus
+        Types of the candidates table's rows.
     source
         ``"file"`` where bare numbers must not stand for quantities, else
         ``"python"``.
@@ -125,18 +219,11 @@ def given_problem_of(
             f"problem {len(classes)}"
         )
     problem = stated(GivenProblem, data, source)
-    there = {row.npu for row in rows}
-    kept = admitted(problem, there)
-    if not kept:
-        raise ProblemError("hardware: exclude leaves no NPU of those in the table")
-    named = _with_names(problem, there)
-    found = [row for row in rows if row.npu in kept and row.mode in named.modes]
-    if not found:
-        raise ProblemError(f"modes: no row of the table is {' or '.join(named.modes)}")
-    return named, tuple(found)
+    of_table = {"npus_of_table": frozenset(npus)}
+    return problem.model_copy(update=of_table).checked()
 
 
-def admitted(problem: SizingProblem, there: set[str]) -> set[str]:
+def admitted(problem: SizingProblem, there: AbstractSet[str]) -> set[str]:
     """Return the NPUs of a table that a problem's filter lets pass.
 
     Raises
@@ -144,64 +231,22 @@ def admitted(problem: SizingProblem, there: set[str]) -> set[str]:
     ProblemError
         If the filter names an NPU that the table does not have.
     """
-    hardware = problem.hardware
-    kept = _matching("hardware.npus", hardware.npus, there)
-    return kept - _matching("hardware.exclude", hardware.exclude, there, strict=False)
+    names, hardware = TableNames(there), problem.hardware
+    kept = names.matching("hardware.npus", hardware.npus)
+    return kept - names.matching("hardware.exclude", hardware.exclude, strict=False)
 
 
-def _with_names(problem: GivenProblem, there: set[str]) -> GivenProblem:
-    """Return a problem with the NPUs of its limits and prices looked up."""
-    per_type = problem.limits.npus_per_type
-    limited = [_npu("limits.npus_per_type", name, there) for name in per_type]
-    if len(limited) != len(set(limited)):
-        raise ProblemError(f"limits.npus_per_type: two limits for {twice(limited)}")
-    given: dict[str, GivenPrice] = {}
-    for price in problem.prices.given:
-        npu = _npu("prices.given.npu", price.npu, there)
-        if npu in given:
-            raise ProblemError(f"prices.given: one price per NPU, not two for {npu}")
-        given[npu] = price.model_copy(update={"npu": npu})
-    counts = dict(zip(limited, per_type.values(), strict=True))
-    return problem.model_copy(
-        update={
-            "limits": problem.limits.model_copy(update={"npus_per_type": counts}),
-            "prices": problem.prices.model_copy(
-                update={"given": tuple(given.values())}
-            ),
-        }
-    )
-
-
-def _npu(field: str, name: str, there: set[str]) -> str:
-    """Return an NPU's name as the table's rows have it, or as the catalogue does."""
-    for known in there:
-        if known.lower() == name.strip().lower():
-            return known
-    try:
-        return catalogue.canonical("npus", name)
-    except CatalogueError:
-        hint = nearest(name, there, catalogue.names("npus"))
-        raise ProblemError(f"{field}: unknown NPU '{name}'{hint}") from None
-
-
-def _matching(
-    field: str, patterns: Sequence[str], there: set[str], *, strict: bool = True
-) -> set[str]:
-    """Return the NPUs of a table that patterns name.
+def admitted_rows(problem: SizingProblem, rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Return the rows of a table that a problem admits: by their NPU and mode.
 
     Raises
     ------
     ProblemError
-        If a pattern names none; unless `strict`, only if the catalogue has none either.
+        If it admits none.
     """
-    kept: set[str] = set()
-    for pattern in patterns:
-        if any(mark in pattern for mark in "*?["):
-            found = {name for name in there if fnmatch(name.lower(), pattern.lower())}
-        else:
-            found = {_npu(field, pattern, there)} & there
-        if strict and not found:
-            hint = nearest(pattern.strip("*"), there)
-            raise ProblemError(f"{field}: no row of the table has '{pattern}'{hint}")
-        kept |= found
-    return kept
+    npus = admitted(problem, {row.npu for row in rows})
+    found = [row for row in rows if row.npu in npus and row.mode in problem.modes]
+    if not found:
+        said = " or ".join(problem.modes)
+        raise ProblemError(f"modes: no row of the table is {said}")
+    return tuple(found)

@@ -1,6 +1,5 @@
 """Options that state what a fleet has, may have and must survive."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -111,9 +110,6 @@ def _counted(option: str, text: str) -> tuple[str, int]:
 
 
 def _current(path: Path) -> list[dict[str, Any]]:
-    from sizing.plan_file import read_plan
+    from sizing.plan_file import read_fleet
 
-    used: Counter[str] = Counter()
-    for deployment in read_plan(path)[1].deployments:
-        used[deployment.npu] += deployment.npus
-    return [{"npu": npu, "npus": count} for npu, count in used.items()]
+    return [{"npu": npu, "npus": count} for npu, count in read_fleet(path).items()]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sizing.cli import INFEASIBLE, INTERRUPTED, TIMED_OUT
+from sizing.cli.candidates import candidates_option, question_of
 from sizing.cli.files import image
 from sizing.cli.options import chosen_format, output_options
 from sizing.cli.progress import collected
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     callback=image,
     help="Draw the points into this file (.png or .svg).",
 )
+@candidates_option
 @proof_options
 @many_options
 @output_options("text", "json", "csv")
@@ -58,7 +60,6 @@ def command(
     Exit code 0: there are plans; 3: there are none; 4: a point ran out of time; 130:
     interrupted, after the report of what was done.
     """
-    from problems.problem import problem_of, read_toml
     from sizing.files import write
     from sizing.frontier import Frontier, axis_of, marked
     from sizing.report.frontier import FORMATS, Drawn
@@ -70,11 +71,11 @@ def command(
     }
     if stated["plot"] is not None:
         from sizing.report import frontier_plot
-    problem = problem_of(read_toml(problem_file), source="file")
+    problem, figures = question_of(problem_file, stated["candidates"])
     asked = Frontier(problem, stated["along"], **ends, points=stated["points"])
-    answers = answers_of(stated)
+    answers = answers_of(stated, figures)
     points, complete = collected(asked.found(answers), asked.wanted)
-    drawn = Drawn(asked, marked(points, axis), complete)
+    drawn = Drawn(asked, marked(points, axis), complete, figures.table)
     if stated["plot"] is not None:
         frontier_plot.save(drawn, stated["plot"])
     write(FORMATS[chosen_format(format_, output, FORMATS)](drawn), output)

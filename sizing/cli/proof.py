@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from sizing.solved import Answers
+    from sizing.solved import Answers, Figures
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,8 +56,10 @@ def many_options(function: F) -> F:
     return jobs(resume(function))
 
 
-def answers_of(stated: Mapping[str, Any]) -> "Answers":
+def answers_of(stated: Mapping[str, Any], figures: "Figures") -> "Answers":
     """Return the answers that the options ask for, some perhaps known already.
+
+    `figures` says where those of replicas come from.
 
     Raises
     ------
@@ -71,4 +73,4 @@ def answers_of(stated: Mapping[str, Any]) -> "Answers":
 
     options = SolveOptions(time_limit=stated["time_limit"], workers=stated["workers"])
     jobs = stated["jobs"] or usable_cpus()
-    return Answers(options, Journal.at(stated["resume"]), jobs)
+    return Answers(options, Journal.at(stated["resume"]), jobs, figures)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sizing.cli import INFEASIBLE, TIMED_OUT
+from sizing.cli.candidates import candidates_option
 from sizing.cli.files import in_folder
 from sizing.cli.fleet_options import fleet_options
 from sizing.cli.options import (
@@ -34,13 +35,7 @@ if TYPE_CHECKING:
 @problem_options
 @fleet_options
 @optimisation_options
-@click.option(
-    "--candidates",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="TABLE.csv",
-    help="Size from figures of your own or of another tool: replicas with their mean "
-    "TTFT, TPOT and rate.",
-)
+@candidates_option
 @proof_options
 @click.option(
     "--check",
@@ -79,14 +74,15 @@ def command(
     from problems.problem import problem_of, read_toml
     from sizing.api import size
     from sizing.files import write
+    from sizing.given import size_given
     from sizing.report.answer import FORMATS
+    from sizing.report.given import FORMATS as TABLED
     from solver.model import SolveOptions
 
     export_model, deep = options.pop("export_model"), options.pop("explain")
-    if export_model is not None and (check or candidates is not None):
-        raise click.BadParameter(
-            "goes without --check and --candidates", param_hint="--export-model"
-        )
+    if export_model is not None and check:
+        raise click.BadParameter("goes without --check", param_hint="--export-model")
+    export = None if export_model is None else partial(_export, export_model)
     data = read_toml(problem_file) if problem_file is not None else {}
     data = overridden(data, options)
     solve = SolveOptions(time_limit=time_limit, workers=workers)
@@ -96,14 +92,16 @@ def command(
                 "does not go with --candidates: figures of a table are not simulated",
                 param_hint="--check",
             )
-        return _from_table(data, candidates, solve, format_, output)
+        chosen = chosen_format(format_, output, TABLED)
+        given = size_given(data, candidates, solve, export)
+        write(TABLED[chosen](given), output)
+        return _CODES.get(given.status, 0)
     problem = problem_of(data, source="file")
     chosen = chosen_format(format_, output, FORMATS)
     if check:
         if deep:
             raise click.BadParameter("goes without --check", param_hint="--explain")
         return _checked(problem, solve, chosen, output)
-    export = None if export_model is None else partial(_export, export_model)
     answer = size(problem, solve, export=export, deep=deep)
     write(FORMATS[chosen](answer), output)
     return _CODES.get(answer.status, 0)
@@ -117,24 +115,6 @@ def _export(output: Path, instance: "Instance") -> None:
 
 
 _CODES = {"infeasible": INFEASIBLE, "timed_out": TIMED_OUT}
-
-
-def _from_table(
-    data: dict[str, Any],
-    table: Path,
-    options: "SolveOptions",
-    format_: str | None,
-    output: Path | None,
-) -> int:
-    """Write an answer over a candidates table, and return the exit code."""
-    from sizing.files import write
-    from sizing.given import size_given
-    from sizing.report.given import FORMATS
-
-    chosen = chosen_format(format_, output, FORMATS)
-    answer = size_given(data, table, options)
-    write(FORMATS[chosen](answer), output)
-    return _CODES.get(answer.status, 0)
 
 
 def _checked(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sizing.cli import INFEASIBLE, INTERRUPTED, TIMED_OUT
+from sizing.cli.candidates import candidates_option, question_of
 from sizing.cli.options import chosen_format, output_options
 from sizing.cli.progress import collected
 from sizing.cli.proof import answers_of, many_options, proof_options
@@ -55,6 +56,7 @@ _SHORT = ("without", "rate", "ttft", "tpot", "e2e")
     metavar="FILE.toml",
     help="More of them: [[scenario]] tables (name, set = {...}) and a [grid].",
 )
+@candidates_option
 @proof_options
 @many_options
 @output_options("text", "json", "csv")
@@ -73,18 +75,17 @@ def command(
     base and all of them have none; 4: one ran out of time; 130: interrupted, after
     the report of what was done.
     """
-    from problems.problem import problem_of, read_toml
     from sizing.files import write
     from sizing.report.what_if import FORMATS, Compared
     from sizing.what_if import WhatIf
 
-    base = problem_of(read_toml(problem_file), source="file")
+    base, figures = question_of(problem_file, stated["candidates"])
     asked = _scenarios(base, stated)
-    answers = answers_of(stated)
+    answers = answers_of(stated, figures)
     question = WhatIf(base, asked, answers)
     question.check()
     rows, complete = collected(question.rows(), len(asked) + 1)
-    compared = Compared(base, rows, complete)
+    compared = Compared(base, rows, complete, figures.table)
     write(FORMATS[chosen_format(format_, output, FORMATS)](compared), output)
     return _code(rows) if complete else INTERRUPTED
 

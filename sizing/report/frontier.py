@@ -3,19 +3,32 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from problems.given.table import CandidatesTable
 from sizing.frontier import Axis, Frontier, Point, axis_of
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.data import csv_text, json_text
-from sizing.report.solved import as_data, as_row, plan_line, row_names
+from sizing.report.solved import (
+    as_data,
+    as_row,
+    dollars,
+    of_table,
+    plan_line,
+    row_names,
+    subject,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The points of a frontier in the order of its axis; all of them, or cut short."""
+    """The points of a frontier in the order of its axis; all of them, or cut short.
+
+    Of figures that a table gives, if there is one.
+    """
 
     frontier: Frontier
     points: Sequence[Point]
     complete: bool = True
+    table: CandidatesTable | None = None
 
     @property
     def axis(self) -> Axis:
@@ -25,9 +38,8 @@ class Drawn:
     @property
     def title(self) -> str:
         """What is set against what."""
-        problem = self.frontier.problem
-        traffic = "; ".join(each.text for each in problem.traffic)
-        return f"{self.minimised} against {self.axis.name}: {problem.model} ({traffic})"
+        asked = subject(self.frontier.problem, self.table)
+        return f"{self.minimised} against {self.axis.name}: {asked}"
 
     @property
     def minimised(self) -> str:
@@ -47,7 +59,7 @@ def as_text(drawn: Drawn) -> str:
         plan = point.solved.plan
         table.add_row(
             axis.text(point.at),
-            "" if plan is None else f"{plan.usd_per_hour:,.2f}",
+            dollars(point.solved),
             *("" if plan is None else f"{plan.total_npus:,}" for _ in counted),
             "beaten" if point.dominated else "",
             plan_line(point.solved),
@@ -75,6 +87,7 @@ def as_json(drawn: Drawn) -> str:
     content = {
         "complete": drawn.complete,
         "problem": drawn.frontier.problem.model_dump(mode="json"),
+        **of_table(drawn.table),
         "along": drawn.frontier.along,
         "unit": None if drawn.axis.unit is None else drawn.axis.unit.base,
         "points": [

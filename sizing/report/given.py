@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from model_ops.units import HOURS_PER_MONTH, SECOND, WATT
 from problems import catalogue
-from problems.given.offers import TABLE, UNPRICED
+from problems.given.offers import TABLE, UNPRICED, left_out
 from problems.given.plan import GivenPlan, PlannedRow
+from problems.given.problem import GivenProblem, admitted
 from problems.given.rows import PRICE
-from problems.offers import GIVEN
-from problems.plan import Purchase
 from problems.requirements import requirements
 from sizing.given import GivenAnswer
 from sizing.report.console import new_console, plain_table, section, text_of
@@ -22,15 +21,11 @@ from sizing.report.infeasible import infeasible
 from sizing.report.json import explained
 from sizing.report.margins import as_dict as margins
 from sizing.report.margins import print_margins
+from sizing.report.solved import given_row, plan_purchases, plan_rows
+from sizing.report.taken import taken
 from sizing.report.text import usd
 
-_METRICS = ("ttft", "tpot")
-
-
-def _mean(plan: GivenPlan, metric: str) -> float:
-    """Return the mean over all requests, dealt in proportion to the rows' rates."""
-    total = sum(row.replicas * row.rate * getattr(row, metric) for row in plan.rows)
-    return float(total / plan.capacity)
+_METRICS: tuple[Literal["ttft", "tpot"], ...] = ("ttft", "tpot")
 
 
 def _rate(answer: GivenAnswer) -> float:
@@ -47,18 +42,22 @@ def _targets(answer: GivenAnswer) -> dict[str, float]:
 def as_text(answer: GivenAnswer) -> str:
     """Return the answer as readable text."""
     console = new_console()
-    if answer.outcome.plan is not None:
-        _plan(console, answer, answer.outcome.plan)
-    elif answer.explanation is not None:
+    if answer.plan is not None:
+        _plan(console, answer, answer.plan)
+        return text_of(console)
+    console.print(f"{_whose(answer)}:")
+    if answer.explanation is not None:
         infeasible(console, answer.problem, answer.explanation, "row of the table")
-        console.print()
-        console.print(f"The figures are those of {answer.table.name}, taken as given.")
     else:
         console.print(
             "No answer in time: no plan was found, and none was ruled out. "
             "Give more --time-limit."
         )
     return text_of(console)
+
+
+def _whose(answer: GivenAnswer) -> str:
+    return f"By the figures of {answer.table.name}, taken as given and not ours"
 
 
 def _plan(console: Console, answer: GivenAnswer, plan: GivenPlan) -> None:
@@ -80,31 +79,13 @@ def _plan(console: Console, answer: GivenAnswer, plan: GivenPlan) -> None:
 
 def _sentence(answer: GivenAnswer, plan: GivenPlan) -> str:
     what = answer.problem.model or "the model of the table"
-    bought = " and ".join(_bought(purchase) for purchase in plan.purchases)
     cost = plan.usd_per_hour_if_known
     price = "of unknown price"
     if cost is not None:
         price = f"{usd(cost)} an hour, {usd(cost * HOURS_PER_MONTH)} a month"
-    return (
-        f"To serve {what} ({answer.problem.traffic[0].text}), take {bought}: {price}."
-    )
-
-
-def _bought(purchase: Purchase) -> str:
-    known = purchase.npu in catalogue.names("npus")
-    title = catalogue.npu_file(purchase.npu).title if known else purchase.npu
-    what = f"{purchase.npus:,} x {title}"
-    if purchase.provider == UNPRICED:
-        return what
-    if purchase.provider == TABLE:
-        return f"{what} (at the table's price)"
-    if purchase.provider == GIVEN:
-        return f"{what} (at your price)"
-    term = purchase.term.replace("_", "-")
-    return (
-        f"{what} ({purchase.provider} {purchase.instance}, {term}, price: "
-        f"{purchase.as_of.split(';')[0]})"
-    )
+    bought = taken(plan, ((row.offer, row) for row in plan.rows))
+    asked = answer.problem.traffic[0].text
+    return f"{_whose(answer)}: to serve {what} ({asked}), {bought}: {price}."
 
 
 _LESS = {"cost": "costs less", "npus": "uses fewer NPUs", "power": "needs less power"}
@@ -153,7 +134,7 @@ def _figures(answer: GivenAnswer, plan: GivenPlan) -> RichTable:
         asked = targets.get(metric)
         table.add_row(
             metric.upper(),
-            SECOND.format(_mean(plan, metric)),
+            SECOND.format(plan.mean(metric)),
             SECOND.format(max(getattr(row, metric) for row in plan.rows)),
             "" if asked is None else f"mean {SECOND.format(asked)}",
         )
@@ -166,13 +147,7 @@ def _notes(answer: GivenAnswer, plan: GivenPlan) -> Iterator[str]:
         "it was made for; nothing here predicts or simulates them. Percentiles, bursts "
         "and errors of the table are not in them."
     )
-    capacity, wanted = plan.capacity, _rate(answer)
-    free = answer.problem.headroom
-    kept = f"{free:.0%} of it is kept free" if free else "none is asked to be kept free"
-    yield (
-        f"Together the replicas take {capacity:.5g} req/s, {wanted / capacity:.1%} of "
-        f"which is used; {kept} (--headroom)."
-    )
+    yield _spare(answer, plan)
     for binding in answer.bindings:
         reason = binding.reason
         yield f"What keeps the plan from less: {binding.requirement} ({reason})."
@@ -185,6 +160,32 @@ def _notes(answer: GivenAnswer, plan: GivenPlan) -> Iterator[str]:
         yield (
             f"Power to provision: {WATT.format(plan.power)}, host and cooling included."
         )
+    yield from _unused(answer.problem)
+
+
+def _spare(answer: GivenAnswer, plan: GivenPlan) -> str:
+    """Return what of the capacity is free, and what for."""
+    capacity, problem = plan.capacity, answer.problem
+    free, redundancy = problem.headroom, problem.redundancy
+    kept = f"{free:.0%} of it is kept free" if free else "none is asked to be kept free"
+    used = f"{_rate(answer) / capacity:.1%} of which is used; {kept} (--headroom)"
+    text = f"Together the replicas take {capacity:.5g} req/s, {used}."
+    if redundancy.domains:
+        text += (
+            f" Losing {redundancy.text} is provided for, however the replicas are "
+            "placed: those that are left take no more than their rows say."
+        )
+    return text
+
+
+def _unused(problem: GivenProblem) -> Iterator[str]:
+    """Yield which NPUs no plan could use, and why."""
+    npus = admitted(problem, problem.npus_of_table)
+    for npu, missing in left_out(problem, sorted(npus)):
+        yield f"{npu} was left out: nobody knows its {missing}, which is asked about."
+    for npu in dict.fromkeys(owned.npu for owned in problem.owned):
+        if npu not in problem.npus_of_table:
+            yield f"{npu} of your own stays idle: the table has no row for it."
 
 
 def _singles(answer: GivenAnswer) -> RichTable:
@@ -271,8 +272,8 @@ def as_dict(answer: GivenAnswer) -> dict[str, Any]:
         },
         "timing_s": answer.seconds,
     }
-    if answer.outcome.plan is not None:
-        return common | _planned(answer, answer.outcome.plan)
+    if answer.plan is not None:
+        return common | _planned(answer, answer.plan)
     empty: dict[str, Any] = {
         "cost": None,
         "plan": [],
@@ -295,8 +296,8 @@ def _planned(answer: GivenAnswer, plan: GivenPlan) -> dict[str, Any]:
             "gap": certificate.gap,
             "usd_per_month": None if cost is None else cost * HOURS_PER_MONTH,
         },
-        "plan": [_row(row) for row in plan.rows],
-        "purchases": [_purchase(purchase) for purchase in plan.purchases],
+        "plan": plan_rows(plan),
+        "purchases": plan_purchases(plan),
         "total_npus": plan.total_npus,
         "power_w": plan.power,
         "predictions": [_predictions(answer, plan)],
@@ -308,29 +309,13 @@ def _planned(answer: GivenAnswer, plan: GivenPlan) -> dict[str, Any]:
                 "usd_per_hour": single.plan.usd_per_hour_if_known,
                 "total_npus": single.plan.total_npus,
                 "distance": single.distance,
-                "plan": [_row(row) for row in single.plan.rows],
+                "plan": plan_rows(single.plan),
             }
             for single in answer.singles
         ],
         "margins": None if answer.margins is None else margins(answer.margins),
         "provenance": provenance(answer, plan),
     }
-
-
-def _row(row: PlannedRow) -> dict[str, Any]:
-    shown = row.model_dump(exclude={"rate", "ttft", "tpot"})
-    return shown | {
-        "req_per_s_per_replica": row.rate,
-        "ttft_mean_s": row.ttft,
-        "tpot_mean_s": row.tpot,
-    }
-
-
-def _purchase(purchase: Purchase) -> dict[str, Any]:
-    shown = purchase.model_dump()
-    if purchase.provider == UNPRICED:
-        shown["usd_per_hour"] = None
-    return shown
 
 
 def _predictions(answer: GivenAnswer, plan: GivenPlan) -> dict[str, Any]:
@@ -341,7 +326,7 @@ def _predictions(answer: GivenAnswer, plan: GivenPlan) -> dict[str, Any]:
         "rate_req_per_s": _rate(answer),
         **{
             f"{metric}_s": {
-                "mean": _mean(plan, metric),
+                "mean": plan.mean(metric),
                 "worst_row": max(getattr(row, metric) for row in plan.rows),
                 "target_mean": targets.get(metric),
             }
@@ -360,9 +345,8 @@ def as_csv(answer: GivenAnswer) -> str:
         "replicas", "npus", "nodes", "usd_per_hour", "req_per_s_per_replica",
         "ttft_mean_s", "tpot_mean_s",
     )  # fmt: skip
-    plan = answer.outcome.plan
-    rows = () if plan is None else plan.rows
-    written = ({"status": answer.status} | _row(row) for row in rows)
+    rows = () if answer.plan is None else answer.plan.rows
+    written = ({"status": answer.status} | given_row(row) for row in rows)
     return csv_text(columns, written, only=True)
 
 

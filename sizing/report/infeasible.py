@@ -6,7 +6,7 @@ from problems.problem import SizingProblem
 from problems.requirements import requirements
 from sizing.report.console import plain_table, section
 from solver.explain import Explanation, Remedy
-from solver.floors import MEMORY
+from solver.floors import MEMORY, STOCK
 from solver.relaxing import is_limit
 from solver.ways_out import Joint
 
@@ -27,6 +27,11 @@ def infeasible(
             f"No plan: {' or '.join(problem.models)} does not fit in the memory of any "
             "replica that these NPUs and prices allow."
         )
+    elif conflicts == (STOCK,):
+        console.print(
+            "No plan: all hardware of your own together is too little, and no price of "
+            "more passes these filters."
+        )
     elif len(conflicts) == 1:
         console.print(f"No plan: {_alone(problem, conflicts[0], tried)}.")
     else:
@@ -40,7 +45,8 @@ def infeasible(
     for f in explanation.floors:
         possible = "yes" if f.possible else "no"
         table.add_row(f.requirement, f.wanted, f.least, possible, f.reason)
-    section(console, "The least that each could be by itself", table)
+    if explanation.floors:
+        section(console, "The least that each could be by itself", table)
     _ways_out(console, problem, explanation)
 
 

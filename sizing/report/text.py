@@ -1,6 +1,5 @@
 """An answer as text: what to say in the meeting first, what it rests on last."""
 
-from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -8,9 +7,7 @@ from rich.table import Table as RichTable
 
 from model_ops.serving.queueing import Statistic
 from model_ops.units import BYTE, BYTE_PER_SECOND, SECOND, WATT
-from problems import catalogue
-from problems.offers import GIVEN, OWNED
-from problems.plan import Plan, PlannedDeployment, Purchase
+from problems.plan import Plan, PlannedDeployment
 from problems.problem import SizingProblem
 from problems.serve import Served
 from sizing.api import Answer
@@ -34,6 +31,7 @@ from sizing.report.certificate import certificate_text
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.infeasible import infeasible
 from sizing.report.margins import print_margins
+from sizing.report.taken import taken
 from solver.solve import Feasible, Optimal
 
 
@@ -94,43 +92,12 @@ def _sentence(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> str:
     models = " and ".join(answer.problem.models)
     asked = "; ".join(fact.traffic.text for fact in facts)
     per_output, _ = usd_per_million_tokens(plan, facts)
+    bought = taken(plan, ((d.offer, d) for d in plan.deployments))
     return (
-        f"To serve {models} ({asked}), {_taken(plan)}: "
+        f"To serve {models} ({asked}), {bought}: "
         f"{usd(plan.usd_per_hour)} an hour, {usd(usd_per_month(plan))} a month, "
         f"{usd(per_output)} per million generated tokens."
     )
-
-
-def _taken(plan: Plan) -> str:
-    """Return what is used of what is there already, and what is rented."""
-    used: Counter[str] = Counter()
-    for d in plan.deployments:
-        used[d.offer] += d.npus
-    parts: dict[str, list[str]] = {"use": [], "rent": []}
-    for each in plan.purchases:
-        verb = "use" if each.provider == OWNED else "rent"
-        parts[verb].append(_bought(each, idle=each.npus - used[each.offer]))
-    return " and ".join(
-        f"{verb} {' and '.join(bought)}" for verb, bought in parts.items() if bought
-    )
-
-
-def _bought(purchase: Purchase, idle: int) -> str:
-    what = f"{purchase.npus:,} x {catalogue.npu_file(purchase.npu).title}"
-    rest = [f"{idle:,} of them idle"] if idle else []
-    if purchase.provider == OWNED:
-        return f"{what} of your own" + "".join(f" ({each})" for each in rest)
-    term = purchase.term.replace("_", "-")
-    terms = (
-        ["at your price"]
-        if purchase.provider == GIVEN
-        else [
-            f"{purchase.provider} {purchase.instance}",
-            term,
-            f"price: {purchase.as_of.split(';')[0]}",
-        ]
-    )
-    return f"{what} ({', '.join(terms + rest)})"
 
 
 def _proof(answer: Answer) -> str:

@@ -6,36 +6,48 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
+from problems.given.table import CandidatesTable
 from problems.problem import SizingProblem
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.data import csv_text, json_text
-from sizing.report.solved import as_data, as_row, plan_line, row_names
+from sizing.report.solved import (
+    as_data,
+    as_row,
+    dollars,
+    of_table,
+    plan_line,
+    row_names,
+    subject,
+)
 from sizing.what_if import Row
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The rows of a question, the base first; not all of them if it was interrupted."""
+    """The rows of a question, the base first; not all of them if it was interrupted.
+
+    Of figures that a table gives, if there is one.
+    """
 
     problem: SizingProblem
     rows: Sequence[Row]
     complete: bool = True
+    table: CandidatesTable | None = None
 
     def change(self, row: Row) -> float | None:
         """Return how much dearer a row's plan is than the base's, relatively."""
-        base, plan = self.rows[0].solved.plan, row.solved.plan
-        if base is None or plan is None or row is self.rows[0]:
+        base, cost = self.rows[0].solved.usd_per_hour, row.solved.usd_per_hour
+        # Hardware that is there already may cost nothing.
+        if not base or cost is None or row is self.rows[0]:
             return None
-        if not base.usd_per_hour:  # hardware that is there already may cost nothing
-            return None
-        return plan.usd_per_hour / base.usd_per_hour - 1
+        return cost / base - 1
 
 
 def as_text(compared: Compared) -> str:
     """Return the scenarios as a table, and what became of the base's plan in each."""
     console, problem = new_console(), compared.problem
-    traffic = "; ".join(each.text for each in problem.traffic)
-    console.print(f"What if: {problem.model} ({traffic}), and {_count(compared)}.")
+    asked = subject(problem, compared.table)
+    console.print(f"What if: {asked}, and {_count(compared)}.")
     section(console, _title(compared), _table(compared))
     told = [row for row in compared.rows if row.why]
     if told:
@@ -66,7 +78,7 @@ def _table(compared: Compared) -> RichTable:
         plan, change = row.solved.plan, compared.change(row)
         table.add_row(
             row.name,
-            "" if plan is None else f"{plan.usd_per_hour:,.2f}",
+            dollars(row.solved),
             "" if change is None else _percent(change),
             "" if plan is None else f"{plan.total_npus:,}",
             plan_line(row.solved),
@@ -87,6 +99,7 @@ def as_json(compared: Compared) -> str:
     content = {
         "complete": compared.complete,
         "problem": compared.problem.model_dump(mode="json"),
+        **of_table(compared.table),
         "base": base,
         "scenarios": others,
     }

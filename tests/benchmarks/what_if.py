@@ -33,7 +33,7 @@ GRID = [
 
 PARTS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "candidates": (select, ("solver.solve",)),
-    "proof": (decided, ("solver.solve",)),
+    "proof": (decided, ("solver.outcome",)),
     "verification": (violations, ("solver.solve", "problems.standing")),
     "what became of the base": (reasons, ("sizing.what_if",)),
 }

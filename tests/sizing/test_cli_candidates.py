@@ -42,8 +42,9 @@ def test_text_says_whose_figures_and_that_they_are_means(genz: Genz) -> None:
     ran = genz("size", *QUESTION, "--model", "qwen3-32b")
     assert ran.code == 0
     flat = " ".join(ran.out.split())
-    assert flat.startswith("To serve qwen3-32b (50 req/s), take ")
-    assert "figures from candidates.csv" in flat
+    first = ran.out.splitlines()[0]
+    assert first.startswith("By the figures of candidates.csv, taken as given and not")
+    assert "not ours: to serve qwen3-32b (50 req/s), rent " in flat
     assert "the table's means" in flat
     assert "one row: " in flat
 

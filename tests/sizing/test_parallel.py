@@ -11,7 +11,7 @@ from problems.problem import SizingProblem, problem_of
 from sizing.journal import Journal
 from sizing.parallel import _parts, in_parallel, processes_for
 from sizing.scenarios import product
-from sizing.solved import Answers, Solved
+from sizing.solved import Answers, Modelled, Solved
 from solver.model import SolveOptions
 
 
@@ -74,7 +74,7 @@ def test_many_processes_find_what_one_finds(tmp_path: Path) -> None:
 def test_what_goes_wrong_in_a_process_is_said_here() -> None:
     unpriced = changed(small(), [Change("prices.providers", "nobody")])
     with pytest.raises(ProblemError, match="no price for l40s"):
-        list(in_parallel({"a": unpriced}, SolveOptions(), 1))
+        list(in_parallel({"a": unpriced}, SolveOptions(), 1, Modelled()))
 
 
 def test_answers_come_in_the_order_of_the_questions(

@@ -12,13 +12,18 @@ from typing import Any
 import pytest
 
 from problems.examples import FOLDER
-from problems.given.plan import violations
+from problems.given.plan import GivenPlan
 from problems.given.problem import given_problem_of
 from problems.given.rows import COLUMNS, PRICE, Row, read_rows
+from problems.given.table import CandidatesTable
+from problems.given.verify import violations
 from problems.problem import SizingProblem
 from problems.requirements import requirements
-from solver.given import GivenWorkspace, explain_given, singles
+from solver.given.beside import singles
+from solver.given.explain import explain_given
+from solver.given.workspace import GivenWorkspace
 from solver.model import SolveOptions
+from solver.outcome import Feasible, Optimal
 
 OPTIONS = SolveOptions(workers=1, seed=0)
 EXAMPLE = FOLDER / "candidates.csv"
@@ -33,9 +38,15 @@ def workspace(path: Path, rate: float, **changes: Any) -> GivenWorkspace:
         if metric in changes
     ]
     data = {"traffic": [{"rate": rate, "targets": targets}]} | changes
-    rows = read_rows(path)
-    problem, admitted = given_problem_of(data, rows, "python")
-    return GivenWorkspace.of(problem, admitted, path)
+    table = CandidatesTable.read(path)
+    return GivenWorkspace.of(given_problem_of(data, table.npus, "python"), table)
+
+
+def solved(asked: GivenWorkspace) -> GivenPlan:
+    """Return the plan of a question that has one."""
+    outcome = asked.solve(OPTIONS)
+    assert isinstance(outcome, Optimal | Feasible)
+    return outcome.plan
 
 
 # The table that comes with the project
@@ -44,8 +55,7 @@ def workspace(path: Path, rate: float, **changes: Any) -> GivenWorkspace:
 def test_the_best_mix_of_the_example_beats_its_best_row() -> None:
     asked = workspace(EXAMPLE, 50.0, ttft=2.0, tpot=0.03, objective="npus")
     outcome = asked.solve(OPTIONS)
-    assert outcome.status == "optimal"
-    assert outcome.plan is not None
+    assert isinstance(outcome, Optimal)
     assert outcome.plan.total_npus == 35
     assert outcome.certificate.bound == 35
     (single,) = singles(asked, outcome.plan, OPTIONS)
@@ -55,18 +65,16 @@ def test_the_best_mix_of_the_example_beats_its_best_row() -> None:
 
 def test_the_best_row_may_stand_on_several_offers() -> None:
     asked = workspace(EXAMPLE, 50.0, ttft=2.0, tpot=0.03)
-    plan = asked.solve(OPTIONS).plan
-    assert plan is not None
+    plan = solved(asked)
     (best,) = (s for s in singles(asked, plan, OPTIONS) if s.kind == "row")
     assert len({row.offer for row in best.plan.rows}) == 2
     names = {row.name for row in asked.rows}
-    plans = [
+    alone = [
         replace(asked, rows=tuple(r for r in asked.rows if r.name == name))
-        .solve(OPTIONS)
-        .plan
         for name in sorted(names)
     ]
-    costs = {p.rows[0].name: p.usd_per_hour for p in plans if p is not None}
+    plans = [solved(one) for one in alone if one.instance(one.problem).candidates]
+    costs = {plan.rows[0].name: plan.usd_per_hour for plan in plans}
     assert best.of == min(costs, key=costs.__getitem__)
     assert best.value == pytest.approx(costs[best.of])
 
@@ -76,8 +84,7 @@ def test_one_deployment_type_is_the_best_row_of_the_example() -> None:
     asked = workspace(
         EXAMPLE, 50.0, ttft=2.0, tpot=0.03, objective="npus", limits=limits
     )
-    plan = asked.solve(OPTIONS).plan
-    assert plan is not None
+    plan = solved(asked)
     assert plan.total_npus == 36
     assert len({row.name for row in plan.rows}) == 1
 
@@ -170,8 +177,7 @@ def test_plans_are_as_good_as_brute_force(tmp_path: Path, seed: int) -> None:
     if math.isinf(expected):
         assert outcome.status == "infeasible"
         return
-    assert outcome.status == "optimal"
-    assert outcome.plan is not None
+    assert isinstance(outcome, Optimal)
     value = (
         outcome.plan.usd_per_hour if objective == "cost" else outcome.plan.total_npus
     )
@@ -188,7 +194,7 @@ def test_whole_hosts_are_paid_whole(tmp_path: Path) -> None:
     path.write_text(f"{','.join(COLUMNS)}\na,h200,aggregated,1,1,1,1,,,,\n")
     given = [{"npu": "h200-sxm", "usd_per_hour": 16.0, "npus": 8}]
     outcome = workspace(path, 9.0, prices={"given": given}).solve(OPTIONS)
-    assert outcome.plan is not None
+    assert isinstance(outcome, Optimal)
     assert outcome.plan.usd_per_hour == 32.0
     assert outcome.plan.total_npus == 16
     assert [row.nodes for row in outcome.plan.rows] == [2]
@@ -199,7 +205,7 @@ def test_a_replica_of_one_and_a_half_hosts_fills_two(tmp_path: Path) -> None:
     path.write_text(f"{','.join(COLUMNS)}\na,h200,disaggregated,12,1,1,1,,,,\n")
     given = [{"npu": "h200-sxm", "usd_per_hour": 16.0, "npus": 8}]
     outcome = workspace(path, 3.0, prices={"given": given}).solve(OPTIONS)
-    assert outcome.plan is not None
+    assert isinstance(outcome, Optimal)
     assert outcome.plan.usd_per_hour == 3 * 32.0
     assert outcome.plan.total_npus == 48
 
@@ -207,8 +213,7 @@ def test_a_replica_of_one_and_a_half_hosts_fills_two(tmp_path: Path) -> None:
 def test_headroom_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text(f"{','.join(COLUMNS)}\na,h200,aggregated,1,1,1,1,,,,\n")
-    plan = workspace(path, 8.0, objective="npus", headroom=0.2).solve(OPTIONS).plan
-    assert plan is not None
+    plan = solved(workspace(path, 8.0, objective="npus", headroom=0.2))
     assert plan.total_npus == 10
 
 
