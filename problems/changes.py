@@ -112,7 +112,8 @@ def keys(problem: SizingProblem) -> list[str]:
     own = [*_paths(TrafficClass), *_METRICS]
     named = [f"traffic.{t.name}.{key}" for t in problem.traffic for key in own]
     prices = [f"price.{npu}" for npu in problem.names.known]
-    return [*own, *named, *_paths(SizingProblem), WITHOUT, *prices]
+    found = [*own, *named, *_paths(SizingProblem), WITHOUT, *prices]
+    return [key for key in found if problem.beyond.isdisjoint(key.split("."))]
 
 
 @cache

@@ -4,7 +4,7 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -186,6 +186,9 @@ class SizingProblem(Part):
     redundancy
         What may fail while the demand is still met.
     """
+
+    beyond: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say nothing in problems of this kind."""
 
     title: str = ""
     model: Name

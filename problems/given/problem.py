@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -35,6 +35,9 @@ _OF_OUR_QUEUES = (
     "goodput",
 )
 """What the figures of a table cannot follow: they hold for how they were made."""
+
+_MADE_FOR = ("input_tokens", "output_tokens", "lengths")
+"""What is told again of the requests, and cannot be varied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,8 @@ class GivenProblem(SizingProblem):
         "aggregated",
         "disaggregated",
     )
+    beyond: ClassVar = frozenset({*_OF_OUR_MODEL, *_OF_OUR_QUEUES, *_MADE_FOR, "e2e"})
+
     npus_of_table: Annotated[frozenset[str], Field(exclude=True)] = frozenset()
 
     @model_validator(mode="after")
@@ -158,8 +163,21 @@ class GivenProblem(SizingProblem):
         return TableNames(self.npus_of_table)
 
     def restated(self, data: Mapping[str, Any]) -> "GivenProblem":
-        """Return the checked problem that other data state of the same table."""
-        return given_problem_of(data, self.npus_of_table, "python")
+        """Return the checked problem that other data state of the same table.
+
+        Raises
+        ------
+        ProblemError
+            If they state other requests, or another model: those have other figures.
+        """
+        other = given_problem_of(data, self.npus_of_table, "python")
+        for field, value in _made_for(self).items():
+            if _made_for(other)[field] != value:
+                raise ProblemError(
+                    f"{field}: figures of {FIELD} hold for the requests and the model "
+                    "that they were made for; others need a table of their own"
+                )
+        return other
 
     def checked(self) -> Self:
         """Return the problem with its names looked up.
@@ -180,6 +198,12 @@ class GivenProblem(SizingProblem):
                     "catalogue does not have; state its npus instead"
                 )
         return named
+
+
+def _made_for(problem: GivenProblem) -> dict[str, Any]:
+    """Return what a table's figures hold for, as far as it is stated."""
+    traffic = {name: getattr(problem.traffic[0], name) for name in _MADE_FOR}
+    return {"model": problem.model} | traffic
 
 
 def _refuse(part: Part, fields: Iterable[str]) -> None:

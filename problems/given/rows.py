@@ -6,42 +6,105 @@ figures are means at the rate that it takes.
 
 import csv
 import io
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any
 
-from model_ops.errors import CatalogueError, ProblemError, nearest
-from model_ops.units import RequestsPerSecond, Seconds, UsdPerHour
-from problems import catalogue
-from problems.fields import read_text, shown
-from problems.problem import ServingMode
-
-COLUMNS = (
-    "name",
-    "npu",
-    "mode",
-    "npus",
-    "ttft_ms",
-    "tpot_ms",
-    "req_per_s",
-    "tp",
-    "pp",
-    "dp",
-    "batch",
+from model_ops.errors import ProblemError, nearest
+from model_ops.units import (
+    REQUEST_PER_SECOND,
+    SECOND,
+    USD_PER_HOUR,
+    RequestsPerSecond,
+    Seconds,
+    UsdPerHour,
 )
-"""Columns that a table has; `tp` and those behind it may be blank."""
-
-PRICE = "usd_per_hour"
-"""The one column that a table may have besides: what a replica costs, all its NPUs."""
+from problems.fields import read_text, shown
+from problems.given import cells
+from problems.problem import ServingMode
 
 FIELD = "--candidates"
 LARGEST_TABLE = 50_000_000
 """Bytes; some five hundred thousand rows."""
 
+PRICE = "usd_per_hour"
+
 _MOST_MESSAGES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Parameters
+    ----------
+    field
+        Of a row.
+    read
+        Returns what a cell says; raises `ValueError` with what is wrong with it.
+    means
+        What it holds, in words.
+    needed
+        Whether a table has it, and each row a cell in it.
+    alike
+        What others call such a column, though perhaps in another unit.
+    """
+
+    field: str
+    read: Callable[[str], Any]
+    means: str
+    needed: bool = True
+    alike: tuple[str, ...] = ()
+
+
+_MILLISECONDS = cells.figure(SECOND, 1e3, 86_400_000.0)
+
+SCHEMA: Mapping[str, Column] = {
+    "name": Column("name", cells.text, "a name of its own for each row", alike=("id",)),
+    "npu": Column(
+        "npu", cells.npu, "the NPU type", alike=("gpu", "device", "hardware", "system")
+    ),
+    "mode": Column("mode", cells.mode, "aggregated or disaggregated"),
+    "npus": Column(
+        "npus",
+        cells.count,
+        "NPUs of one replica",
+        alike=("gpus", "num_gpus", "num_npus", "num_total_gpus"),
+    ),
+    "ttft_ms": Column(
+        "ttft",
+        _MILLISECONDS,
+        "mean time to first token in milliseconds",
+        alike=("ttft", "ttft_s", "ttft_us", "ttft (ms)", "ttft (s)", "mean_ttft_ms"),
+    ),
+    "tpot_ms": Column(
+        "tpot",
+        _MILLISECONDS,
+        "mean time per output token in milliseconds",
+        alike=("tpot", "tpot_s", "tpot_us", "tpot (ms)", "itl_ms", "mean_tpot_ms"),
+    ),
+    "req_per_s": Column(
+        "rate",
+        cells.figure(REQUEST_PER_SECOND, 1.0, 1e7),
+        "requests per second that one replica takes",
+        alike=("rps", "qps", "req/s", "rate", "request_rate", "seq/s", "throughput"),
+    ),
+    **{
+        name: Column(name, cells.count, "how a replica is split or run", needed=False)
+        for name in ("tp", "pp", "dp", "batch")
+    },
+    PRICE: Column(
+        "usd_per_hour",
+        cells.figure(USD_PER_HOUR, 1.0, 1e7),
+        "what one replica costs, all its NPUs together",
+        needed=False,
+        alike=("price", "cost", "usd", "price_per_hour"),
+    ),
+}
+"""The columns that a table may have."""
+
+COLUMNS = tuple(name for name in SCHEMA if name != PRICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +175,19 @@ def read_rows(path: Path) -> tuple[Row, ...]:
             raise ProblemError(
                 f"{FIELD}: {path} is empty; its first line names columns"
             )
-        columns = [column.strip() for column in header]
+        columns = [column.strip().lower() for column in header]
         _check_columns(path, columns)
-        cells = [
+        lines = [
             (reader.line_num, row) for row in reader if any(c.strip() for c in row)
         ]
     except csv.Error as error:
         raise ProblemError(
             f"{FIELD}: {path} line {reader.line_num} is no line of a table: {error}"
         ) from None
-    if not cells:
+    if not lines:
         raise ProblemError(f"{FIELD}: {path} has a header and no rows")
     wrong: list[str] = []
-    rows = [row for at, each in cells if (row := _row(at, columns, each, wrong))]
+    rows = [row for at, each in lines if (row := _row(at, columns, each, wrong))]
     wrong += _doubles(rows)
     if wrong:
         more = len(wrong) - _MOST_MESSAGES
@@ -137,129 +200,64 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
     for column in columns:
         if columns.count(column) > 1:
             raise ProblemError(f"{FIELD}: {path} has the column '{column}' twice")
-    unknown = [column for column in columns if column not in (*COLUMNS, PRICE)]
-    missing = [column for column in COLUMNS if column not in columns]
+    unknown = [column for column in columns if column not in SCHEMA]
+    missing = [name for name, c in SCHEMA.items() if c.needed and name not in columns]
     if missing:
-        near = f"{nearest(missing[0], unknown)}" if unknown else ""
-        near = near.replace("did you mean", "is it").replace("known:", "it has")
-        raise ProblemError(
-            f"{FIELD}: {path} lacks the column {_and(missing)}{near} (a table has "
-            f"{','.join(COLUMNS)} and, if prices are known, {PRICE})"
-        )
+        raise ProblemError(f"{FIELD}: {path} {_lacks(missing, unknown)}")
     if unknown:
-        hint = nearest(unknown[0], (*COLUMNS, PRICE))
+        meant = _meant(unknown[0])
+        hint = f"; is it '{meant}'?" if meant else nearest(unknown[0], SCHEMA)
         raise ProblemError(f"{FIELD}: {path} unknown column {shown(unknown[0])}{hint}")
 
 
-def _and(words: Sequence[str]) -> str:
-    return " and ".join(f"'{word}'" for word in words)
+def _lacks(missing: Sequence[str], unknown: Sequence[str]) -> str:
+    """Return which columns are missing, and which may be there by other names."""
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(unknown) == 1 and mark in unknown[0]:
+            return f"has {name} between its columns; separate them by commas"
+    told = " and ".join(f"'{name}' ({SCHEMA[name].means})" for name in missing)
+    meant = [f"'{name}'" for name in unknown if _meant(name) in missing]
+    hint = f"; is it {' and '.join(meant)}?" if meant else _near(missing[0], unknown)
+    needed, others = (
+        ",".join(name for name, column in SCHEMA.items() if column.needed is each)
+        for each in (True, False)
+    )
+    return f"lacks the column {told}{hint} (a table has {needed} and may have {others})"
+
+
+def _meant(unknown: str) -> str | None:
+    """Return the column that somebody calls otherwise."""
+    found = (name for name, column in SCHEMA.items() if unknown in column.alike)
+    return next(found, None)
+
+
+def _near(missing: str, unknown: Sequence[str]) -> str:
+    """Return the unknown column that is spelled most like a missing one."""
+    near = nearest(missing, unknown) if unknown else ""
+    return near.replace("did you mean", "is it").replace("known:", "it has")
 
 
 def _row(
-    line: int, columns: Sequence[str], cells: Sequence[str], wrong: list[str]
+    line: int, columns: Sequence[str], texts: Sequence[str], wrong: list[str]
 ) -> Row | None:
     """Return a row; what is wrong with it is added to `wrong`."""
-    if len(cells) != len(columns):
-        cut = "; is the file cut short?" if len(cells) < len(columns) else ""
-        wrong.append(f"line {line}: {len(cells)} of {len(columns)} columns{cut}")
+    if len(texts) != len(columns):
+        cut = "; is the file cut short?" if len(texts) < len(columns) else ""
+        wrong.append(f"line {line}: {len(texts)} of {len(columns)} columns{cut}")
         return None
-    given = dict(zip(columns, (cell.strip() for cell in cells), strict=True))
-    read = _Cells(line, given, wrong)
     before = len(wrong)
-    fields = {
-        "name": read.needed("name", _text),
-        "npu": read.needed("npu", _npu),
-        "mode": read.needed("mode", _mode),
-        "npus": read.needed("npus", _count),
-        "ttft": read.needed("ttft_ms", _milliseconds),
-        "tpot": read.needed("tpot_ms", _milliseconds),
-        "rate": read.needed("req_per_s", _positive(1e7)),
-        **{name: read.given(name, _count) for name in ("tp", "pp", "dp", "batch")},
-        "usd_per_hour": read.given(PRICE, _positive(1e7)),
-    }
-    return None if len(wrong) > before else Row(line=line, **fields)  # type: ignore[arg-type]
-
-
-_Value = TypeVar("_Value")
-
-
-@dataclass(frozen=True, slots=True)
-class _Cells:
-    """The cells of a line by column, and where to tell what is wrong with them."""
-
-    line: int
-    given_: Mapping[str, str]
-    wrong: list[str]
-
-    def needed(self, column: str, read: Callable[[str], _Value]) -> _Value | None:
-        """Return a cell's value, which must not be blank."""
-        if not self.given_[column]:
-            self.wrong.append(f"line {self.line}, column {column}: is blank")
-            return None
-        return self.given(column, read)
-
-    def given(self, column: str, read: Callable[[str], _Value]) -> _Value | None:
-        """Return a cell's value; None where it is blank or there is no such column."""
-        text = self.given_.get(column, "")
+    given = dict(zip(columns, (text.strip() for text in texts), strict=True))
+    fields: dict[str, Any] = {}
+    for name, column in SCHEMA.items():
+        text = given.get(name, "")
         try:
-            return read(text) if text else None
+            if text:
+                fields[column.field] = column.read(text)
+            elif column.needed:
+                wrong.append(f"line {line}, column {name}: is blank")
         except ValueError as error:
-            said = f"{shown(text)} {error}"
-            self.wrong.append(f"line {self.line}, column {column}: {said}")
-            return None
-
-
-def _text(text: str) -> str:
-    if len(text) > 200:
-        raise ValueError("is longer than 200 characters")
-    return text
-
-
-@cache
-def _npu(text: str) -> str:
-    """Return the catalogue name, or an unknown name as it is written."""
-    try:
-        return catalogue.canonical("npus", text)
-    except CatalogueError:
-        return _text(text)
-
-
-def _mode(text: str) -> str:
-    known = get_args(ServingMode)
-    if text.lower() not in known:
-        raise ValueError(f"is no serving mode{nearest(text, known)}")
-    return text.lower()
-
-
-def _count(text: str) -> int:
-    value = _number(text)
-    if not 1 <= value <= 1e6 or value != round(value):
-        raise ValueError("must be a whole number from 1 to 1,000,000")
-    return round(value)
-
-
-def _milliseconds(text: str) -> Seconds:
-    return _positive(86_400_000.0)(text) / 1e3
-
-
-def _positive(most: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        value = _number(text)
-        if not 0 < value <= most:
-            raise ValueError(f"must be above 0 and at most {most:,.0f}")
-        return value
-
-    return read
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError("is no number") from None
-    if not math.isfinite(value):
-        raise ValueError("is no finite number")
-    return value
+            wrong.append(f"line {line}, column {name}: {shown(text)} {error}")
+    return None if len(wrong) > before else Row(line=line, **fields)
 
 
 def _doubles(rows: Sequence[Row]) -> Iterator[str]:

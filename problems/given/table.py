@@ -7,6 +7,9 @@ from pathlib import Path
 
 from problems.given.rows import Row, read_rows
 
+_IN_SECONDS = 0.2e-3
+"""TPOT below which figures are doubted: 0.2 s that were written as milliseconds."""
+
 
 @dataclass(frozen=True)
 class CandidatesTable:
@@ -36,6 +39,17 @@ class CandidatesTable:
     def name(self) -> str:
         """What reports call it."""
         return self.path.name
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What is odd of its figures, in sentences."""
+        fastest = max(row.tpot for row in self.rows)
+        if fastest >= _IN_SECONDS:
+            return ()
+        return (
+            f"No row has a TPOT above {fastest * 1e3:.3g} ms: columns that end in _ms "
+            "are in milliseconds, and these look like seconds.",
+        )
 
     @cached_property
     def npus(self) -> frozenset[str]:

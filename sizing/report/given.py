@@ -13,6 +13,7 @@ from problems.given.offers import TABLE, UNPRICED, left_out
 from problems.given.plan import GivenPlan, PlannedRow
 from problems.given.problem import GivenProblem, admitted
 from problems.given.rows import PRICE
+from problems.offers import OWNED
 from problems.requirements import requirements
 from sizing.given import GivenAnswer
 from sizing.report.console import new_console, plain_table, section, text_of
@@ -21,7 +22,12 @@ from sizing.report.infeasible import infeasible
 from sizing.report.json import explained
 from sizing.report.margins import as_dict as margins
 from sizing.report.margins import print_margins
-from sizing.report.solved import given_row, plan_purchases, plan_rows
+from sizing.report.solved import (
+    given_row,
+    plan_purchases,
+    plan_rows,
+    replicas_line,
+)
 from sizing.report.taken import taken
 from sizing.report.text import usd
 
@@ -106,16 +112,18 @@ def _proof(answer: GivenAnswer) -> str:
 
 
 def _rows(plan: GivenPlan) -> RichTable:
+    own = {purchase.offer for purchase in plan.purchases if purchase.provider == OWNED}
+    on = ["on"] if own else []
     table = plain_table(
         ">replicas", "row", "NPU", "mode", "split", ">req/s each", ">TTFT", ">TPOT",
-        ">NPUs", ">USD/h",
+        ">NPUs", ">USD/h", *on,
     )  # fmt: skip
     for row in plan.rows:
         cost = "" if row.usd_per_hour is None else f"{row.usd_per_hour:,.2f}"
         table.add_row(
             f"{row.replicas:,}", row.name, row.npu, row.mode, _split(row),
             f"{row.rate:.5g}", SECOND.format(row.ttft), SECOND.format(row.tpot),
-            f"{row.npus:,}", cost,
+            f"{row.npus:,}", cost, *("own" if row.offer in own else "rent" for _ in on),
         )  # fmt: skip
     return table
 
@@ -161,6 +169,7 @@ def _notes(answer: GivenAnswer, plan: GivenPlan) -> Iterator[str]:
             f"Power to provision: {WATT.format(plan.power)}, host and cooling included."
         )
     yield from _unused(answer.problem)
+    yield from answer.table.doubts
 
 
 def _spare(answer: GivenAnswer, plan: GivenPlan) -> str:
@@ -193,11 +202,10 @@ def _singles(answer: GivenAnswer) -> RichTable:
     table = plain_table("kind", "replicas", ">NPUs", ">USD/h", f">more {unit}")
     kinds = {"row": "one row", "npu": "one NPU type"}
     for single in answer.singles:
-        replicas = ", ".join(f"{r.replicas} x {r.name}" for r in single.plan.rows)
         cost = single.plan.usd_per_hour_if_known
         table.add_row(
             f"{kinds[single.kind]}: {single.of}",
-            replicas,
+            replicas_line(single.plan),
             f"{single.plan.total_npus:,}",
             "" if cost is None else f"{cost:,.2f}",
             f"{single.distance:+.1%}",

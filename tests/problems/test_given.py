@@ -13,6 +13,7 @@ from problems.given.offers import TABLE, UNPRICED, check_usable, market_of
 from problems.given.plan import GivenPlan, planned
 from problems.given.problem import GivenProblem, admitted_rows, given_problem_of
 from problems.given.rows import COLUMNS, Row, read_rows
+from problems.given.table import CandidatesTable
 from problems.given.verify import violations
 
 HEADER = ",".join(COLUMNS)
@@ -72,7 +73,41 @@ BAD: dict[str, tuple[str, str]] = {
     "header-alone": (HEADER + "\n", "no rows"),
     "lacks-a-column": (
         GOOD.replace("tpot_ms", "tpot", 1),
-        r"lacks the column 'tpot_ms'; is it 'tpot'\?",
+        r"lacks the column 'tpot_ms' \(mean time per output token in milliseconds\); "
+        r"is it 'tpot'\?",
+    ),
+    "lacks-two-that-are-in-seconds": (
+        GOOD.replace("ttft_ms,tpot_ms", "ttft_s,tpot_s", 1),
+        r"'ttft_ms' \(mean time to first token in milliseconds\) and 'tpot_ms' \(.*"
+        r"is it 'ttft_s' and 'tpot_s'\?",
+    ),
+    "rate-by-another-name": (
+        GOOD.replace("req_per_s", "qps", 1),
+        r"lacks the column 'req_per_s' \(requests per second that one replica takes\); "
+        r"is it 'qps'\?",
+    ),
+    "semicolons": (GOOD.replace(",", ";"), "has semicolons between its columns"),
+    "tabs": (GOOD.replace(",", "\t"), "has tabs between its columns"),
+    "price-by-another-name": (
+        GOOD.replace("batch", "batch,price", 1),
+        r"unknown column 'price'; is it 'usd_per_hour'\?",
+    ),
+    "seconds-in-a-cell": (
+        GOOD.replace(",900,", ",0.9 s,"),
+        "line 2, column ttft_ms: '0.9 s' has a unit; write 900$",
+    ),
+    "milliseconds-in-a-cell": (
+        GOOD.replace(",28,", ",28 ms,"),
+        "line 2, column tpot_ms: '28 ms' has a unit; write 28$",
+    ),
+    "rate-with-a-unit": (
+        GOOD.replace(",1.5,", ",90 req/min,"),
+        "line 2, column req_per_s: '90 req/min' has a unit; write 1.5$",
+    ),
+    "wrong-unit": (GOOD.replace(",28,", ",28 GB,"), "tpot_ms: '28 GB' is no number$"),
+    "decimal-comma": (
+        GOOD.replace(",28,", ',"28,5",'),
+        "line 2, column tpot_ms: '28,5' has a comma; write decimals with a point",
     ),
     "unknown-column": (
         GOOD.replace("batch", "batch,usd_per_hr", 1),
@@ -119,6 +154,20 @@ def test_bad_table_is_refused_in_one_line(write: Write, name: str) -> None:
         read_rows(write(text))
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("--candidates: ")
+
+
+def test_columns_that_are_only_told_again_may_be_missing(write: Write) -> None:
+    text = "NAME,NPU,mode,npus,TTFT_ms,tpot_ms,req_per_s\na,h200,aggregated,1,9,2,3\n"
+    (row,) = read_rows(write(text))
+    assert (row.ttft, row.tpot, row.rate) == (0.009, 0.002, 3.0)
+    assert (row.tp, row.batch, row.usd_per_hour) == (None, None, None)
+
+
+def test_figures_that_look_like_seconds_are_doubted(write: Write) -> None:
+    assert CandidatesTable.read(write(GOOD)).doubts == ()
+    text = GOOD.replace(",28,", ",0.028,").replace(",20,", ",0.02,")
+    (doubt,) = CandidatesTable.read(write(text)).doubts
+    assert "look like seconds" in doubt
 
 
 def test_many_wrong_cells_are_counted(write: Write) -> None:
