@@ -83,9 +83,9 @@ def check_usable(problem: SizingProblem, rows: Sequence[Row], market: Market) ->
     if any(usable(problem, offer) for offer in market.offers):
         return
     types = ", ".join(dict.fromkeys(row.npu for row in rows))
-    unknown = [f"nobody knows the {what}" for what in _asked_about(problem)]
-    reasons = " or ".join([*unknown, "no instance is large enough for a replica"])
-    raise ProblemError(f"{FIELD}: no row can be had: {reasons} of {types}")
+    unknown = [f"nobody knows its {what}" for what in _asked_about(problem)]
+    reasons = ", or ".join([*unknown, "no instance is large enough for a replica"])
+    raise ProblemError(f"{FIELD}: no row can be had of {types}: {reasons}")
 
 
 def usable(problem: SizingProblem, offer: Offer) -> bool:

@@ -297,7 +297,7 @@ def test_an_unknown_npu_needs_a_price_where_money_counts(write: Write) -> None:
 def test_power_leaves_out_what_nobody_knows(write: Write) -> None:
     rows = read_rows(write(f"{HEADER}\nx,wafer-9,aggregated,1,1,1,1,,,,\n"))
     problem, kept = asked(rows, objective="power")
-    with pytest.raises(ProblemError, match="nobody knows the power"):
+    with pytest.raises(ProblemError, match="nobody knows its power"):
         check_usable(problem, kept, market_of(problem, kept))
 
 
