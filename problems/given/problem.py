@@ -126,8 +126,9 @@ class GivenTraffic(TrafficClass):
 
     @property
     def text(self) -> str:
-        """What arrives, for reports."""
-        return f"{self.demand(headroom=0.0):,.10g} req/s"
+        """What arrives, and of what length where that is stated, for reports."""
+        both = self.input_tokens is not None and self.output_tokens is not None
+        return super().text if both or self.lengths else self._load_text()
 
 
 class GivenProblem(SizingProblem):

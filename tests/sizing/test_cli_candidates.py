@@ -49,6 +49,48 @@ def test_text_says_whose_figures_and_that_they_are_means(genz: Genz) -> None:
     assert "one row: " in flat
 
 
+def test_the_first_line_says_whose_figures_even_without_a_plan(genz: Genz) -> None:
+    whose = "By the figures of candidates.csv, taken as given and not ours:"
+    for more in ((), ("--max-npus", "30"), ("--time-limit", "1e-9")):
+        assert genz("size", *QUESTION, *more).out.startswith(whose), more
+
+
+def test_fleets_are_asked_about_as_of_our_own_figures(genz: Genz) -> None:
+    fleet = ("--owned", "h200=1 node", "--spare-nodes", "1", "--max-npu-types", "1")
+    ran = genz("size", *QUESTION, *fleet)
+    flat = " ".join(ran.out.split())
+    assert "use 8 x NVIDIA H200 141GB SXM of your own and rent " in flat
+    assert "Losing 1 node is provided for, however the replicas are placed" in flat
+    assert "redundancy of 1 node" in flat
+    told = genz("size", *QUESTION, *fleet, "--format", "json").json
+    (own,) = (p for p in told["purchases"] if p["provider"] == "owned")
+    assert (own["npus"], own["usd_per_hour"]) == (8, 0.0)
+    assert told["problem"]["redundancy"]["nodes"] == 1
+    assert "npus_of_table" not in told["problem"]
+    free = genz("size", *QUESTION, "--owned", "h200=9 nodes", "--format", "json").json
+    assert free["cost"]["usd_per_hour"] == 0.0
+
+
+def test_what_no_plan_could_use_is_noted(genz: Genz, tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    rows = "x,wafer-9,aggregated,1,100,5,4,,,,\ny,h200,aggregated,1,100,5,4,,,,\n"
+    table.write_text(f"{HEADER}\n{rows}")
+    asked = ("size", "--candidates", table, "--rate", "10 req/s")
+    asked = (*asked, "--price", "wafer-9=1 USD/h", "--owned", "b200=2")
+    ran = genz(*asked, "--max-nodes", "4", "--headroom", "0.1")
+    flat = " ".join(ran.out.split())
+    assert "wafer-9 was left out: nobody knows its servers" in flat
+    assert "b200-sxm of your own stays idle: the table has no row for it." in flat
+    table.write_text(f"{HEADER}\n{rows.replace(',5,', ',0.05,')}")
+    assert "these look like seconds" in " ".join(genz(*asked).out.split())
+
+
+def test_the_model_of_a_table_is_exported(genz: Genz, tmp_path: Path) -> None:
+    file = tmp_path / "model.txt"
+    assert genz("size", *QUESTION, "--export-model", file).code == 0
+    assert "demand_0" in file.read_text()
+
+
 def test_csv_has_a_row_per_deployment(genz: Genz) -> None:
     ran = genz("size", *QUESTION, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(ran.out)))
