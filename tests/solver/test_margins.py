@@ -14,12 +14,14 @@ from model_ops.serving.deployed import engine_of
 from model_ops.serving.step import Replica
 from problems import catalogue
 from problems.given.problem import given_problem_of
-from problems.given.rows import COLUMNS, PRICE, read_rows
+from problems.given.rows import COLUMNS, PRICE
+from problems.given.table import CandidatesTable
 from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.serve import covered
 from problems.stations import Station
-from solver.given import GivenWorkspace, given_margins
+from solver.given.beside import given_margins
+from solver.given.workspace import GivenWorkspace
 from solver.margins import Margins, margins
 from solver.model import SolveOptions
 from solver.solve import Optimal, Workspace, objective_value
@@ -47,14 +49,14 @@ def table(path: Path, rows: list[Replicas]) -> Path:
 def asked(path: Path, rate: float, **changes: Any) -> GivenWorkspace:
     targets = [{"metric": "ttft", "at_most": 1.0}]
     data = {"traffic": [{"rate": rate, "targets": targets}]} | changes
-    problem, rows = given_problem_of(data, read_rows(path), "python")
-    return GivenWorkspace.of(problem, rows, path)
+    table = CandidatesTable.read(path)
+    return GivenWorkspace.of(given_problem_of(data, table.npus, "python"), table)
 
 
 def told(workspace: GivenWorkspace, options: SolveOptions = OPTIONS) -> Margins:
-    plan = workspace.solve(OPTIONS).plan
-    assert plan is not None
-    return given_margins(workspace, plan, options)
+    outcome = workspace.solve(OPTIONS)
+    assert isinstance(outcome, Optimal)
+    return given_margins(workspace, outcome.plan, options)
 
 
 # Prices
