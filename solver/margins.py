@@ -1,18 +1,24 @@
 """How near other plans are: what requirements cost, and what would change the plan."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from problems.plan import Bought, Plan
-from problems.problem import SizingProblem
+from problems.problem import ServingMode, SizingProblem
 from solver.instance import Instance
 from solver.model import SolveOptions
 from solver.outcome import best_of, objective_value
 from solver.relaxing import Space, Worth, in_time
 from solver.sensitivity import Sensitivity, sensitivities
 from solver.solve import Workspace
-from solver.switches import Switch, price_switches, without
+from solver.switches import (
+    Repriced,
+    Switch,
+    price_switches,
+    repriced_offers,
+    without,
+)
 from solver.tolerance import borne, cheaper
 
 _NEAR = 3
@@ -40,6 +46,20 @@ class Without:
 
 
 @dataclass(frozen=True, slots=True)
+class Apart:
+    """What the best plan is worth where pools may read and answer apart.
+
+    Parameters
+    ----------
+    worth, change
+        Of the plan, and its objective against that of the plan chosen, relatively.
+    """
+
+    worth: Worth
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
 class Margins:
     """How near other plans are; what was not known in time is missing.
 
@@ -51,11 +71,15 @@ class Margins:
         The best plan without each NPU type of the plan.
     sensitivities
         What each requirement costs; only where it was asked for, if it is dear.
+    apart
+        The best plan where prefill and decode may be apart too; only where it was asked
+        for, and the problem leaves them together.
     """
 
     switches: tuple[Switch, ...] = ()
     without: tuple[Without, ...] = ()
     sensitivities: tuple[Sensitivity, ...] = ()
+    apart: Apart | None = None
 
 
 def margins(
@@ -91,15 +115,49 @@ def margins(
         other = _excluding(problem, npu)
         return best_of(problem, Workspace.of(other).solve(options))
 
-    switches = [*_prices(problem, plan, full, near, options), *borne(problem, plan)]
     dear = bool(full.pairings)
-    left = () if dear and not deep else tuple(_without(problem, plan, full, best))
-    told: tuple[Sensitivity, ...] = ()
-    if deep:
-        value = objective_value(problem, plan)
-        told = tuple(sensitivities(workspace, value, options))
-        switches += cheaper(workspace, plan, options)
-    return Margins(tuple(switches), left, told)
+    if not deep:
+        prices = () if dear else _prices(problem, plan, full, near, options)
+        left = () if dear else tuple(_without(problem, plan, full, best))
+        return Margins((*prices, *borne(problem, plan)), left)
+    again = _repricing(workspace, full) if dear else None
+    # What is asked for first is told first, should the time run out.
+    value = objective_value(problem, plan)
+    told = tuple(sensitivities(workspace, value, options))
+    prices = _prices(problem, plan, full, near, options, again)
+    left = tuple(_without(problem, plan, full, best))
+    apart = _apart(problem, plan, options)
+    less = cheaper(workspace, plan, options)
+    return Margins((*prices, *borne(problem, plan), *less), left, told, apart)
+
+
+def _repricing(workspace: Workspace, full: Instance) -> Repriced:
+    """Return the choice by prices where pairs are looked for anew at each."""
+    problem = workspace.problem
+    free = problem.limits.model_copy(update={"usd_per_hour": None})
+    asked = problem.model_copy(update={"limits": free})
+
+    def repriced(npu: str, factor: float) -> Instance:
+        offers = repriced_offers(full.offers, npu, factor)
+        other = replace(workspace, offers=offers, pairs=workspace.pairs.anew())
+        return other.instance(asked)
+
+    return repriced
+
+
+def _apart(problem: SizingProblem, plan: Plan, options: SolveOptions) -> Apart | None:
+    """Return the best plan of both modes, where the problem leaves out pairs."""
+    modes: tuple[ServingMode, ...] = ("aggregated", "disaggregated")
+    if "disaggregated" in problem.modes:
+        return None
+    asked = problem.model_copy(update={"modes": modes})
+    workspace = Workspace.of(asked)
+    if not workspace.pairs.pools:
+        return None
+    known = in_time(lambda: best_of(asked, workspace.solve(options)))
+    if known is None:
+        return None
+    return Apart(known, known.value / objective_value(problem, plan) - 1)
 
 
 def margins_of_space(
@@ -139,12 +197,26 @@ def _prices(
     full: Instance,
     near: Sequence[str],
     options: SolveOptions,
+    again: Repriced | None = None,
 ) -> list[Switch]:
+    """Return how far prices may move, where that matters.
+
+    Parameters
+    ----------
+    again
+        The choice by prices, where it is not `full` at others.
+    """
     types = {full.offers[candidate.offer].npu.name for candidate in full.candidates}
-    # Candidates of pairs are those that may be of use at the prices as they are.
-    if problem.objective != "cost" or len(types) < 2 or full.pairings:
+    if problem.objective != "cost" or len(types) < 2:
         return []
-    return price_switches(full, plan.usd_per_hour, near[:_NEAR], options)
+    free = full.limits.model_copy(update={"usd_per_hour": None})
+    unlimited = replace(full, limits=free)
+
+    def repriced(npu: str, factor: float) -> Instance:
+        offers = repriced_offers(full.offers, npu, factor)
+        return replace(unlimited, offers=offers)
+
+    return price_switches(again or repriced, plan.usd_per_hour, near[:_NEAR], options)
 
 
 def _excluding(problem: SizingProblem, npu: str) -> SizingProblem:

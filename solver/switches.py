@@ -8,7 +8,7 @@ exactly and in a few solves.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from model_ops.units import USD_PER_HOUR
@@ -69,30 +69,32 @@ class _Line:
         return " and ".join(f"{count:,} x {name}" for name, count in self.npus.items())
 
 
+Repriced = Callable[[str, float], Instance]
+"""Returns the whole choice where an NPU type costs so many times as much."""
+
+
 def price_switches(
-    instance: Instance, value: float, near: Sequence[str], options: SolveOptions
+    repriced: Repriced, value: float, near: Sequence[str], options: SolveOptions
 ) -> list[Switch]:
     """Return how far prices must move before another plan is cheaper.
 
     Up for each type that the plan rents, and down too where the plan mixes types; down
-    for the other types of the plan, which are owned, and for types near it. A budget is
-    left aside, since it would move with the prices.
+    for the other types of the plan, which are owned, and for types near it.
 
     Parameters
     ----------
-    instance
-        The whole choice, whose best plan is the one explained.
+    repriced
+        The choice by prices, without a budget, which would move with them.
     value
-        What that costs.
+        What the best plan costs now.
     near
         Types to look at besides those in the plan.
     options
         Whose time is shared; what is not known in time is left out.
     """
-    free = instance.limits.model_copy(update={"usd_per_hour": None})
-    instance = replace(instance, limits=free)
     found: list[Switch] = []
     try:
+        instance = repriced("", 1.0)
         solved = _solved(instance, options, value)
         used = _npus(*solved)
         rented = [npu for npu in used if _rents(*solved, npu)]
@@ -100,9 +102,9 @@ def price_switches(
             if not any(_is_rented(offer, npu) for offer in instance.offers):
                 continue
             if npu in rented:
-                found.append(_switch(instance, npu, FARTHEST, options, value))
+                found.append(_switch(repriced, npu, FARTHEST, options, value))
             if npu not in rented or len(used) > 1:
-                found.append(_switch(instance, npu, 1 / FARTHEST, options, value))
+                found.append(_switch(repriced, npu, 1 / FARTHEST, options, value))
     except OutOfTimeError:
         pass
     return found
@@ -121,25 +123,26 @@ def without(instance: Instance, npu: str) -> Instance:
 
 
 def _switch(
-    instance: Instance,
+    repriced: Repriced,
     npu: str,
     farthest: float,
     options: SolveOptions,
     known: float,
 ) -> Switch:
     """Return where the best plan changes on the way to a factor of a type's price."""
-    chosen = _best(instance, npu, 1.0, options, known)
+    chosen = _best(repriced, npu, 1.0, options, known)
     factor, then = farthest, ""
     for _ in range(_MOST_STEPS):
-        best = _best(instance, npu, factor, options, chosen.at(factor))
+        best = _best(repriced, npu, factor, options, chosen.at(factor))
         if best.at(factor) >= chosen.at(factor) * (1 - _SAME):
             break
         if best.own == chosen.own:
             break
         then = best.hardware
         factor = (best.rest - chosen.rest) / (chosen.own - best.own)
-    now = chosen.own / chosen.rented if chosen.rented else _price(instance, npu)
-    owned = any(o.provider == OWNED and o.npu.name == npu for o in instance.offers)
+    now = chosen.own / chosen.rented if chosen.rented else _price(repriced, npu)
+    offers = repriced("", 1.0).offers
+    owned = any(o.provider == OWNED and o.npu.name == npu for o in offers)
     return Switch(
         of=f"price of rented {npu}" if owned else f"price of {npu}",
         now=usd(now),
@@ -150,17 +153,17 @@ def _switch(
 
 
 def _best(
-    instance: Instance, npu: str, factor: float, options: SolveOptions, known: float
+    repriced: Repriced, npu: str, factor: float, options: SolveOptions, known: float
 ) -> _Line:
     """Return the line of the cheapest plan where a type costs so many times as much.
 
     `known` is what some plan then costs.
     """
-    repriced, choice = _solved(_repriced(instance, npu, factor), options, known)
+    instance, choice = _solved(repriced(npu, factor), options, known)
     rest, own, rented = 0.0, 0.0, 0
-    used = _used(repriced, choice)
+    used = _used(instance, choice)
     for number, (offer, hosts) in enumerate(
-        zip(repriced.offers, choice.hosts, strict=True)
+        zip(instance.offers, choice.hosts, strict=True)
     ):
         cost = offer.usd_per_hour(hosts, used[number])
         if _is_rented(offer, npu):
@@ -168,7 +171,7 @@ def _best(
             rented += offer.billed_npus(hosts, used[number])
         else:
             rest += cost
-    return _Line(rest, own, rented, _npus(repriced, choice))
+    return _Line(rest, own, rented, _npus(instance, choice))
 
 
 def _solved(
@@ -211,8 +214,11 @@ def _rents(instance: Instance, choice: Choice, npu: str) -> bool:
     )
 
 
-def _repriced(instance: Instance, npu: str, factor: float) -> Instance:
-    offers = tuple(
+def repriced_offers(
+    offers: Sequence[Offer], npu: str, factor: float
+) -> tuple[Offer, ...]:
+    """Return offers of which those of an NPU type cost so many times as much."""
+    return tuple(
         replace(
             offer,
             price=offer.price.model_copy(
@@ -221,14 +227,14 @@ def _repriced(instance: Instance, npu: str, factor: float) -> Instance:
         )
         if _is_rented(offer, npu)
         else offer
-        for offer in instance.offers
+        for offer in offers
     )
-    return replace(instance, offers=offers)
 
 
-def _price(instance: Instance, npu: str) -> float:
+def _price(repriced: Repriced, npu: str) -> float:
     """Return the least price of an NPU of a type, in USD per hour."""
-    return min(o.usd_per_hour_per_npu for o in instance.offers if _is_rented(o, npu))
+    offers = repriced(npu, 1.0).offers
+    return min(o.usd_per_hour_per_npu for o in offers if _is_rented(o, npu))
 
 
 def _is_rented(offer: Offer, npu: str) -> bool:

@@ -16,10 +16,13 @@ from solver.switches import Switch
 
 _NO_PLAN = "no plan"
 
+_SAME = 5e-5
+"""Relative difference that is not told."""
+
 
 def print_margins(console: Console, margins: Margins, objective: Objective) -> None:
     """Print what would change the plan, and what each requirement costs."""
-    if margins.switches or margins.without:
+    if margins.switches or margins.without or margins.apart:
         title = "How far things may move before this plan is not the best"
         section(console, title, _what_if(margins, objective))
     if margins.sensitivities:
@@ -33,6 +36,7 @@ def as_dict(margins: Margins) -> dict[str, Any]:
         "switches": [asdict(switch) for switch in margins.switches],
         "without": [asdict(without) for without in margins.without],
         "sensitivities": [asdict(each) for each in margins.sensitivities],
+        "apart": None if margins.apart is None else asdict(margins.apart),
     }
 
 
@@ -47,6 +51,9 @@ def _what_if(margins: Margins, objective: Objective) -> RichTable:
             ("owned", "left aside") if without.owned else ("to be had", "sold out")
         )
         table.add_row(without.npu, now, gone, "", then)
+    if margins.apart is not None:
+        then = _changed(margins.apart.worth, margins.apart.change, objective)
+        table.add_row("prefill and decode", "together", "or apart", "", then)
     return table
 
 
@@ -57,8 +64,13 @@ def _then(switch: Switch) -> str:
 def _instead(without: Without, objective: Objective) -> str:
     if without.worth is None or without.change is None:
         return _NO_PLAN
-    worth = without.worth
-    return f"{worth.hardware}: {_value(worth, objective)} ({without.change:+.1%})"
+    return _changed(without.worth, without.change, objective)
+
+
+def _changed(worth: Worth, change: float, objective: Objective) -> str:
+    same = abs(change) < _SAME
+    value = _value(worth, objective)
+    return "the same" if same else f"{worth.hardware}: {value} ({change:+.1%})"
 
 
 def _value(worth: Worth, objective: Objective) -> str:
@@ -86,7 +98,7 @@ def _shift(shift: Shift | None, objective: Objective) -> str:
         return ""
     if shift.worth is None or shift.change is None:
         return f"{shift.to}: {_NO_PLAN}"
-    if abs(shift.change) < 5e-5:
+    if abs(shift.change) < _SAME:
         return f"{shift.to}: the same"
     value = _value(shift.worth, objective)
     return f"{shift.to}: {value} ({shift.change:+.1%})"

@@ -399,3 +399,53 @@ def test_nothing_is_claimed_without_the_time_to_prove_it(sized: Sized) -> None:
         for each in found.sensitivities
         for shift in (each.tighter, each.looser)
     )
+
+
+# Prefill and decode apart
+
+PRICES = {"h100-sxm": 2.5, "l40s": 0.9}
+
+
+def priced(npu: str = "", factor: float = 1.0) -> dict[str, Any]:
+    given = [
+        {"npu": name, "usd_per_hour": usd * (factor if name == npu else 1.0)}
+        for name, usd in PRICES.items()
+    ]
+    return {"prices": {"given": given}}
+
+
+def test_prices_of_pairs_switch_there_and_not_before(small: Small) -> None:
+    modes = {"modes": ["aggregated", "disaggregated"]}
+    sized = Sized(small(**modes))
+    switches = [
+        s
+        for s in sized.margins(deep=True).switches
+        if s.of.startswith("price") and s.then
+    ]
+    assert switches
+
+    def cost(npu: str, factor: float) -> float:
+        """Return what the plan costs at another price."""
+        own = sum(p.usd_per_hour for p in sized.plan.purchases if p.npu == npu)
+        return sized.plan.usd_per_hour + own * (factor - 1)
+
+    for switch in switches:
+        npu = switch.of.removeprefix("price of ")
+        for factor, wins in ((switch.factor**0.9, True), (switch.factor**1.05, False)):
+            best = Sized(small(**modes, **priced(npu, factor))).plan.usd_per_hour
+            assert best <= cost(npu, factor) * (1 + 1e-6)
+            same = best == pytest.approx(cost(npu, factor))
+            assert same is wins
+
+
+def test_what_pairs_would_save_is_told_where_asked(small: Small) -> None:
+    together = Sized(small())
+    assert together.margins().apart is None
+    found = together.margins(deep=True).apart
+    both = Sized(small(modes=["aggregated", "disaggregated"]))
+    assert found is not None
+    assert found.worth.value == pytest.approx(both.plan.usd_per_hour)
+    assert found.change == pytest.approx(
+        both.plan.usd_per_hour / together.plan.usd_per_hour - 1
+    )
+    assert both.margins(deep=True).apart is None
