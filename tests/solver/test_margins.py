@@ -414,6 +414,7 @@ def priced(npu: str = "", factor: float = 1.0) -> dict[str, Any]:
     return {"prices": {"given": given}}
 
 
+@pytest.mark.slow
 def test_prices_of_pairs_switch_there_and_not_before(small: Small) -> None:
     modes = {"modes": ["aggregated", "disaggregated"]}
     sized = Sized(small(**modes))
@@ -448,4 +449,3 @@ def test_what_pairs_would_save_is_told_where_asked(small: Small) -> None:
     assert found.change == pytest.approx(
         both.plan.usd_per_hour / together.plan.usd_per_hour - 1
     )
-    assert both.margins(deep=True).apart is None
