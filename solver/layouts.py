@@ -5,9 +5,16 @@ from collections.abc import Iterator, Sequence
 
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.parallelism import Parallelism
+from model_ops.units import Bytes
 
 LARGEST_REPLICA = 64
-"""NPUs of one replica that are tried: a choice that keeps the tables small."""
+"""NPUs of one replica that are tried: a choice that keeps the tables small. Where so
+many hardly hold the model, larger ones are tried in powers of two."""
+
+_ROOM = 4
+"""Times as many NPUs as hold the weights that a replica may then have, at most."""
+
+_MOST_STAGES = 64
 
 PIPELINE_STAGES = (1, 2, 3, 4, 6, 8, 12, 16)
 
@@ -28,6 +35,28 @@ def layouts(
         for ranks in range(1, LARGEST_REPLICA + 1)
         for pp in stages
         if ranks * pp <= LARGEST_REPLICA
+        for split in _of_stage(arch, ranks, pp)
+    ]
+
+
+def large_layouts(arch: ModelArch, memory: Bytes) -> list[Parallelism]:
+    """Return splits over more NPUs, if the model is large for their memory.
+
+    Parameters
+    ----------
+    memory
+        Bytes of the smallest NPU.
+    """
+    weights = arch.parameters * arch.precision.weights.bytes
+    needed = weights / memory
+    if needed <= LARGEST_REPLICA:
+        return []
+    powers = [2**n for n in range(math.ceil(math.log2(_ROOM * needed)) + 1)]
+    return [
+        split
+        for ranks in powers
+        for pp in powers
+        if pp <= _MOST_STAGES and LARGEST_REPLICA < ranks * pp <= powers[-1]
         for split in _of_stage(arch, ranks, pp)
     ]
 

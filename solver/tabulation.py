@@ -23,7 +23,7 @@ from problems.offers import Offer
 from problems.optimisations import Optimisations
 from problems.problem import SizingProblem
 from problems.traffic import TrafficClass
-from solver.layouts import layouts
+from solver.layouts import large_layouts, layouts
 from solver.pool_table import DecodeTable, Pools, PrefillTable, evenly
 from solver.settings import Setting, settings_of
 from solver.table import Flags, Table
@@ -37,9 +37,10 @@ def splits(
     optimisations: Optimisations = _NONE,
 ) -> list[Parallelism]:
     """Return the splits that the model allows and some offer admits."""
+    smallest = min(offer.npu.memory_capacity for offer in offers)
     return [
         split
-        for split in layouts(arch)
+        for split in (*layouts(arch), *large_layouts(arch, float(smallest)))
         if optimisations.rule_broken_by(arch, split) is None
         and any(offer.admits(split) for offer in offers)
     ]
@@ -118,7 +119,7 @@ class Options:
         ]
         shape = (len(self.npus), len(self.splits))
         cache = np.stack([np.broadcast_to(e.cache_tokens, shape) for e in engines])
-        fits = cache[0] > np.max(profile.longest)
+        fits = cache.max(axis=0) > np.max(profile.longest)
         npu_of, split_of = np.nonzero(fits & self.admitted.any(axis=0))
         return {
             "traffic": self.traffic,

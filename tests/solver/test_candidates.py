@@ -21,7 +21,7 @@ from problems.offers import offers
 from problems.problem import SizingProblem
 from problems.traffic import LatencyTarget
 from solver.candidates import Candidate, select, undominated
-from solver.layouts import LARGEST_REPLICA
+from solver.layouts import LARGEST_REPLICA, large_layouts
 from solver.race import POOLS
 from solver.settings import LARGEST_BATCH
 from solver.solve import Workspace
@@ -251,6 +251,29 @@ def test_experts_are_split_or_dealt_and_mixers_over_all_ranks_or_groups(
         assert arch.rule_broken_by(split) is None
         assert any(offer.admits(split) for offer in offers(problem))
         assert split.npus <= LARGEST_REPLICA
+
+
+def test_larger_replicas_are_tried_where_a_model_is_large_for_the_memory() -> None:
+    # 8.0 G parameters in 16 bits: 64 NPUs of 1 GB hold them, of 0.2 GB 81 do; four
+    # times as many are 321.
+    arch = catalogue.load_model("llama-3.1-8b")
+    assert large_layouts(arch, 1e9) == []
+    found = large_layouts(arch, 0.2e9)
+    assert {int(split.npus) for split in found} == {128, 256, 512}
+    assert Parallelism(8, 32) in found
+    assert len(found) == len(set(found))
+
+
+def test_a_replica_that_needs_short_steps_is_tried(small: Small) -> None:
+    # 230 MB a chip, 159 MB of them weights: activations of 2,048 tokens are too many.
+    changes = {"precisions": ["int8"], "framework": "groqware"}
+    changes |= {"chunk_tokens": None, "max_num_seqs": None}
+    changes["hardware"] = {"npus": ["groq-lpu-v1"]}
+    changes["prices"] = {"given": [{"npu": "groq-lpu-v1", "usd_per_hour": 1.0}]}
+    problem = small(**changes)
+    found = select(tabulate(problem, offers(problem)), offers(problem), problem)
+    assert {candidate.npus for candidate in found} == {256}
+    assert all(candidate.setting.chunk_tokens <= 1024 for candidate in found)
 
 
 GUESSES = {"drafter": "ngram", "guessed": 3, "acceptance": 0.6}
