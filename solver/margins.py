@@ -216,7 +216,9 @@ def _prices(
         offers = repriced_offers(full.offers, npu, factor)
         return replace(unlimited, offers=offers)
 
-    return price_switches(again or repriced, plan.usd_per_hour, near[:_NEAR], options)
+    near = near[:_NEAR]
+    asked = again or repriced
+    return price_switches(asked, full.offers, plan.usd_per_hour, near, options)
 
 
 def _excluding(problem: SizingProblem, npu: str) -> SizingProblem:

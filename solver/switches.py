@@ -74,7 +74,11 @@ Repriced = Callable[[str, float], Instance]
 
 
 def price_switches(
-    repriced: Repriced, value: float, near: Sequence[str], options: SolveOptions
+    repriced: Repriced,
+    offers: Sequence[Offer],
+    value: float,
+    near: Sequence[str],
+    options: SolveOptions,
 ) -> list[Switch]:
     """Return how far prices must move before another plan is cheaper.
 
@@ -85,6 +89,8 @@ def price_switches(
     ----------
     repriced
         The choice by prices, without a budget, which would move with them.
+    offers
+        What there is, at the prices now.
     value
         What the best plan costs now.
     near
@@ -94,17 +100,17 @@ def price_switches(
     """
     found: list[Switch] = []
     try:
-        instance = repriced("", 1.0)
-        solved = _solved(instance, options, value)
+        solved = _solved(repriced("", 1.0), options, value)
         used = _npus(*solved)
         rented = [npu for npu in used if _rents(*solved, npu)]
         for npu in dict.fromkeys((*rented, *used, *near)):
-            if not any(_is_rented(offer, npu) for offer in instance.offers):
+            own = [offer for offer in offers if offer.npu.name == npu]
+            if not any(_is_rented(offer, npu) for offer in own):
                 continue
             if npu in rented:
-                found.append(_switch(repriced, npu, FARTHEST, options, value))
+                found.append(_switch(repriced, own, FARTHEST, options, value))
             if npu not in rented or len(used) > 1:
-                found.append(_switch(repriced, npu, 1 / FARTHEST, options, value))
+                found.append(_switch(repriced, own, 1 / FARTHEST, options, value))
     except OutOfTimeError:
         pass
     return found
@@ -124,12 +130,19 @@ def without(instance: Instance, npu: str) -> Instance:
 
 def _switch(
     repriced: Repriced,
-    npu: str,
+    offers: Sequence[Offer],
     farthest: float,
     options: SolveOptions,
     known: float,
 ) -> Switch:
-    """Return where the best plan changes on the way to a factor of a type's price."""
+    """Return where the best plan changes on the way to a factor of a type's price.
+
+    Parameters
+    ----------
+    offers
+        Those of the type.
+    """
+    npu = offers[0].npu.name
     chosen = _best(repriced, npu, 1.0, options, known)
     factor, then = farthest, ""
     for _ in range(_MOST_STEPS):
@@ -140,9 +153,9 @@ def _switch(
             break
         then = best.hardware
         factor = (best.rest - chosen.rest) / (chosen.own - best.own)
-    now = chosen.own / chosen.rented if chosen.rented else _price(repriced, npu)
-    offers = repriced("", 1.0).offers
-    owned = any(o.provider == OWNED and o.npu.name == npu for o in offers)
+    asked = min(o.usd_per_hour_per_npu for o in offers if _is_rented(o, npu))
+    now = chosen.own / chosen.rented if chosen.rented else asked
+    owned = any(offer.provider == OWNED for offer in offers)
     return Switch(
         of=f"price of rented {npu}" if owned else f"price of {npu}",
         now=usd(now),
@@ -229,12 +242,6 @@ def repriced_offers(
         else offer
         for offer in offers
     )
-
-
-def _price(repriced: Repriced, npu: str) -> float:
-    """Return the least price of an NPU of a type, in USD per hour."""
-    offers = repriced(npu, 1.0).offers
-    return min(o.usd_per_hour_per_npu for o in offers if _is_rented(o, npu))
 
 
 def _is_rented(offer: Offer, npu: str) -> bool:
