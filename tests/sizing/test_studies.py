@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from model_ops.profiler.parallelism import Parallelism
 from problems import catalogue
 from problems.changes import Change, changed
 from problems.examples import example_path, example_text
 from problems.problem import SizingProblem, problem_of, read_toml
 from problems.verify import violations
 from sizing.solved import Answers, Solved
+from solver.solve import Optimal, Workspace
 
 PAPER = Path(__file__).parents[1] / "reference" / "genz_paper_requirements.csv"
 CASES = {
@@ -89,3 +91,16 @@ def test_one_request_costs_in_the_order_of_the_papers_requirements(
                 assert costs[case] <= costs[other], (case, other)
     assert costs["rag"] == max(costs.values())
     assert costs["question-answering"] > costs["summarization"]
+
+
+def test_sram_chips_serve_in_hundreds() -> None:
+    # 230 MB a chip hold weights of 159 MB and steps of 512 tokens, not of 2,048.
+    stated = read_toml(example_path("platforms")) | {"framework": "groqware"}
+    stated["hardware"] = {"npus": ["groq-lpu-v1"]}
+    problem = problem_of(stated, "file")
+    outcome = Workspace.of(problem).solve()
+    assert isinstance(outcome, Optimal)
+    (row,) = outcome.plan.deployments
+    assert (row.npus, row.parallelism) == (256, Parallelism(8, 32))
+    assert row.chunk_tokens == 512
+    assert violations(problem, outcome.plan) == []

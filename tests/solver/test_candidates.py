@@ -264,18 +264,6 @@ def test_larger_replicas_are_tried_where_a_model_is_large_for_the_memory() -> No
     assert len(found) == len(set(found))
 
 
-def test_a_replica_that_needs_short_steps_is_tried(small: Small) -> None:
-    # 230 MB a chip, 159 MB of them weights: activations of 2,048 tokens are too many.
-    changes = {"precisions": ["int8"], "framework": "groqware"}
-    changes |= {"chunk_tokens": None, "max_num_seqs": None}
-    changes["hardware"] = {"npus": ["groq-lpu-v1"]}
-    changes["prices"] = {"given": [{"npu": "groq-lpu-v1", "usd_per_hour": 1.0}]}
-    problem = small(**changes)
-    found = select(tabulate(problem, offers(problem)), offers(problem), problem)
-    assert {candidate.npus for candidate in found} == {256}
-    assert all(candidate.setting.chunk_tokens <= 1024 for candidate in found)
-
-
 GUESSES = {"drafter": "ngram", "guessed": 3, "acceptance": 0.6}
 
 
