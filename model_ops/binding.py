@@ -43,7 +43,8 @@ def bounds(
     for timed in operators:
         time, count = timed.time, timed.count
         busy = time.busy
-        by_compute = np.asarray(time.compute >= time.memory)
+        moved = np.maximum(time.memory, time.tiles)
+        by_compute = np.asarray(time.compute >= moved)
         compute = compute + count * busy * by_compute
         memory = memory + count * busy * ~by_compute
         network = network + count * time.network

@@ -192,6 +192,11 @@ class KernelShape:
         Share of the rows whose first columns a sliding window cuts off.
     windowed
         Whether there is such a window, however long.
+    tile_bytes
+        Of products of matrices: bytes per FLOP, times the root of the on-chip memory,
+        that cross the memory interface at least; see `reload`.
+    sweep_bytes
+        Of attention: the same, times the on-chip memory.
     """
 
     format: Dtype
@@ -202,6 +207,38 @@ class KernelShape:
     repeats: Number = 1.0
     cut: Number = 0.0
     windowed: Mask = False
+    tile_bytes: Number = 0.0
+    sweep_bytes: Number = 0.0
+
+    def reload(self, on_chip_memory: Bytes | Number) -> Number:
+        """Return the least bytes per FLOP that cross the memory interface.
+
+        A product of m rows, n columns and depth k, whose numbers take a, b and c bytes
+        (inputs, weights, sums), moves through S bytes of on-chip memory at least ::
+
+            2 m n k sqrt(a b c / S)
+
+        whatever its order: J.-W. Hong, H. T. Kung, "I/O complexity: the red-blue pebble
+        game", STOC 1981; D. Irony, S. Toledo, A. Tiskin, JPDC 64(9), 2004; the constant
+        for numbers of one width: T. M. Smith et al., arXiv:1702.02017, and G.
+        Kwasniewski et al., "Red-blue pebbling revisited", SC 2019. Sums that fill S,
+        with a column of inputs and a row of weights at a time, reach it. The proof
+        bounds the products among what is on the chip in one stretch by the root of
+        the three counts' product, and so holds for three widths.
+
+        Attention keeps rows of queries and of outputs (r bytes each) while all keys and
+        values (p bytes each) pass by: ``pairs r p / S``, the order of T. Dao,
+        "FlashAttention-2", 2023, the least up to a constant: B. Saha, C. Ye, "The I/O
+        complexity of attention", ICML 2024 (S of a key's size squared or more).
+
+        Parameters
+        ----------
+        on_chip_memory
+            Bytes of the NPU's scratchpad or last cache; infinite where nothing is
+            known of it.
+        """
+        tiles = self.tile_bytes / on_chip_memory**0.5
+        return tiles + self.sweep_bytes / on_chip_memory
 
 
 class Operator(Protocol):

@@ -41,6 +41,9 @@ class Npu:
         How well its kernels are known.
     processors
         Units that work side by side: streaming multiprocessors, compute units, cores.
+    on_chip_memory
+        Bytes of scratchpad, or of the last cache before the memory; None where nobody
+        states it: then it bounds nothing.
     link_efficiency
         Share of the link bandwidth that collectives reach where they were not
         measured.
@@ -91,6 +94,7 @@ class Npu:
     efficiency: Efficiency = field(default=IdealEfficiency(), hash=False)
     evidence: Evidence = Evidence.ASSUMED
     processors: float = 1.0
+    on_chip_memory: Bytes | None = None
     link_efficiency: float = 1.0
     memory_usable: float = 1.0
     runtime_reserve: Bytes = 0.0

@@ -51,6 +51,9 @@ def ideal_work(
         own, outer = supply.memory_bandwidth, supply.outer_bandwidth
         memory = memory + moved * (1.0 / outer - 1.0 / own)
     first = next(iter(cost.flop), None)
+    reload: Number = 0.0
+    if first is not None:
+        reload = shape.reload(supply.on_chip_memory) * (1.0 / supply.memory_bandwidth)
     return Work(
         compute=compute,
         memory=memory,
@@ -59,4 +62,6 @@ def ideal_work(
         processors=supply.processors,
         flop_per_s=np.inf if first is None else supply.flop_per_s(first),
         bandwidth=supply.memory_bandwidth,
+        flop=0.0 if first is None else cost.total_flop,
+        reload=reload,
     )

@@ -34,6 +34,9 @@ class Specification:
         NPUs of a domain, behind switches that let any two talk at full bandwidth.
     scale_out_bandwidth, scale_out_latency
         Of the links between domains.
+    on_chip_memory
+        Bytes of scratchpad, or of the last cache before the memory; None where nobody
+        states the known part's: then it bounds nothing, and is no figure.
     """
 
     flop_per_s: FlopPerSecond
@@ -45,6 +48,7 @@ class Specification:
     scale_up_latency: Seconds
     scale_out_bandwidth: BytesPerSecond
     scale_out_latency: Seconds
+    on_chip_memory: Bytes | None = None
 
     @classmethod
     def of(cls, npu: Npu) -> "Specification":
@@ -74,12 +78,14 @@ class Specification:
             scale_up_latency=float(up.latency),
             scale_out_bandwidth=float(out.bandwidth),
             scale_out_latency=float(out.latency),
+            on_chip_memory=npu.on_chip_memory,
         )
 
     @property
     def figures(self) -> dict[str, float]:
-        """The figures by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """The figures by name: all that are known."""
+        each = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in each.items() if value is not None}
 
 
 def _best(npu: Npu, width: Bytes) -> FlopPerSecond | None:
@@ -130,6 +136,7 @@ def hypothetical(base: Npu, chosen: Specification) -> Npu:
         flop_per_s=_rates(base, today, chosen),
         memory_bandwidth=chosen.memory_bandwidth,
         memory_capacity=chosen.memory_capacity,
+        on_chip_memory=chosen.on_chip_memory,
         fabric=Fabric((inner, outer)),
         efficiency=_constants(base.efficiency),
         evidence=Evidence.ASSUMED,

@@ -19,7 +19,7 @@ from model_ops.platform.fabric import UNLIMITED, Fabric, Tier
 from model_ops.platform.kernels import Kernel, stacked
 from model_ops.platform.memory import NO_OUTER_MEMORY
 from model_ops.platform.npu import Npu
-from model_ops.units import Watts
+from model_ops.units import Bytes, Watts
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,13 @@ class Supply:
     def processors(self) -> Number:
         """Units of each NPU that work side by side."""
         return self._each(lambda npu: npu.processors)
+
+    @cached_property
+    def on_chip_memory(self) -> Bytes | Number:
+        """Bytes of each NPU's on-chip memory; infinite where nobody states them."""
+        return self._each(
+            lambda n: np.inf if n.on_chip_memory is None else n.on_chip_memory
+        )
 
     @cached_property
     def usable_memory(self) -> Number:

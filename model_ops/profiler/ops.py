@@ -22,6 +22,9 @@ from model_ops.opcost import (
 from model_ops.profiler.work import Shard, Step
 from model_ops.units import Bytes
 
+SUM_BYTES: Bytes = 4.0
+"""Of a sum that is not complete: matrix units add in FP32 or in INT32."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gemm:
@@ -76,6 +79,7 @@ class Gemm:
             columns=self.n,
             depth=self.k,
             groups=self.matrices,
+            tile_bytes=(self.inputs.bytes * self.weights.bytes * SUM_BYTES) ** 0.5,
         )
 
 
@@ -238,6 +242,8 @@ class AttentionCore:
         """Query rows per key head, keys that a query sees on average, key size."""
         queries = self.queries / self.query_shares
         repeats = self.heads / self.kv_heads
+        row = self.qk_dim * self.outputs.bytes + self.v_dim * SUM_BYTES
+        key = self.key_elements * (self.cache_bytes / self.kv_heads)
         return KernelShape(
             format=self.cache,
             rows=queries * repeats,
@@ -247,6 +253,7 @@ class AttentionCore:
             repeats=repeats,
             windowed=self.reach is not None,
             cut=0.0 if self.reach is None else 1.0 - self._growing() / self.queries,
+            sweep_bytes=row * key / (2.0 * (self.qk_dim + self.v_dim)),
         )
 
 

@@ -71,6 +71,7 @@ def _bare(own: str) -> Npu:
         fabric=load_fabric(own, None),
         evidence=_evidence(own, profile),
         processors=_processors(file, profile),
+        on_chip_memory=file.on_chip_memory,
         link_efficiency=profile.link_efficiency,
         memory_usable=profile.memory_usable,
         runtime_reserve=profile.runtime_reserve,

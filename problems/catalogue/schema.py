@@ -131,6 +131,10 @@ class NpuFile(CatalogueFile):
         Count | None,
         Field(description="streaming multiprocessors, compute units, cores"),
     ] = None
+    on_chip_memory: Annotated[
+        Bytes | None,
+        Field(description="scratchpad, or last cache before memory", ge=1e5, le=1e12),
+    ] = None
     fabric: Annotated[tuple[TierFile, ...], Field(min_length=1, max_length=4)]
     outer_memory: OuterMemoryFile | None = None
 

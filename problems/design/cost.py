@@ -42,7 +42,7 @@ DEFAULT = "accelerator-2026"
 Floats = npt.NDArray[np.float64]
 
 HOURS_PER_YEAR = 8760.0
-_TERA, _GIGA = 1e12, 1e9
+_TERA, _GIGA, _MEGA = 1e12, 1e9, 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +53,10 @@ class CostModel:
     ----------
     wafer_usd, wafer_mm, defects_per_cm2, clustering, reticle_mm2
         A wafer's price and diameter; D and alpha of its yield; the largest die.
-    die_mm2, mm2_per_tflops, mm2_per_tflops_8bit, mm2_per_stack, mm2_per_gb_per_s
-        Area of what does not scale; per TFLOP/s; per memory stack; per GB/s of links.
+    die_mm2, mm2_per_tflops, mm2_per_tflops_8bit, mm2_per_stack, mm2_per_gb_per_s,
+    mm2_per_mb
+        Area of what does not scale; per TFLOP/s; per memory stack; per GB/s of links;
+        per MB of on-chip memory.
     join_usd, test_usd
         Per die beyond the first; package, test and assembly per NPU.
     stack_gb_per_s, stack_gb, stacks_per_die, usd_per_stack, usd_per_gb
@@ -89,6 +91,7 @@ class CostModel:
     mm2_per_tflops_8bit: float
     mm2_per_stack: float
     mm2_per_gb_per_s: float
+    mm2_per_mb: float
     join_usd: float
     test_usd: float
     stack_gb_per_s: float
@@ -152,6 +155,7 @@ class CostModel:
             "flop_per_s_8bit": self.mm2_per_tflops_8bit / _TERA,
             "scale_up_bandwidth": self.mm2_per_gb_per_s / _GIGA,
             "scale_out_bandwidth": self.mm2_per_gb_per_s / _GIGA,
+            "on_chip_memory": self.mm2_per_mb / _MEGA,
         }
         return np.asarray(per.get(figure, 0.0) * value)
 

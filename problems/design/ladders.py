@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class Ladders:
     ----------
     levels
         By figure; a fixed one has one level. Without `flop_per_s_8bit`, its rate keeps
-        the base's ratio to `flop_per_s`.
+        the base's ratio to `flop_per_s`. What nobody knows of the base has none.
     today
         The base's figures.
     """
@@ -79,6 +79,8 @@ class Ladders:
         levels = {}
         for name, one in PARAMETERS.items():
             if name == _FOLLOWS and name not in stated:
+                continue
+            if name not in today.figures:
                 continue
             values = sorted(
                 {float(v) for v in stated.get(name, ())}, reverse=one.falling
@@ -120,8 +122,8 @@ class Ladders:
     def specification(self, chosen: Mapping[str, int]) -> Specification:
         """Return the figures at chosen levels."""
         figures = {
-            field.name: self.values(field.name)[chosen[self.source(field.name)]]
-            for field in fields(Specification)
+            name: self.values(name)[chosen[self.source(name)]]
+            for name in self.today.figures
         }
         domain = int(figures.pop("scale_up_npus"))
         return Specification(scale_up_npus=domain, **figures)

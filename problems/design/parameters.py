@@ -113,6 +113,12 @@ PARAMETERS: Mapping[str, Parameter] = {
             falling=True,
             aliases=("network_latency",),
         ),
+        Parameter(
+            "on_chip_memory",
+            "on-chip memory",
+            BYTE,
+            aliases=("sram", "l2", "scratchpad", "on_chip"),
+        ),
     )
 }
 """Every figure of `Specification`, in its order."""

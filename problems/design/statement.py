@@ -248,6 +248,11 @@ class DesignProblem(Part):
             one = parameter(name)
             if one.name in stated:
                 raise ProblemError(f"platform.{name}: {one.name} is stated twice")
+            if one.name not in self.today.figures:
+                raise ProblemError(
+                    f"platform.{name}: nobody states the {one.label} of {self.base}; "
+                    "choose another base, e.g. h200-sxm"
+                )
             today = float(self.today.figures[one.name])
             try:
                 stated[one.name] = written.resolved(one, today, self.levels)

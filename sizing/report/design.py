@@ -259,7 +259,7 @@ def as_dict(answer: DesignAnswer) -> dict[str, Any]:
         "objective": problem.objective,
         "base": problem.base,
         "problem": problem.model_dump(mode="json", by_alias=True),
-        "ladders": {n: list(problem.ladders.values(n)) for n in PARAMETERS},
+        "ladders": {n: list(problem.ladders.values(n)) for n in problem.today.figures},
         "today": {
             "figures": problem.today.figures,
             "npu": asdict(answer.todays_npu),

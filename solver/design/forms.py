@@ -1,10 +1,11 @@
 """Step times of deployments as functions of a platform's reciprocal rates.
 
 For a fixed shape (split, formats, batch, chunk) an operator on constant efficiencies
-takes ``launch + max(flop / (e C), bytes / (e M))`` and each algorithm of a collective a
-line in the link's latency and reciprocal bandwidth. So an operator is the larger of two
-linear functions of x = (1/C, 1/C8, 1/M), a collective the least of several of the
-links', and a step a sum of both.
+takes ``launch + max(flop / (e C), bytes / (e M), tiles / (e M sqrt(S)))`` with S bytes
+of on-chip memory, attention ``sweeps / (e M S)`` for the last, and each algorithm of a
+collective a line in the link's latency and reciprocal bandwidth. So an operator is the
+largest of linear functions of x = (1/C, 1/C8, 1/M, 1/(M sqrt(S)), 1/(M S)), a
+collective the least of several of the links', and a step a sum of both.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,15 @@ Indices = npt.NDArray[np.int64]
 
 RATES = ("flop_per_s", "flop_per_s_8bit", "memory_bandwidth")
 """Figures whose reciprocals operators are linear in."""
+
+
+ON_CHIP = "on_chip_memory"
+"""The figure that says how often operands cross the memory interface."""
+
+
+RELOADS = {"tiles": 0.5, "sweeps": 1.0}
+"""What operators are linear in besides: the reciprocal memory bandwidth times a power
+of the reciprocal on-chip memory, of matrix products and of attention."""
 
 
 LINKS = (
@@ -55,6 +65,9 @@ class Forms:
     compute, compute_8bit, traffic
         Seconds of each operator with arithmetic at the base's rates; shaped
         [shape, operator].
+    tiles, sweeps
+        Seconds of what the base's on-chip memory makes matrix products, and attention,
+        move through the memory interface at least; shaped [shape, operator].
     streamed
         Seconds of those without, in each path: they take what memory says; shaped
         [path, shape].
@@ -84,6 +97,8 @@ class Forms:
     compute: Floats
     compute_8bit: Floats
     traffic: Floats
+    tiles: Floats
+    sweeps: Floats
     streamed: Floats
     lines: Floats
     operator_weights: Floats
@@ -119,6 +134,16 @@ class Forms:
         total = waits.running + waits.queued + waits.chunks
         return np.broadcast_to(total, self.batch.shape)
 
+    @cached_property
+    def _reloads(self) -> tuple[float, float]:
+        """Most seconds of tiles, and of sweeps, over an operator's arithmetic."""
+        busy = np.maximum(self.compute + self.compute_8bit, 1e-300)
+        tiles, sweeps = (
+            float(np.max(each / busy, initial=0.0))
+            for each in (self.tiles, self.sweeps)
+        )
+        return tiles, sweeps
+
     def paths(
         self, rates: Floats, links: Floats, domain: Indices, which: Indices
     ) -> Floats:
@@ -128,7 +153,7 @@ class Forms:
         ----------
         rates, links
             Reciprocals over the base's, latencies as they are over the base's;
-            shaped [pair, 3] and [pair, 4].
+            shaped [pair, 5] (`RATES`, then `RELOADS`) and [pair, 4].
         domain, which
             Level of the scale-up domain, and shape; [pair].
 
@@ -140,6 +165,7 @@ class Forms:
         busy = self.compute[which] * rates[:, 0, None]
         busy += self.compute_8bit[which] * rates[:, 1, None]
         np.maximum(busy, self.traffic[which] * rates[:, 2, None], out=busy)
+        self._reload(busy, rates, which)
         seconds = busy @ self.operator_weights.T
         seconds += self.streamed.T[which] * rates[:, 2, None]
         seconds += self.constants.T[which]
@@ -147,6 +173,26 @@ class Forms:
             each = np.einsum("pcaf,pf->pca", self.lines[domain, which], links)
             seconds += np.min(each, axis=2) @ self.collective_weights.T
         return seconds
+
+    def _reload(self, busy: Floats, rates: Floats, which: Indices) -> None:
+        """Raise operators to what on-chip memory makes them move, where it is short.
+
+        Parameters
+        ----------
+        busy
+            Seconds of each operator without it; shaped [pair, operator].
+        rates, which
+            As in `paths`.
+        """
+        fastest = np.minimum(rates[:, 0], rates[:, 1])
+        each = (self.tiles, self.sweeps)
+        for column, (most, seconds) in enumerate(
+            zip(self._reloads, each, strict=True), start=len(RATES)
+        ):
+            few = np.flatnonzero(most * rates[:, column] > fastest)
+            if len(few):
+                moved = seconds[which[few]] * rates[few, column, None]
+                busy[few] = np.maximum(busy[few], moved)
 
     def periods(self, seconds: Floats) -> tuple[Floats, Floats, Floats]:
         """Return latency and period of mixed steps, and the period of plain ones."""

@@ -11,7 +11,7 @@ from model_ops.errors import SolverError
 from solver.design.bounds import Pruned
 from solver.design.evaluate import Choice
 from solver.design.forms import Forms
-from solver.design.platform import FINEST, Platform
+from solver.design.platform import Platform
 from solver.design.price import USD_PER, add_limits, price_of
 from solver.design.space import Space
 from solver.design.user import UseCase
@@ -56,7 +56,7 @@ class DesignModel:
         self.model.add(
             self.npus == cp_model.LinearExpr.sum([user.npus for user in self.users])
         )
-        self.loss = 1.0 / FINEST
+        self.loss = self.platform.loss
         self.per = USD_PER if space.is_cost else DISTANCE_PER
         self.total = self._cost(most) if space.is_cost else self._distance()
         self.model.minimize(self.total)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ortools.sat.python import cp_model
 
 from solver.design.boxes import Boxes
-from solver.design.forms import LINKS, RATES
+from solver.design.forms import LINKS, RATES, RELOADS
 from solver.design.space import Space
 from solver.scaling import ceiling
 
@@ -43,7 +43,8 @@ class Platform:
     at
         A literal for each of them.
     q
-        Integer reciprocals, latencies as they are, by figure.
+        Integer reciprocals, latencies as they are, by figure; of `RELOADS` those that
+        were asked for.
     in_box
         A literal per box; none where there are too many.
     """
@@ -74,8 +75,48 @@ class Platform:
         return self.space.slowness(figure)[levels]
 
     def least(self, figure: str) -> float:
-        """Return the least of them."""
+        """Return the least of them; of `RELOADS`, too."""
+        if figure in RELOADS:
+            return self.least(RATES[2]) * float(np.min(self._lacking(figure)))
         return float(np.min(self.slowness(figure)))
+
+    def _lacking(self, figure: str) -> Floats:
+        """Return how many times a reload's bytes are today's at the levels left."""
+        levels = self.levels[self.space.on_chip]
+        return np.asarray(self.space.lacking[levels] ** RELOADS[figure])
+
+    def reciprocal(self, figure: str) -> cp_model.IntVar:
+        """Return an integer reciprocal by figure, or one of `RELOADS`."""
+        if figure not in self.q:
+            self.q[figure] = self._reload(figure)
+        return self.q[figure]
+
+    def _reload(self, figure: str) -> cp_model.IntVar:
+        """Return a product of reciprocals: no less than each level makes of the other.
+
+        Only what is at least enters the model, so that a larger one is never chosen.
+        """
+        bandwidth, lacking = self.q[RATES[2]], self._lacking(figure)
+        if len(lacking) == 1:
+            return bandwidth
+        times = lacking / np.min(lacking)
+        slowness = self.slowness(RATES[2])
+        most = float(np.max(slowness)) / self.least(RATES[2]) * float(np.max(times))
+        found = self.model.new_int_var(FINEST, ceiling(FINEST * most) + 2, figure)
+        self.model.add(found >= bandwidth)
+        at = self.at[self.space.on_chip].values()
+        for each, literal in zip(times, at, strict=True):
+            self.model.add(
+                FINEST * found >= ceiling(FINEST * float(each)) * bandwidth
+            ).only_enforce_if(literal)
+        return found
+
+    @property
+    def loss(self) -> float:
+        """Relative loss by rounding: of a reciprocal, its factor and the product."""
+        several = len(self.levels[self.space.on_chip]) > 1
+        products = several and bool(self.q.keys() & RELOADS.keys())
+        return (3.0 if products else 1.0) / FINEST
 
     def _reciprocal(self, figure: str) -> cp_model.IntVar:
         slowness, least = self.space.slowness(figure), self.least(figure)

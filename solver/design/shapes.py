@@ -94,6 +94,8 @@ def _forms(
         compute=forms.compute[kept][:, busy],
         compute_8bit=forms.compute_8bit[kept][:, busy],
         traffic=forms.traffic[kept][:, busy],
+        tiles=forms.tiles[kept][:, busy],
+        sweeps=forms.sweeps[kept][:, busy],
         streamed=forms.operator_weights[:, ~busy] @ forms.traffic[kept][:, ~busy].T,
         lines=forms.lines[:, kept],
         operator_weights=forms.operator_weights[:, busy],

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from problems.design.statement import DesignProblem
-from solver.design.forms import LINKS, RATES
+from solver.design.forms import LINKS, ON_CHIP, RATES, RELOADS
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -78,8 +78,24 @@ class Space:
         return self._slowness[figure]
 
     def rates(self, levels: Indices) -> Floats:
-        """Return the reciprocal rates of platforms; shaped [platform, 3]."""
-        return self._columns(RATES, levels)
+        """Return the reciprocal rates of platforms, and `RELOADS`; [platform, 5]."""
+        found = self._columns(RATES, levels)
+        lacking = self.lacking[levels[:, self.on_chip]]
+        reloads = [found[:, 2] * lacking**power for power in RELOADS.values()]
+        return np.concatenate([found, np.stack(reloads, axis=1)], axis=1)
+
+    @cached_property
+    def on_chip(self) -> int:
+        """Position of the on-chip memory; of any name where the base's is unknown."""
+        return self.names.index(ON_CHIP) if ON_CHIP in self.names else 0
+
+    @cached_property
+    def lacking(self) -> Floats:
+        """Today's on-chip memory over that of each level; 1 where it is unknown."""
+        if ON_CHIP not in self.names:
+            return np.ones(int(self.sizes[0]))
+        levels = np.array(self.problem.ladders.levels[ON_CHIP])
+        return np.asarray(self.problem.today.figures[ON_CHIP] / levels)
 
     def links(self, levels: Indices) -> Floats:
         """Return the latencies and reciprocal bandwidths; shaped [platform, 4]."""

@@ -21,8 +21,12 @@ from model_ops.platform.supply import Supply
 from model_ops.profiler.work import Step
 from model_ops.serving.step import Part, Replica, step_parts
 from problems.design.statement import DesignProblem
+from solver.design.forms import RELOADS
 
 Floats = npt.NDArray[np.float64]
+
+CROWDED = 2.0**-40
+"""Share of the base's on-chip memory with which reloads alone take time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class StepForms:
     compute: Floats
     compute_8bit: Floats
     traffic: Floats
+    tiles: Floats
+    sweeps: Floats
     lines: Floats
     operator_weights: Floats
     collective_weights: Floats
@@ -47,23 +53,26 @@ class StepForms:
         """Return the coefficients of a step of so many shapes."""
         parts = step_parts(replica, step)
         stretch, overhead = replica.stretch(step), replica.scheduling(step)
-        both = _one_rate_each(problem.base_npu, problem.today)
-        wide, narrow = (Supply.of(npu) for npu in both)
-        columns: list[tuple[Floats, Floats, Floats]] = []
+        one_each = _one_rate_each(problem.base_npu, problem.today)
+        wide, narrow, crowded = (Supply.of(npu) for npu in one_each)
+        columns: list[list[Floats]] = []
         weights: list[Floats] = []
         constants = np.zeros((1 + len(parts[0].stages), shapes)) + overhead
         for part, operator in _operators(parts):
             whole = op_time(operator, replica.supply).times(stretch)
+            reloads = op_time(operator, crowded).times(stretch).tiles
+            swept = bool(np.any(np.asarray(operator.shape().sweep_bytes) > 0))
             seconds = (
                 op_time(operator, wide).times(stretch).compute,
                 op_time(operator, narrow).times(stretch).compute,
                 whole.memory,
+                reloads * (not swept) * CROWDED ** RELOADS["tiles"],
+                reloads * swept * CROWDED ** RELOADS["sweeps"],
             )
-            first, second, third = (_column(each, shapes) for each in seconds)
-            columns.append((first, second, third))
+            columns.append([_column(each, shapes) for each in seconds])
             weights.append(_weights(part))
             constants += weights[-1][:, None] * _column(whole.launch, shapes)
-        compute, compute_8bit, traffic = (
+        compute, compute_8bit, traffic, tiles, sweeps = (
             np.stack(column, axis=1) for column in zip(*columns, strict=True)
         )
         groups = _Collectives.of(problem, replica, parts, stretch, shapes)
@@ -71,6 +80,8 @@ class StepForms:
             compute=compute,
             compute_8bit=compute_8bit,
             traffic=traffic,
+            tiles=tiles,
+            sweeps=sweeps,
             lines=groups.lines,
             operator_weights=np.stack(weights, axis=1),
             collective_weights=groups.weights,
@@ -94,6 +105,8 @@ class StepForms:
             compute=np.concatenate([self.compute, other.compute], axis=1),
             compute_8bit=np.concatenate([self.compute_8bit, other.compute_8bit], 1),
             traffic=np.concatenate([self.traffic, other.traffic], axis=1),
+            tiles=np.concatenate([self.tiles, other.tiles], axis=1),
+            sweeps=np.concatenate([self.sweeps, other.sweeps], axis=1),
             lines=np.concatenate(lines, axis=2),
             operator_weights=_diagonal(self.operator_weights, other.operator_weights),
             collective_weights=_diagonal(
@@ -126,9 +139,14 @@ def _weights(part: Part) -> Floats:
     return np.array([float(part.whole), *(float(n) for n in part.stages)])
 
 
-def _one_rate_each(base: Npu, today: Specification) -> tuple[Npu, Npu]:
-    """Return the base with only 16-bit arithmetic taking time, and only 8-bit."""
+def _one_rate_each(base: Npu, today: Specification) -> tuple[Npu, Npu, Npu]:
+    """Return the base with only 16-bit arithmetic taking time, only 8-bit, or reloads.
+
+    The last has so little on-chip memory that arithmetic takes none of the time.
+    """
     npu = hypothetical(base, today)
+    own = npu.on_chip_memory
+    crowded = replace(npu, on_chip_memory=None if own is None else own * CROWDED)
 
     def without(narrow: bool) -> Npu:
         rates: dict[Dtype, float] = {
@@ -137,7 +155,7 @@ def _one_rate_each(base: Npu, today: Specification) -> tuple[Npu, Npu]:
         }
         return replace(npu, flop_per_s=rates)
 
-    return without(narrow=True), without(narrow=False)
+    return without(narrow=True), without(narrow=False), crowded
 
 
 @dataclass(frozen=True, slots=True)

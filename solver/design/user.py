@@ -182,7 +182,9 @@ class UseCase:
         """Return so many times a line, times `FINEST`, rounded up."""
         platform, ticks = self.platform, self.ticks
         terms = [
-            times * ceiling(value * platform.least(figure) * ticks) * platform.q[figure]
+            times
+            * ceiling(value * platform.least(figure) * ticks)
+            * platform.reciprocal(figure)
             for figure, value in line.terms
         ]
         constant = times * FINEST * ceiling(line.constant * ticks)

@@ -15,6 +15,7 @@ from model_ops.opcost import KernelFamily
 from model_ops.platform.efficiency import KernelKey
 from model_ops.platform.fabric import Topology
 from model_ops.platform.npu import IDLE_PER_TDP
+from model_ops.profiler.ops import Gemm
 from problems import catalogue
 from problems.catalogue.kinds import KINDS
 from problems.catalogue.schema import FOLDER, NpuFile, Price, TierFile
@@ -107,6 +108,20 @@ def test_npu_figures_are_plausible(name: str) -> None:
     assert 1 <= file.node_npus <= 128
     assert min(tier.bandwidth for tier in file.fabric) >= 1e9
     assert max(tier.bandwidth for tier in file.fabric) < file.memory_bandwidth
+
+
+@pytest.mark.parametrize("name", NPUS)
+def test_no_product_waits_for_the_on_chip_memory_of_a_known_part(name: str) -> None:
+    file = catalogue.npu_file(name)
+    if file.on_chip_memory is None:
+        return
+    assert 1e6 <= file.on_chip_memory <= 1e9
+    assert any("cache" in s or "SRAM" in s or "VMEM" in s for s in file.sources)
+    for dtype, rate in file.flop_per_s.items():
+        formats = dict.fromkeys(("weights", "inputs", "outputs", "engine"), dtype)
+        shape = Gemm(name="product", m=1, k=1, n=1, **formats).shape()
+        reloads = shape.reload(file.on_chip_memory) / file.memory_bandwidth
+        assert reloads * rate < 0.35, dtype
 
 
 @pytest.mark.parametrize("name", NPUS)

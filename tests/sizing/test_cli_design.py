@@ -66,6 +66,29 @@ def test_a_figure_is_fixed(genz: Genz) -> None:
     assert platform["flop_per_s"] == ran.json["today"]["figures"]["flop_per_s"]
 
 
+def test_on_chip_memory_varies_by_any_of_its_names(genz: Genz) -> None:
+    case = (*ASKED, "--output-tokens", "1", "--fix", "bandwidth=600 GB/s")
+    found = genz(*case, "--vary", "sram=1 MB..64 MB", "--format", "json").json
+    ladder = found["ladders"]["on_chip_memory"]
+    assert (ladder[0], ladder[-1]) == (1e6, 64e6)
+    assert found["platform"]["on_chip_memory"] in ladder
+    fixed = genz(*case, "--fix", "l2=1 MB", "--format", "json").json
+    assert fixed["platform"]["on_chip_memory"] == 1e6
+    assert fixed["cost"]["usd_per_hour"] > found["cost"]["usd_per_hour"]
+    free = genz(*case, "--vary", "sram", "--set", "mm2_per_mb=0", "--format", "json")
+    best = max(free.json["ladders"]["on_chip_memory"])
+    assert free.json["platform"]["on_chip_memory"] == best
+
+
+def test_a_base_of_unknown_on_chip_memory_has_no_such_figure(genz: Genz) -> None:
+    found = genz(*ASKED, "--npu", "b300-sxm", "--format", "json").json
+    assert "on_chip_memory" not in found["platform"]
+    assert "on_chip_memory" not in found["ladders"]
+    ran = genz(*ASKED, "--npu", "b300-sxm", "--vary", "l2")
+    assert ran.code == 2
+    assert "nobody states the on-chip memory of b300-sxm" in ran.err
+
+
 def test_options_replace_what_a_file_says(genz: Genz, tmp_path: Path) -> None:
     output = tmp_path / "design.json"
     path = example_path("design-chat")

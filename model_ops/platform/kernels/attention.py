@@ -104,6 +104,7 @@ class PrefillKernel:
         return OpTime(
             compute=each * pairs * (1.0 / self._efficiency(shape.depth)),
             memory=work.memory * (1.0 / self.memory),
+            tiles=work.tiles(1.0 / self.memory),
             launch=work.launches * self.launch,
             exposed=self.exposed,
         )
@@ -223,10 +224,12 @@ class DecodeKernel:
         busy = each * (keys + self.lead) * (cost * tiles)
         waves = tiles * (1.0 / (self.slots * work.processors))
         drawn = self.stream * np.maximum(shape.groups, 1.0)
+        slowed = np.maximum(1.0 / self.memory, 1.0 / drawn)
         start = self.launch + self.combine * (keys / (keys + SPLIT))
         return OpTime(
             compute=busy + item * np.maximum(waves, 1.0),
-            memory=work.memory * np.maximum(1.0 / self.memory, 1.0 / drawn),
+            memory=work.memory * slowed,
+            tiles=work.tiles(slowed),
             launch=work.launches * start,
             exposed=self.exposed,
         )

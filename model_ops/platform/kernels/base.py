@@ -26,6 +26,10 @@ class OpTime:
     exposed
         Share of the shorter of compute and memory that the longer does not hide: 0
         where they overlap, 1 where they follow each other.
+    tiles
+        Seconds of the bytes that must cross the memory interface because the on-chip
+        memory is no larger: compute and memory together take no less. 0 where peak
+        arithmetic alone takes longer.
     """
 
     compute: Seconds | Number = 0.0
@@ -33,14 +37,15 @@ class OpTime:
     network: Seconds | Number = 0.0
     launch: Seconds | Number = 0.0
     exposed: Number = 0.0
+    tiles: Seconds | Number = 0.0
 
     @property
     def busy(self) -> Seconds | Number:
         """Seconds of compute and memory together."""
-        longer = np.maximum(self.compute, self.memory)
-        if np.ndim(self.exposed) == 0 and self.exposed == 0:
-            return longer
-        return longer + self.exposed * np.minimum(self.compute, self.memory)
+        busy = np.maximum(self.compute, self.memory)
+        if not _is_zero(self.exposed):
+            busy = busy + self.exposed * np.minimum(self.compute, self.memory)
+        return busy if _is_zero(self.tiles) else np.maximum(busy, self.tiles)
 
     def times(self, pace: Number, launched: Number = 1.0) -> "OpTime":
         """Return the operator at another pace, a share of its start hidden."""
@@ -52,6 +57,7 @@ class OpTime:
             network=self.network * pace,
             launch=self.launch * (pace * launched),
             exposed=self.exposed,
+            tiles=0.0 if _is_zero(self.tiles) else self.tiles * pace,
         )
 
     @property
@@ -59,6 +65,10 @@ class OpTime:
         """Seconds from start to end."""
         # Summed smallest first: launch and network often have fewer axes.
         return self.busy + (self.network + self.launch)
+
+
+def _is_zero(value: Number) -> bool:
+    return np.ndim(value) == 0 and bool(value == 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +89,9 @@ class Work:
     flop_per_s, bandwidth
         The NPU's peak rates: of the work's arithmetic (infinite where it has none),
         and of its memory.
+    flop, reload
+        Its FLOP, and the seconds of the bytes that on-chip memory makes it move for
+        each of them; see `KernelShape.reload`.
     """
 
     compute: Seconds | Number
@@ -88,6 +101,22 @@ class Work:
     processors: Number
     flop_per_s: FlopPerSecond | Number = np.inf
     bandwidth: BytesPerSecond | Number = np.inf
+    flop: Number = 0.0
+    reload: Seconds | Number = 0.0
+
+    def tiles(self, slowed: Number) -> Seconds | Number:
+        """Return the seconds of what on-chip memory makes it move; see `OpTime`.
+
+        Parameters
+        ----------
+        slowed
+            Peak bandwidth over what the kernel reaches.
+        """
+        if _is_zero(self.reload):
+            return 0.0
+        each = self.reload * slowed
+        binds = each > 1.0 / self.flop_per_s
+        return self.flop * each if np.any(binds) else 0.0
 
 
 class Kernel(Protocol):
@@ -115,8 +144,8 @@ class Kernel(Protocol):
 class KernelEfficiency:
     """Constant shares of the peak rates in (0, 1], and seconds to launch a kernel.
 
-    ``t = launch + max(compute / e_c, memory / e_m)``: S. Williams, A. Waterman and D.
-    Patterson, "Roofline", CACM 52(4), 2009, with measured efficiencies.
+    ``t = launch + max(compute / e_c, memory / e_m, tiles / e_m)``: S. Williams, A.
+    Waterman and D. Patterson, "Roofline", CACM 52(4), 2009, with measured efficiencies.
     """
 
     compute: Number
@@ -135,6 +164,7 @@ class KernelEfficiency:
         return OpTime(
             compute=work.compute * (1.0 / self.compute),
             memory=work.memory * (1.0 / self.memory),
+            tiles=work.tiles(1.0 / self.memory),
             launch=work.launches * self.launch,
         )
 

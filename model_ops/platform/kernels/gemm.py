@@ -108,6 +108,7 @@ class GemmKernel:
         return OpTime(
             compute=compute,
             memory=work.memory * (1.0 / self.memory),
+            tiles=work.tiles(1.0 / self.memory),
             launch=work.launches * start + (staged + by_rows),
             exposed=self.exposed,
         )

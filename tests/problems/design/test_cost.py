@@ -35,11 +35,12 @@ def test_a_small_part_by_hand() -> None:
         scale_up_latency=1e-6,
         scale_out_bandwidth=50e9,
         scale_out_latency=5e-6,
+        on_chip_memory=30e6,
     )
     c, cost = USUAL, USUAL.parts(chosen)
     stacks = max(ceil(1500 / c.stack_gb_per_s), ceil(40 / c.stack_gb))
     area = c.die_mm2 + 100 * c.mm2_per_tflops + 200 * c.mm2_per_tflops_8bit
-    area += 150 * c.mm2_per_gb_per_s + stacks * c.mm2_per_stack
+    area += 150 * c.mm2_per_gb_per_s + stacks * c.mm2_per_stack + 30 * c.mm2_per_mb
     per_wafer = pi * 150**2 / area - pi * 300 / sqrt(2 * area)
     good = (1 + area / 100 * c.defects_per_cm2 / c.clustering) ** -c.clustering
     die = c.wafer_usd / (per_wafer * good)

@@ -79,6 +79,24 @@ def test_eight_bits_follow_sixteen_unless_stated() -> None:
     assert own.values("flop_per_s_8bit") == (3e15,)
 
 
+@pytest.mark.parametrize("name", ["on_chip_memory", "sram", "L2", "scratchpad"])
+def test_on_chip_memory_has_a_ladder_about_todays(name: str) -> None:
+    ladders = _problem(platform={name: {"levels": 6}}).ladders
+    levels, today = ladders.levels["on_chip_memory"], 50 * 2**20
+    assert today in levels
+    assert (levels[0], levels[-1]) == pytest.approx((today / 4, today * 8))
+    assert ladders.varied == ("on_chip_memory",)
+
+
+def test_what_nobody_knows_of_the_base_is_no_figure() -> None:
+    problem = _problem(base="b300-sxm", platform={})
+    assert "on_chip_memory" not in problem.ladders.levels
+    chosen = problem.ladders.specification(dict.fromkeys(problem.ladders.names, 0))
+    assert chosen == problem.today
+    assert chosen.on_chip_memory is None
+    assert problem.distance(chosen) == 0
+
+
 def test_latencies_fall_and_aliases_are_known() -> None:
     ladders = _problem(platform={"latency": {"levels": 4}, "domain": [8, 2]}).ladders
     latencies = ladders.levels["scale_up_latency"]
@@ -111,6 +129,11 @@ def test_latencies_fall_and_aliases_are_known() -> None:
         ({"use_case": [CASE | {"ttf": "1 s"}]}, "did you mean 'ttft'"),
         ({"weights": {"flopz": 1.0}}, "unknown parameter"),
         ({"base": "jetson-agx-orin"}, "base"),
+        (
+            {"base": "b300-sxm", "platform": {"sram": {}}},
+            "platform.sram: nobody states the on-chip memory of b300-sxm",
+        ),
+        ({"platform": {"l2": "50 MB/s"}}, "platform.l2.*50 MB/s"),
     ],
 )
 def test_what_is_wrong_is_named(stated: dict[str, Any], message: str) -> None:

@@ -30,6 +30,7 @@ def problem() -> DesignProblem:
         "memory_capacity": {"levels": 12},
         "scale_up_npus": [1, 2, 4, 8],
         "flop_per_s": {"levels": 12},
+        "on_chip_memory": {"from": "50 kB", "to": "50 MB", "levels": 12},
     }
     limits = {"watts": 2500.0, "npus": 500}
     stated = {"platform": platform, "use_case": [case], "limits": limits}
@@ -75,6 +76,8 @@ def _served(**changed: Any) -> Callable[[DesignProblem, Design], Design]:
         (_platform(memory_bandwidth=0), "TPOT|req/s"),
         (_platform(flop_per_s=0), "TTFT|TPOT|req/s"),
         (_platform(memory_capacity=0), "memory"),
+        (_platform(on_chip_memory=0), "TTFT|TPOT|req/s"),
+        (_platform(on_chip_memory=1e9), "on_chip_memory 1e\\+09 is not on its ladder"),
         (_platform(memory_bandwidth=1.234e12), "not on its ladder"),
         (_platform(flop_per_s_8bit=5e15), "8bit"),
         (_platform(flop_per_s=11), "W|mm2"),

@@ -29,16 +29,25 @@ FIGURES = (
     "scale_up_latency",
     "scale_out_bandwidth",
     "scale_out_latency",
+    "on_chip_memory",
 )
 
+SCARCE = {"from": "20 kB", "to": "2 MB", "levels": 3}
+"""On-chip memory that makes products wait for their tiles on any platform."""
 
-def _drawn(problem_with: Callable[..., DesignProblem], seed: int) -> DesignProblem:
+
+def _drawn(
+    problem_with: Callable[..., DesignProblem], seed: int, *, scarce: bool = False
+) -> DesignProblem:
     rng = np.random.default_rng(seed)
     varied = rng.choice(FIGURES, 2, replace=False)
-    platform = {
+    platform: dict[str, Any] = {
         str(name): [1, 2, 8] if name == "scale_up_npus" else {"levels": 3}
         for name in varied
     }
+    if scarce:
+        platform = {str(varied[0]): platform[str(varied[0])]}
+        platform |= {"memory_bandwidth": {"levels": 3}, "on_chip_memory": SCARCE}
     model = str(rng.choice(["llama-3-8b", "olmoe-1b-7b", "llama-3.1-70b-fp8"]))
     cases = [
         {
@@ -59,13 +68,20 @@ def _drawn(problem_with: Callable[..., DesignProblem], seed: int) -> DesignProbl
     return problem_with(platform, *cases, **more)
 
 
-@pytest.mark.parametrize("seed", range(8))
+DRAWN = [
+    *((seed, False) for seed in range(8)),
+    *((seed, True) for seed in range(100, 112)),
+]
+
+
+@pytest.mark.parametrize(("seed", "scarce"), DRAWN)
 def test_the_design_is_the_best_of_all(
     problem_with: Callable[..., DesignProblem],
     enumerated: Callable[..., Any],
     seed: int,
+    scarce: bool,
 ) -> None:
-    problem = _drawn(problem_with, seed)
+    problem = _drawn(problem_with, seed, scarce=scarce)
     exact = enumerated(problem)
     outcome = DesignWorkspace(problem).solve()
     if isinstance(outcome, DesignInfeasible):
@@ -80,11 +96,14 @@ def test_the_design_is_the_best_of_all(
     assert violations(problem, outcome.design) == []
 
 
-@pytest.mark.parametrize("seed", range(2, 5))
+@pytest.mark.parametrize(
+    ("seed", "scarce"),
+    [(2, False), (3, False), (4, False), (101, True), (102, True), (103, True)],
+)
 def test_bounds_take_nothing_that_the_proof_alone_would_find(
-    problem_with: Callable[..., DesignProblem], seed: int
+    problem_with: Callable[..., DesignProblem], seed: int, scarce: bool
 ) -> None:
-    workspace = DesignWorkspace(_drawn(problem_with, seed))
+    workspace = DesignWorkspace(_drawn(problem_with, seed, scarce=scarce))
     pruned = workspace.solve()
     alone = workspace.solve(SolveOptions(time_limit=0.5), presolve=False)
     if isinstance(pruned, DesignInfeasible):

@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from problems.design.parameters import USUAL
-from problems.design.statement import DesignProblem
-from solver.design.explain import todays_part, why_none
+from problems.design.statement import DesignProblem, design_problem_of
+from problems.design.verify import violations
+from problems.examples import example_path
+from problems.problem import read_toml
+from solver.design.explain import bindings, todays_part, why_none
 from solver.design.solve import (
     DesignInfeasible,
     DesignOptimal,
@@ -209,3 +213,31 @@ def test_nothing_is_claimed_without_time(problem_with: Stating) -> None:
     assert not isinstance(outcome, DesignInfeasible)
     if isinstance(outcome, DesignTimedOut):
         assert outcome.certificate.gap is None
+
+
+def test_on_chip_memory_is_worth_npus_where_memory_is_slow() -> None:
+    stated = read_toml(example_path("design-prefill"))
+    problem = design_problem_of(stated, "file")
+    chosen = _solved(problem)
+    assert isinstance(chosen, DesignOptimal)
+    assert chosen.design.platform.on_chip_memory > problem.today.on_chip_memory
+    assert violations(problem, chosen.design) == []
+    del stated["platform"]["on_chip_memory"]
+    as_today = _solved(design_problem_of(stated, "file"))
+    assert isinstance(as_today, DesignOptimal)
+    assert chosen.design.npus < as_today.design.npus
+    assert chosen.design.value(problem) < 0.97 * as_today.design.value(problem)
+    bound = bindings(DesignWorkspace(problem), chosen.choice)
+    (own,) = (each for each in bound if each.figure == "on_chip_memory")
+    assert own.binds
+
+
+def test_a_base_of_unknown_on_chip_memory_is_bound_by_none(
+    problem_with: Stating,
+) -> None:
+    problem = problem_with({"flop_per_s": {"levels": 3}}, CASE, base="b300-sxm")
+    workspace = DesignWorkspace(problem)
+    assert all(not np.any(f.tiles) and not np.any(f.sweeps) for f in workspace.forms)
+    outcome = workspace.solve()
+    assert isinstance(outcome, DesignOptimal)
+    assert outcome.design.platform.on_chip_memory is None
