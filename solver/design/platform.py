@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from ortools.sat.python import cp_model
 
+from model_ops.errors import SolverError
 from solver.design.boxes import Boxes
 from solver.design.forms import LINKS, RATES, RELOADS
 from solver.design.space import Space
@@ -21,6 +22,10 @@ Indices = npt.NDArray[np.int64]
 
 FINEST = 1 << 17
 """A figure's least reciprocal as an integer: rounding loses less than 1e-5 of it."""
+
+MOST_APART = 1 << 26
+"""Times that a product of reciprocals may be its least: the square of `FINEST` times as
+much is an integer of 60 bits."""
 
 MOST_BOXES = 256
 """Boxes that the model names one by one; more are held by their hull alone."""
@@ -102,6 +107,11 @@ class Platform:
         times = lacking / np.min(lacking)
         slowness = self.slowness(RATES[2])
         most = float(np.max(slowness)) / self.least(RATES[2]) * float(np.max(times))
+        if most > MOST_APART:
+            raise SolverError(
+                "platform.on_chip_memory: its levels are too many times apart for the "
+                "proof"
+            )
         found = self.model.new_int_var(FINEST, ceiling(FINEST * most) + 2, figure)
         self.model.add(found >= bandwidth)
         at = self.at[self.space.on_chip].values()

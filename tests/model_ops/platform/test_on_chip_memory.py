@@ -6,6 +6,7 @@ from math import ceil, inf, sqrt
 import numpy as np
 import pytest
 
+from model_ops.binding import bounds
 from model_ops.dtypes import Dtype
 from model_ops.opcost import KernelFamily
 from model_ops.platform.kernels import GemmKernel, KernelEfficiency, OpTime, Work
@@ -13,6 +14,7 @@ from model_ops.platform.npu import Npu
 from model_ops.platform.roofline import ideal_work, op_time
 from model_ops.platform.supply import Supply
 from model_ops.profiler.ops import SUM_BYTES, AttentionCore, Elementwise, Gemm
+from model_ops.serving.step import TimedOperator
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
@@ -114,6 +116,15 @@ def test_kernels_that_were_measured_move_no_less(toy_npu: Npu) -> None:
     kernel = GemmKernel(compute=0.9, memory=0.5, launch=1e-6, exposed=0.3)
     time = kernel.time(work)
     assert time.busy == time.tiles == pytest.approx(work.flop * work.reload / 0.5)
+
+
+def test_what_waits_for_its_tiles_is_bound_by_memory(toy_npu: Npu) -> None:
+    problem = gemm(SIDE, SIDE, SIDE)
+    for on_chip, bound in ((1024.0, "memory bandwidth"), (None, "compute")):
+        time = op_time(problem, with_memory(toy_npu, on_chip))
+        seconds = bounds([TimedOperator("g", problem, 3, time)], 0.0)
+        assert seconds[bound] == 3 * time.busy
+        assert sum(seconds.values()) == 3 * time.busy
 
 
 def test_passes_over_elements_have_no_tiles(toy_npu: Npu) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model_ops.errors import SolverError
 from problems.design.parameters import USUAL
 from problems.design.statement import DesignProblem, design_problem_of
 from problems.design.verify import violations
@@ -230,6 +231,14 @@ def test_on_chip_memory_is_worth_npus_where_memory_is_slow() -> None:
     bound = bindings(DesignWorkspace(problem), chosen.choice)
     (own,) = (each for each in bound if each.figure == "on_chip_memory")
     assert own.binds
+
+
+def test_levels_too_far_apart_for_integers_are_named(problem_with: Stating) -> None:
+    wide = {"on_chip_memory": {"from": "1 B", "to": "1 TB", "levels": 3}}
+    case, limits = CASE | {"ttft": None, "tpot": None}, {"die_mm2": 1e6}
+    workspace = DesignWorkspace(problem_with(wide, case, limits=limits))
+    with pytest.raises(SolverError, match=r"platform\.on_chip_memory.*apart"):
+        workspace.solve(presolve=False)
 
 
 def test_a_base_of_unknown_on_chip_memory_is_bound_by_none(
