@@ -193,10 +193,11 @@ class KernelShape:
     windowed
         Whether there is such a window, however long.
     tile_bytes
-        Of products of matrices: bytes per FLOP, times the root of the on-chip memory,
-        that cross the memory interface at least; see `reload`.
+        Of a product of matrices: the geometric mean of the bytes of an input, a weight
+        and a sum; 0 of what is none. See `reload`.
     sweep_bytes
-        Of attention: the same, times the on-chip memory.
+        Of attention: the geometric mean of the bytes of a row and of a key, over the
+        root of the FLOP of the two.
     """
 
     format: Dtype
@@ -207,10 +208,10 @@ class KernelShape:
     repeats: Number = 1.0
     cut: Number = 0.0
     windowed: Mask = False
-    tile_bytes: Number = 0.0
-    sweep_bytes: Number = 0.0
+    tile_bytes: Bytes | Number = 0.0
+    sweep_bytes: Bytes | Number = 0.0
 
-    def reload(self, on_chip_memory: Bytes | Number) -> Number:
+    def reload(self, on_chip_memory: Bytes | Number) -> Bytes | Number:
         """Return the least bytes per FLOP that cross the memory interface.
 
         A product of m rows, n columns and depth k, whose numbers take a, b and c bytes
@@ -237,8 +238,8 @@ class KernelShape:
             Bytes of the NPU's scratchpad or last cache; infinite where nothing is
             known of it.
         """
-        tiles = self.tile_bytes / on_chip_memory**0.5
-        return tiles + self.sweep_bytes / on_chip_memory
+        tiles = self.tile_bytes * (self.tile_bytes / on_chip_memory) ** 0.5
+        return tiles + self.sweep_bytes * (self.sweep_bytes / on_chip_memory)
 
 
 class Operator(Protocol):

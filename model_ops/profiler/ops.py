@@ -79,7 +79,7 @@ class Gemm:
             columns=self.n,
             depth=self.k,
             groups=self.matrices,
-            tile_bytes=(self.inputs.bytes * self.weights.bytes * SUM_BYTES) ** 0.5,
+            tile_bytes=(self.inputs.bytes * self.weights.bytes * SUM_BYTES) ** (1 / 3),
         )
 
 
@@ -253,7 +253,7 @@ class AttentionCore:
             repeats=repeats,
             windowed=self.reach is not None,
             cut=0.0 if self.reach is None else 1.0 - self._growing() / self.queries,
-            sweep_bytes=row * key / (2.0 * (self.qk_dim + self.v_dim)),
+            sweep_bytes=(row * key / (2.0 * (self.qk_dim + self.v_dim))) ** 0.5,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 
 from model_ops.opcost import KernelShape, Number
-from model_ops.units import BytesPerSecond, FlopPerSecond, Seconds
+from model_ops.units import BytesPerSecond, Flop, FlopPerSecond, Seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class Work:
     processors: Number
     flop_per_s: FlopPerSecond | Number = np.inf
     bandwidth: BytesPerSecond | Number = np.inf
-    flop: Number = 0.0
+    flop: Flop | Number = 0.0
     reload: Seconds | Number = 0.0
 
     def tiles(self, slowed: Number) -> Seconds | Number:
