@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from solver.linear import LinearModel, Row
+from solver.quiet import quiet
 
 TOLERANCE = 1e-6
 """Relative error of a bound that a MIP solver proves in floats."""
@@ -51,18 +52,20 @@ def solved(
         from ortools.math_opt.python import mathopt
 
         program = _Program(mathopt, linear)
-        result = mathopt.solve(
-            program.model,
-            getattr(mathopt.SolverType, SOLVERS[name]),
-            params=mathopt.SolveParameters(
-                time_limit=datetime.timedelta(seconds=seconds),
-                random_seed=seed,
-                relative_gap_tolerance=TOLERANCE / 10,
-            ),
-            model_params=mathopt.ModelSolveParameters(
-                solution_hints=program.hints(hint)
-            ),
-        )
+        # HiGHS tells of some of its troubles, though its output is off.
+        with quiet():
+            result = mathopt.solve(
+                program.model,
+                getattr(mathopt.SolverType, SOLVERS[name]),
+                params=mathopt.SolveParameters(
+                    time_limit=datetime.timedelta(seconds=seconds),
+                    random_seed=seed,
+                    relative_gap_tolerance=TOLERANCE / 10,
+                ),
+                model_params=mathopt.ModelSolveParameters(
+                    solution_hints=program.hints(hint)
+                ),
+            )
         values: tuple[int, ...] = ()
         if result.has_primal_feasible_solution():
             found = result.variable_values(program.variables)
