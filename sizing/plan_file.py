@@ -81,6 +81,11 @@ def read_plan(path: Path) -> tuple[SizingProblem, Plan]:
         If it cannot be read, has no plan, or the plan's parts contradict each other.
     """
     content = _read(path)
+    if "candidates" in content:
+        raise ProblemError(
+            f"plan: {path} has figures of a table ({content['candidates']}), which "
+            "nothing here predicts or simulates"
+        )
     stated = content.get("problem")
     if not isinstance(stated, dict):
         raise ProblemError(

@@ -63,8 +63,13 @@ def _best_row(
     options: SolveOptions,
 ) -> Single | None:
     """Return the best plan of one row, on any offers, in order of lower bounds."""
-    alone = (replace(workspace, rows=(row,)) for row in workspace.rows)
-    parts = [one.instance(workspace.problem) for one in alone]
+    problem = workspace.problem
+    few = problem.limits.model_copy(update={"deployment_types": 1})
+    # What no other row may stand in for by itself.
+    able = workspace.instance(problem.model_copy(update={"limits": few})).candidates
+    names = {counted.kind for counted in able}
+    alone = (replace(workspace, rows=(r,)) for r in workspace.rows if r.name in names)
+    parts = [one.instance(problem) for one in alone]
     best: Single | None = None
     for part in sorted((p for p in parts if p.candidates), key=lower_bound):
         if not options.remaining or (best and lower_bound(part) >= best.value):

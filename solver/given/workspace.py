@@ -83,12 +83,13 @@ class GivenWorkspace:
         may stand in for it.
         """
         offers = self.market.offers
+        able = {n for n, offer in enumerate(offers) if usable(problem, offer)}
         groups: dict[tuple[int, Hashable], list[Row]] = {}
         for row in self.rows:
             if _is_within(problem, row):
                 alike = self._alike(problem, row)
                 for number in self.market.standing[row.name]:
-                    if usable(problem, offers[number]):
+                    if number in able:
                         groups.setdefault((number, alike), []).append(row)
         counted = tuple(
             CountedRow(

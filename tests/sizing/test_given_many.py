@@ -395,6 +395,9 @@ def test_a_report_over_a_table_is_what_is_in_use_today(
     more = genz(*asked, "--rate", "80 req/s", "--max-change", "2")
     assert more.code == 3
     assert "limit of changed NPUs" in more.json["explanation"]["conflicts"]
+    simulated = genz("simulate", today)
+    assert (simulated.code, simulated.err.count("\n")) == (2, 1)
+    assert "has figures of a table (candidates.csv)" in simulated.err
     today.write_text('{"candidates": "x.csv", "plan": [{"npu": "h200"}]}', "utf-8")
     ran = genz(*asked, "--rate", "50 req/s")
     assert (ran.code, ran.err.count("\n")) == (2, 1)

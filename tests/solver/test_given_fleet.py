@@ -268,8 +268,9 @@ class Fleet:
             "headroom": chance.choice((0.0, 0.1)),
         }
         self._market()
-        if "racks" not in limits and chance.random() < 0.35:
-            self.changes["redundancy"] = {"nodes": chance.choice((1, 1, 2))}
+        if chance.random() < 0.35:
+            kind = "racks" if "racks" in limits and chance.random() < 0.7 else "nodes"
+            self.changes["redundancy"] = {kind: chance.choice((1, 1, 2))}
         if chance.random() < 0.35:
             types = ("h200-sxm", "h100-sxm", "l40s")
             self.changes["current"] = [
@@ -410,8 +411,10 @@ class Fleet:
         )
 
     def _survives(self, used: Sequence[tuple[Any, Stall, int]]) -> bool:
-        """Take the nodes away whose NPUs cover most, however full they may be."""
-        lost = self.changes.get("redundancy", {}).get("nodes", 0)
+        """Take the nodes or racks away whose NPUs cover most, however full they are."""
+        asked = self.changes.get("redundancy", {})
+        rack = self.changes["limits"].get("racks", {}).get("nodes", 1)
+        lost = asked.get("nodes", 0) + asked.get("racks", 0) * rack
         demand = Fraction(self.rate / (1 - self.changes["headroom"]))
         room, left = Fraction(lost * HOST), Fraction(0)
         dense = []
@@ -498,6 +501,35 @@ def test_the_verifier_says_what_brute_force_says(tmp_path: Path, seed: int) -> N
                 counts,
                 found,
             )
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_plans_of_one_kind_are_the_best_of_theirs(tmp_path: Path, seed: int) -> None:
+    question = fleet(seed)
+    path = written(tmp_path / "table.csv", question.rows, priced=True)
+    space = asked(path, question.rate, **question.changes)
+    outcome = space.solve(OPTIONS)
+    if not isinstance(outcome, Optimal):
+        return
+    found = {s.kind + s.of: s for s in singles(space, outcome.plan, OPTIONS)}
+    least: dict[str, float] = {}
+    for counts, value in question.tried(MOST[len(question.pairs)]):
+        used = [row for (row, _), n in zip(question.pairs, counts, strict=True) if n]
+        for kind, names in (
+            ("row", {r[0] for r in used}),
+            ("npu", {r[1] for r in used}),
+        ):
+            if len(names) == 1:
+                key = kind + names.pop()
+                least[key] = min(value, least.get(key, math.inf))
+    for key, single in found.items():
+        of_plan = question.value(counts_of(question, single.plan))
+        assert of_plan == pytest.approx(single.value, rel=1e-6)
+        assert single.value <= least.get(key, math.inf) * (1 + 1e-6)
+    rows = [least[key] for key in least if key.startswith("row")]
+    best = [single.value for single in found.values() if single.kind == "row"]
+    if best and rows:
+        assert best[0] <= min(rows) * (1 + 1e-6)
 
 
 def counts_of(question: Fleet, plan: GivenPlan) -> list[int]:
