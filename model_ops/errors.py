@@ -60,8 +60,10 @@ def nearest(given: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
         known words in order.
     """
     words = sorted(known)
-    close = get_close_matches(given.lower(), [*words, *also], n=3, cutoff=0.5)
+    lower = {word.lower(): word for word in (*also, *words)}
+    close = get_close_matches(given.lower(), lower, n=3, cutoff=0.5)
     if close:
-        return "; did you mean " + " or ".join(f"'{word}'" for word in close) + "?"
+        found = " or ".join(f"'{lower[word]}'" for word in close)
+        return f"; did you mean {found}?"
     listed = ", ".join(words[:12]) + (", ..." if len(words) > 12 else "")
     return f"; known: {listed}"

@@ -1,5 +1,6 @@
 """Reading files that people write: size, encoding, and what pydantic found wrong."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_args
@@ -130,8 +131,16 @@ def _message(item: Mapping[str, Any], schema: type[BaseModel]) -> str:
         entry = f"[{quote}{given!s:.60}{quote}]"
         written = table if isinstance(given, dict) else entry
         return f"{prefix}must be a list; write {written}"
-    rule = _RULES.get(kind, item["msg"]).format(**context)
-    return f"{prefix}{rule}, got {shown(given)}"
+    if isinstance(given, float) and math.isnan(given):
+        kind = "finite_number"
+    limits = {name: _plain(value) for name, value in context.items()}
+    rule = _RULES.get(kind, item["msg"]).format(**limits)
+    return f"{prefix}{rule}, got {shown(_plain(given))}"
+
+
+def _plain(value: Any) -> Any:
+    """Return a number as people write it: 2, not 2.0."""
+    return f"{value:.12g}" if isinstance(value, float) else value
 
 
 def _fields_beside(schema: type[BaseModel], place: tuple[Any, ...]) -> list[str]:

@@ -220,13 +220,21 @@ def offers(problem: SizingProblem) -> list[Offer]:
         found = known
     if not found:
         prices = problem.prices
-        hints = _unmatched("provider", prices.providers, _providers())
-        hints += _unmatched("region", prices.regions, _regions())
+        nowhere = [
+            f"prices.{field}s: {said}"
+            for field, patterns, known in (
+                ("provider", prices.providers, _providers()),
+                ("region", prices.regions, _regions()),
+            )
+            for said in _unmatched(field, patterns, known)
+        ]
+        if nowhere:
+            raise ProblemError("; ".join(nowhere))
         raise ProblemError(
             f"prices: no price for {_some(wanted)} with terms "
             f"{', '.join(prices.terms)}, providers {', '.join(prices.providers)}, "
             f"regions {', '.join(prices.regions)}, confidence {prices.confidence}; "
-            f"widen them, or give a price of your own (prices.given){hints}"
+            f"widen them, or give a price of your own (prices.given)"
         )
     return found
 
@@ -250,9 +258,8 @@ def check_quotas(quotas: Sequence[Quota], others: Iterable[str]) -> None:
             ("region", quota.region, _regions()),
             ("provider", quota.provider, providers),
         ):
-            hint = _unmatched(field, (pattern,), known)
-            if hint:
-                raise ProblemError(f"limits.quota.{field}: {hint.removeprefix('; ')}")
+            for said in _unmatched(field, (pattern,), known):
+                raise ProblemError(f"limits.quota.{field}: {said}")
 
 
 def _providers() -> set[str]:
@@ -315,17 +322,11 @@ def _owned(npu: Npu, owned: Owned) -> Offer:
     return Offer(npu, OWNED, price, owned.nodes or owned.npus)
 
 
-def _unmatched(field: str, patterns: Sequence[str], known: set[str]) -> str:
-    """Return a hint for each pattern that no price's provider or region matches."""
-    lower = {value.lower(): value for value in known}
-    text = ""
+def _unmatched(field: str, patterns: Sequence[str], known: set[str]) -> Iterator[str]:
+    """Yield a hint for each pattern that no price's provider or region matches."""
     for pattern in patterns:
         if not any(_any_match(value, (pattern,)) for value in known):
-            hint = nearest(pattern, lower)
-            for low, value in lower.items():
-                hint = hint.replace(f"'{low}'", f"'{value}'")
-            text += f"; there is no {field} '{pattern}'{hint}"
-    return text
+            yield f"there is no {field} '{pattern}'{nearest(pattern, known)}"
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -353,25 +353,23 @@ def problem_of(data: Mapping[str, Any], source: str) -> SizingProblem:
     return stated(SizingProblem, data, source).checked()
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, field: str = "problem") -> dict[str, Any]:
     """Return a problem file's content, not yet checked.
 
     Raises
     ------
     ProblemError
-        If it cannot be read, or is not TOML.
+        If it cannot be read, or is not TOML; the message starts with the name of the
+        field that gave the path.
     """
-    text = read_text(path, "problem")
+    text = read_text(path, field)
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ProblemError(f"problem: {path} is not valid TOML: {error}") from None
-    except ValueError as error:
-        raise ProblemError(f"problem: {path} is not valid TOML: {error}") from None
-    except RecursionError:
-        raise ProblemError(
-            f"problem: {path} is not valid TOML: nested too deeply"
-        ) from None
+    except (ValueError, RecursionError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
+        if text.lstrip().startswith("{"):
+            why = "it looks like JSON"
+        raise ProblemError(f"{field}: {path} is not valid TOML: {why}") from None
     _find_traces(content, path.parent)
     return content
 

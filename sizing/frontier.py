@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from model_ops.errors import ProblemError, nearest
+from model_ops.errors import ProblemError, UnitError, nearest
 from model_ops.units import REQUEST_PER_SECOND, SECOND, WATT, Unit
 from problems.changes import Change, changed
 from problems.fields import shown
@@ -52,22 +52,23 @@ class Axis:
     whole: bool = False
     more: bool = False
 
-    def parse(self, text: str) -> float:
-        """Return the value that a text states.
+    def parse(self, text: str, option: str) -> float:
+        """Return the value that an option's text states.
 
         Raises
         ------
         ProblemError
             If it is none.
         """
-        if self.unit is not None:
-            return self.unit.parse(text)
         try:
-            value = int(text) if self.whole else float(text)
+            if self.unit is not None:
+                return self.unit.parse(text)
+            return int(text) if self.whole else float(text)
+        except UnitError as error:
+            raise ProblemError(f"{option}: {error}") from None
         except ValueError:
             kind = "whole number" if self.whole else "number"
-            raise ProblemError(f"{shown(text)} is no {kind}") from None
-        return value
+            raise ProblemError(f"{option}: {shown(text)} is no {kind}") from None
 
     def text(self, value: float) -> str:
         """Return a value as people read it."""
@@ -146,16 +147,18 @@ class Frontier:
     points: int | None = None
 
     def __post_init__(self) -> None:
-        axis = axis_of(self.along)
-        if self.along in _LIMITS:
-            return
-        if self.low is None or self.high is None:
+        axis, ends = axis_of(self.along), {"--from": self.low, "--to": self.high}
+        known = {option: end for option, end in ends.items() if end is not None}
+        if len(known) < len(ends) and self.along not in _LIMITS:
             raise ProblemError(f"--from and --to: needed along {self.along}")
-        if not self.low < self.high:
-            low, high = axis.text(self.low), axis.text(self.high)
+        if len(known) == len(ends) and not known["--from"] < known["--to"]:
+            low, high = (axis.text(end) for end in known.values())
             raise ProblemError(f"--from {low} must be below --to {high}")
-        for value in self.values():
-            changed(self.problem, [axis.change(value)])
+        for option, value in known.items():
+            try:
+                changed(self.problem, [axis.change(value)])
+            except ProblemError as error:
+                raise ProblemError(f"{option}: {error}") from None
 
     @property
     def wanted(self) -> int:

@@ -16,6 +16,20 @@ from problems.plan import Plan, PlannedDeployment, Positive
 from problems.problem import SizingProblem, problem_of, read_toml
 from problems.stated import stated_plan
 
+_WRITE = "genz-size size --format json -o PLAN.json writes plans"
+
+
+def holds_plan(path: Path) -> bool:
+    """Return whether a file is JSON, as reports are, by its name or its text.
+
+    Raises
+    ------
+    ProblemError
+        If it cannot be read.
+    """
+    text = read_text(path, "PLAN.json or PROBLEM.toml")
+    return path.suffix == ".json" or text.lstrip().startswith("{")
+
 
 def read_stated(path: Path) -> tuple[SizingProblem, Plan | None]:
     """Return the problem of a TOML file, and the plan that it states if it does.
@@ -57,22 +71,22 @@ def read_fleet(path: Path) -> Counter[str]:
     GenzSizeError
         If it cannot be read, has no plan, or the plan's parts contradict each other.
     """
-    content = _read(path)
+    content = _read(path, "--current")
     used: Counter[str] = Counter()
     rows: Sequence[_InUse | PlannedDeployment]
     if "candidates" in content:  # a plan of rows of a table, which knows no model
         try:
             rows = _Fleet.model_validate(content).plan
         except ValidationError as error:
-            raise ProblemError(f"plan: {messages(error, _Fleet)}") from None
+            raise ProblemError(f"--current: {messages(error, _Fleet)}") from None
     else:
-        rows = read_plan(path)[1].deployments
+        rows = read_plan(path, "--current")[1].deployments
     for row in rows:
         used[row.npu] += row.npus
     return used
 
 
-def read_plan(path: Path) -> tuple[SizingProblem, Plan]:
+def read_plan(path: Path, field: str = "plan") -> tuple[SizingProblem, Plan]:
     """Return the plan of a report as JSON, and the problem that it solves.
 
     Raises
@@ -80,20 +94,18 @@ def read_plan(path: Path) -> tuple[SizingProblem, Plan]:
     GenzSizeError
         If it cannot be read, has no plan, or the plan's parts contradict each other.
     """
-    content = _read(path)
+    content = _read(path, field)
     if "candidates" in content:
         raise ProblemError(
-            f"plan: {path} has figures of a table ({content['candidates']}), which "
+            f"{field}: {path} has figures of a table ({content['candidates']}), which "
             "nothing here predicts or simulates"
         )
     stated = content.get("problem")
     if not isinstance(stated, dict):
-        raise ProblemError(
-            f"plan: {path} has no problem; write it by genz-size size --format json"
-        )
+        raise ProblemError(f"{field}: {path} is no plan: it has no problem; {_WRITE}")
     problem = problem_of(stated, source="python")
     if not content.get("plan"):
-        raise ProblemError(f"plan: {path} has no deployments")
+        raise ProblemError(f"{field}: {path} has no deployments; {_WRITE}")
     try:
         plan = Plan.model_validate(
             {
@@ -105,18 +117,20 @@ def read_plan(path: Path) -> tuple[SizingProblem, Plan]:
             }
         )
     except ValidationError as error:
-        raise ProblemError(f"plan: {messages(error, Plan)}") from None
+        raise ProblemError(f"{field}: {messages(error, Plan)}") from None
     _check(problem, plan)
     return problem, plan
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, field: str) -> dict[str, Any]:
     try:
-        content = json.loads(read_text(path, "plan"))
+        content = json.loads(read_text(path, field))
     except (ValueError, RecursionError) as error:
-        raise ProblemError(f"plan: {path} is not valid JSON: {error}") from None
+        raise ProblemError(
+            f"{field}: {path} is not valid JSON ({error}); {_WRITE}"
+        ) from None
     if not isinstance(content, dict):
-        raise ProblemError(f"plan: {path} is not a JSON object")
+        raise ProblemError(f"{field}: {path} is not a JSON object; {_WRITE}")
     return content
 
 

@@ -93,12 +93,17 @@ def read_scenarios(base: SizingProblem, path: Path) -> list[Scenario]:
     ProblemError
         If it cannot be read, or states what is no scenario.
     """
+    where = f"--scenarios: {path.name}"
     try:
-        file = _File.model_validate(read_toml(path))
+        file = _File.model_validate(read_toml(path, "--scenarios"))
     except ValidationError as error:
-        raise ProblemError(f"{path.name}: {messages(error, _File)}") from None
+        raise ProblemError(
+            f"--scenarios: {path.name}: {messages(error, _File)}"
+        ) from None
     if not file.scenario and not file.grid:
-        raise ProblemError(f"{path.name}: neither a [[scenario]] nor a [grid]")
+        raise ProblemError(
+            f"--scenarios: {path.name}: neither a [[scenario]] nor a [grid]"
+        )
     try:
         single = [
             Scenario.of(base, _changes(stated.set), stated.name)
@@ -107,7 +112,7 @@ def read_scenarios(base: SizingProblem, path: Path) -> list[Scenario]:
         axes = [(key, _values(key, value)) for key, value in _flat(file.grid)]
         return [*single, *product(base, axes)]
     except ProblemError as error:
-        raise ProblemError(f"{path.name}: {error}") from None
+        raise ProblemError(f"{where}: {error}") from None
 
 
 def _changes(stated: Mapping[str, Any]) -> list[Change]:

@@ -152,19 +152,24 @@ def model_path(name_or_path: str) -> Path | None:
 
 def _model_at(path: Path) -> ModelArch:
     if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ConfigError(
+                f"model: there is no file config.json in the folder {path}"
+            )
         path = path / "config.json"
     try:
         config = json.loads(read_text(path, "model"))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: not valid JSON: nested too deeply") from None
+    except (ValueError, RecursionError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"model: {path} is not valid JSON: {why}") from None
     if not isinstance(config, dict):
-        raise ConfigError(f"{path}: not a JSON object")
+        raise ConfigError(f"model: {path} is not a JSON object")
     label = path.parent.name if path.name == "config.json" else path.stem
-    return read_config(config, label or str(path))
+    try:
+        return read_config(config, label or str(path))
+    except ConfigError as error:
+        why = str(error).removeprefix(f"{label}: ")
+        raise ConfigError(f"model: {path}: {why}") from None
 
 
 @cache

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from model_ops.errors import ProblemError, nearest
+from model_ops.errors import ProblemError
 
 Row = Mapping[str, str]
 """One line of a table: column to cell."""
@@ -115,15 +115,17 @@ def kind_of(columns: tuple[str, ...], path: Path) -> str:
     closest = min(lacking, key=lambda kind: len(lacking[kind]) / len(KINDS[kind]))
     raise ProblemError(
         f"--data: {path} is no table of measurements; for '{closest}' it lacks "
-        f"{', '.join(lacking[closest])}{nearest(lacking[closest][0], columns)}"
+        f"{', '.join(lacking[closest])}; its first line has {', '.join(columns)}"
     )
 
 
 def _text(path: Path) -> str:
     """Return a file's text, decompressed where its first bytes say that it is."""
     try:
-        if not path.is_file():
+        if not path.exists():
             raise ProblemError(f"--data: there is no file {path}")
+        if not path.is_file():
+            raise ProblemError(f"--data: {path} is not a file")
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)

@@ -23,19 +23,25 @@ def command() -> None:
 
 
 @command.command("list")
-@click.argument("kind", type=click.Choice(_KINDS))
+@click.argument("kind", metavar="KIND", type=click.Choice(_KINDS))
 @output_options("text", "json", "csv")
 def list_(kind: str, format_: str | None, output: str | None) -> None:
-    """List all items of a KIND, e.g. npus, models or prices."""
+    """List all items of a KIND.
+
+    KIND is npus, models, prices, links, efficiencies, frameworks, use_cases or traces.
+    """
     _write(kind, None, format_, output)
 
 
 @command.command("show")
-@click.argument("kind", type=click.Choice(_KINDS))
+@click.argument("kind", metavar="KIND", type=click.Choice(_KINDS))
 @click.argument("name")
 @output_options("text", "json", "csv")
 def show(kind: str, name: str, format_: str | None, output: str | None) -> None:
-    """Show one item of a KIND with its sources; for prices NAME is an NPU."""
+    """Show one item of a KIND with its sources.
+
+    KIND is as for list; NAME is one that list shows, and for prices an NPU.
+    """
     _write(kind, name, format_, output)
 
 

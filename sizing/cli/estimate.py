@@ -6,12 +6,11 @@ from typing import Any
 import click
 
 from model_ops.errors import ProblemError
+from sizing.cli.fields import OPTIMISATIONS, naming_options, optimisations_given
 from sizing.cli.files import image
 from sizing.cli.options import (
-    OPTIMISATIONS,
     chosen_format,
     optimisation_options,
-    optimisations_given,
     output_options,
 )
 from sizing.cli.pools import pool_options, pools_given
@@ -105,16 +104,18 @@ def command(
                 )
         write(write_points(evaluate(read_points(points))), output)
         return
+    asked = dict(options)
     stated = {key: options.pop(key) for key in OPTIMISATIONS}
     options["optimisations"] = optimisations_given(stated, {})
     disaggregated = options.pop("serving") == "disaggregated"
     pools = pools_given(options, disaggregated=disaggregated)
-    if disaggregated:
-        if plot is not None:
-            raise ProblemError("--plot has no effect with --serving disaggregated")
-        text = _pair(pools, format_, output, breakdown, options)
-    else:
-        text = _one(format_, output, breakdown, plot, options)
+    if disaggregated and plot is not None:
+        raise ProblemError("--plot has no effect with --serving disaggregated")
+    with naming_options(asked):
+        if disaggregated:
+            text = _pair(pools, format_, output, breakdown, options)
+        else:
+            text = _one(format_, output, breakdown, plot, options)
     write(text, output)
 
 

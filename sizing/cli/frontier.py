@@ -66,8 +66,8 @@ def command(
 
     axis = axis_of(stated["along"])
     ends = {
-        name: None if stated[name] is None else axis.parse(stated[name])
-        for name in ("low", "high")
+        name: None if stated[name] is None else axis.parse(stated[name], option)
+        for name, option in (("low", "--from"), ("high", "--to"))
     }
     if stated["plot"] is not None:
         from sizing.report import frontier_plot

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they override a problem file."""
+"""Options that several commands share."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,62 +6,12 @@ from typing import Any, TypeVar
 
 import click
 
-from model_ops.errors import ProblemError
 from model_ops.units import REQUEST_PER_SECOND, USD_PER_HOUR, WATT
 from sizing.cli.files import in_folder
-from sizing.cli.fleet_options import FIELDS, stated_fleet
 from sizing.cli.pools import KV_BANDWIDTH, SIZED_MODE
-from sizing.cli.values import assignment, latency_limits, quantity, token_lengths
+from sizing.cli.values import latency_limits, quantity, token_lengths
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_LATENCIES = ("ttft", "tpot", "e2e")
-_TRAFFIC = (
-    "input_tokens",
-    "output_tokens",
-    "lengths",
-    "rate",
-    "concurrency",
-    "burstiness",
-    "router",
-    "prefix_hit",
-    "beams",
-)
-_REPLACED = {
-    "input_tokens": ("lengths", "trace"),
-    "output_tokens": ("lengths", "trace"),
-    "lengths": ("input_tokens", "output_tokens", "trace"),
-    "rate": ("concurrency",),
-    "concurrency": ("rate", "burstiness", "diurnal"),
-}
-"""What of a file's traffic gives way to an option, unless it is an option too."""
-_FIELDS = {
-    "npu": ("hardware", "npus"),
-    "exclude": ("hardware", "exclude"),
-    "term": ("prices", "terms"),
-    "provider": ("prices", "providers"),
-    "region": ("prices", "regions"),
-    "price_confidence": ("prices", "confidence"),
-    "max_npus": ("limits", "npus"),
-    "max_nodes": ("limits", "nodes"),
-    "budget": ("limits", "usd_per_hour"),
-    "max_power": ("limits", "power"),
-    **FIELDS,
-}
-
-
-OPTIMISATIONS: Mapping[str, tuple[str, str]] = {
-    "speculate": ("speculation", "drafter"),
-    "guessed": ("speculation", "guessed"),
-    "acceptance": ("speculation", "acceptance"),
-    "lora_rank": ("lora", "rank"),
-    "lora_adapters": ("lora", "adapters"),
-    "expert_alpha": ("experts", "alpha"),
-    "redundant_experts": ("experts", "redundant"),
-    "offload_weights": ("offload", "weights"),
-    "offload_cache": ("offload", "cache"),
-}
-"""Table and field of a problem's optimisations that each option states."""
 
 
 def _decorate(function: F, decorators: list[Callable[[F], F]]) -> F:
@@ -159,17 +109,6 @@ def optimisation_options(function: F) -> F:
             ),
         ],
     )
-
-
-def optimisations_given(
-    options: Mapping[str, Any], base: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the optimisations of a problem with those that options give."""
-    tables = {name: dict(fields) for name, fields in base.items()}
-    for option, (table, field) in OPTIMISATIONS.items():
-        if options.get(option) is not None:
-            tables.setdefault(table, {})[field] = options[option]
-    return tables
 
 
 def problem_options(function: F) -> F:
@@ -286,96 +225,3 @@ def problem_options(function: F) -> F:
             ),
         ],
     )
-
-
-def overridden(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a problem's content with the given options in place of its own.
-
-    Raises
-    ------
-    ProblemError
-        If an option of one traffic class meets a problem with several, or an
-        assignment has no ``=``.
-    """
-    problem = dict(data)
-    given = {key: value for key, value in options.items() if value not in (None, ())}
-    for key, field in (
-        ("model", "model"),
-        ("minimize", "objective"),
-        ("chunk_tokens", "chunk_tokens"),
-        ("max_num_seqs", "max_num_seqs"),
-        ("headroom", "headroom"),
-        ("confidence", "confidence"),
-        ("framework", "framework"),
-        ("kv_bandwidth", "kv_bandwidth"),
-    ):
-        if key in given:
-            problem[field] = given[key]
-    for key, field in (("precision", "precisions"), ("mode", "modes")):
-        if key in given:
-            problem[field] = list(given[key])
-    base = problem.get("optimisations", {})
-    if any(key in given for key in OPTIMISATIONS) and _is_table_of_tables(base):
-        problem["optimisations"] = optimisations_given(given, base)
-    _override_traffic(problem, given)
-    _override_tables(problem, given)
-    return problem
-
-
-def _override_traffic(problem: dict[str, Any], given: Mapping[str, Any]) -> None:
-    changed = [key for key in (*_TRAFFIC, *_LATENCIES) if key in given]
-    classes = problem.get("traffic", [{}])
-    # What is no list of tables is left to the problem's own check.
-    if not changed or not _is_list_of_tables(classes):
-        return
-    if len(classes) > 1:
-        raise ProblemError(
-            f"--{changed[0].replace('_', '-')}: the problem has several traffic "
-            "classes; change it in the file"
-        )
-    traffic = dict(classes[0]) if classes else {}
-    for option, others in _REPLACED.items():
-        if option in given:
-            for other in others:
-                traffic.pop(other, None)
-    traffic |= {key: given[key] for key in _TRAFFIC if key in given}
-    if _is_list_of_tables(traffic.get("targets", [])):
-        kept = [t for t in traffic.get("targets", []) if t.get("metric") not in given]
-        asked = [
-            {"metric": metric, "statistic": statistic, "at_most": limit}
-            for metric in _LATENCIES
-            for statistic, limit in given.get(metric, ())
-        ]
-        traffic["targets"] = kept + asked
-    problem["traffic"] = [traffic]
-
-
-def _is_table_of_tables(content: Any) -> bool:
-    return isinstance(content, dict) and _is_list_of_tables(list(content.values()))
-
-
-def _is_list_of_tables(content: Any) -> bool:
-    return isinstance(content, list) and all(isinstance(c, dict) for c in content)
-
-
-def _override_tables(problem: dict[str, Any], given: Mapping[str, Any]) -> None:
-    for option, (table, field) in _FIELDS.items():
-        if option in given:
-            value = given[option]
-            plain = list(value) if isinstance(value, tuple) else value
-            _set(problem, table, field, plain)
-    if "price" in given:
-        pairs = (assignment("--price", text) for text in given["price"])
-        prices = [{"npu": npu, "usd_per_hour": price} for npu, price in pairs]
-        _set(problem, "prices", "given", prices)
-    for field, parts in stated_fleet(given).items():
-        if field in ("quota", "npus_per_type"):
-            _set(problem, "limits", field, parts)
-        else:
-            problem[field] = parts
-
-
-def _set(problem: dict[str, Any], table: str, field: str, value: Any) -> None:
-    content = problem.get(table, {})
-    if isinstance(content, dict):
-        problem[table] = {**content, field: value}

@@ -70,14 +70,14 @@ def command(
     from model_ops.serving.simulation import Router
     from sizing.api import size
     from sizing.files import write
-    from sizing.plan_file import read_plan, read_stated
+    from sizing.plan_file import holds_plan, read_plan, read_stated
     from sizing.report.answer import FORMATS as ANSWERS
     from sizing.report.simulation import FORMATS
     from sizing.simulate import Settings, simulated
     from solver.solve import Feasible, Optimal
 
     chosen = chosen_format(format_, output, FORMATS)
-    if file.suffix == ".json":
+    if holds_plan(file):
         problem, plan = read_plan(file)
     else:
         problem, stated = read_stated(file)

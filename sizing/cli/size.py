@@ -8,13 +8,13 @@ import click
 
 from sizing.cli import INFEASIBLE, TIMED_OUT
 from sizing.cli.candidates import candidates_option
+from sizing.cli.fields import naming_options, overridden
 from sizing.cli.files import in_folder
 from sizing.cli.fleet_options import fleet_options
 from sizing.cli.options import (
     chosen_format,
     optimisation_options,
     output_options,
-    overridden,
     problem_options,
 )
 from sizing.cli.proof import proof_options
@@ -83,28 +83,29 @@ def command(
     if export_model is not None and check:
         raise click.BadParameter("goes without --check", param_hint="--export-model")
     export = None if export_model is None else partial(_export, export_model)
-    data = read_toml(problem_file) if problem_file is not None else {}
-    data = overridden(data, options)
     solve = SolveOptions(time_limit=time_limit, workers=workers)
-    if candidates is not None:
+    if candidates is not None and check:
+        raise click.BadParameter(
+            "does not go with --candidates: figures of a table are not simulated",
+            param_hint="--check",
+        )
+    if check and deep:
+        raise click.BadParameter("goes without --check", param_hint="--explain")
+    data = read_toml(problem_file) if problem_file is not None else {}
+    with naming_options(options, alone=problem_file is None):
+        data = overridden(data, options)
+        if candidates is not None:
+            chosen = chosen_format(format_, output, TABLED)
+            given = size_given(data, candidates, solve, export)
+            write(TABLED[chosen](given), output)
+            return _CODES.get(given.status, 0)
+        problem = problem_of(data, source="file")
+        chosen = chosen_format(format_, output, FORMATS)
         if check:
-            raise click.BadParameter(
-                "does not go with --candidates: figures of a table are not simulated",
-                param_hint="--check",
-            )
-        chosen = chosen_format(format_, output, TABLED)
-        given = size_given(data, candidates, solve, export)
-        write(TABLED[chosen](given), output)
-        return _CODES.get(given.status, 0)
-    problem = problem_of(data, source="file")
-    chosen = chosen_format(format_, output, FORMATS)
-    if check:
-        if deep:
-            raise click.BadParameter("goes without --check", param_hint="--explain")
-        return _checked(problem, solve, chosen, output)
-    answer = size(problem, solve, export=export, deep=deep)
-    write(FORMATS[chosen](answer), output)
-    return _CODES.get(answer.status, 0)
+            return _checked(problem, solve, chosen, output)
+        answer = size(problem, solve, export=export, deep=deep)
+        write(FORMATS[chosen](answer), output)
+        return _CODES.get(answer.status, 0)
 
 
 def _export(output: Path, instance: "Instance") -> None:

@@ -110,8 +110,13 @@ def test_only_the_confidence_asked_for(stated: Stated) -> None:
 
 
 def test_no_price_is_a_problem_that_names_the_filters(stated: Stated) -> None:
-    problem = problem_with(stated, ["h100-sxm"], providers=["none*"])
-    with pytest.raises(ProblemError, match=r"h100-sxm.*on_demand.*none\*.*given"):
+    asked = {"providers": ["Nebius"], "terms": ["reserved_1y"]}
+    with pytest.raises(ProblemError, match=r"h100-sxm.*reserved_1y.*Nebius.*given"):
+        offers(problem_with(stated, ["h100-sxm"], **asked))
+    # A provider that there is not is all there is to say.
+    problem = problem_with(stated, ["h100-sxm"], providers=["nebiu"])
+    said = r"^prices.providers: there is no provider 'nebiu'; did you mean 'Nebius'\?$"
+    with pytest.raises(ProblemError, match=said):
         offers(problem)
 
 

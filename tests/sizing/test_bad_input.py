@@ -451,7 +451,7 @@ OPTION = _table(
      ["--input-tokens", "'512 cv one'", "'512 cv 1'"]),
     ("prompt's cv missing", ["--input-tokens", "512 cv"], ["--input-tokens", "cv 1"]),
     ("prompt's cv negative", ["--input-tokens", "512 cv -1"],
-     ["input_tokens.cv", "-1"]),
+     ["--input-tokens: cv: ", "-1"]),
     ("prompt's cv of many dots", ["--input-tokens", "512 cv 1..2"],
      ["--input-tokens", "'512 cv 1..2'"]),
     ("trace of no text", ["--lengths", ""], ["lengths"]),
@@ -496,7 +496,7 @@ OPTION = _table(
      ["l40s"]),
     ("available twice", ["--available", "l40s=1", "--available", "L40S=2"],
      ["l40s"]),
-    ("quota of nowhere", ["--quota", "mars=0"], ["limits.quota.region", "'mars'"]),
+    ("quota of nowhere", ["--quota", "mars=0"], ["--quota: ", "region 'mars'"]),
     ("owned and excluded", ["--owned", "h100=2", "--exclude", "h100"],
      ["owned", "h100-sxm", "hardware.exclude"]),
     ("NPUs zero", ["--max-npus", "0"], ["npus", "0"]),
@@ -638,7 +638,7 @@ CONFIGS = _table(
     ("number", "3", ["JSON object"]),
     ("nested without end", "[" * 100_000, ["JSON"]),
     ("no fields", '{"model_type": "llama"}', ["num_attention_heads"]),
-    ("no type", _without("model_type"), ["model_type", "llama"]),
+    ("no type", _without("model_type"), ["model_type; known: "]),
     ("type", _config(model_type="lama"), ["model_type", "'lama'", "'llama'"]),
     ("type of another kind", _config(model_type="bert"), ["model_type", "'bert'"]),
     ("type is a number", _config(model_type=3), ["model_type"]),
@@ -697,7 +697,8 @@ ESTIMATES = _table(
     ("prefix hit NaN", ["--prefix-hit", "nan"], ["--prefix-hit", "nan"]),
     ("speculation without acceptance", ["--speculate", "ngram", "--guessed", "2"],
      ["acceptance"]),
-    ("acceptance without speculation", ["--acceptance", "0.5"], ["drafter"]),
+    ("acceptance without speculation", ["--acceptance", "0.5"],
+     ["--speculate: required"]),
     ("drafter",
      ["--speculate", "egle", "--guessed", "2", "--acceptance", "0.5"], ["'eagle'"]),
     ("no prediction layers",
@@ -705,13 +706,13 @@ ESTIMATES = _table(
     ("a drafter that does not fit",
      ["--speculate", "llama-3.1-70b", "--guessed", "2", "--acceptance", "0.5"],
      ["fit"]),
-    ("adapters without rank", ["--lora-adapters", "3"], ["lora.rank"]),
+    ("adapters without rank", ["--lora-adapters", "3"], ["--lora-rank: required"]),
     ("spare experts of a dense model",
      ["--expert-alpha", "1", "--redundant-experts", "2"], ["experts"]),
     ("spare experts at balance", ["--redundant-experts", "2"], ["redundant", "alpha"]),
     ("offload to nowhere", ["--npu", "l40s", "--offload-weights", "0.5"],
      ["offloaded", "l40s", "0 B"]),
-    ("more than all offloaded", ["--offload-cache", "2"], ["offload.cache", "2"]),
+    ("more than all offloaded", ["--offload-cache", "2"], ["--offload-cache", "2"]),
     ("NPU", ["--npu", "h101-sxm"], ["npu", "'h100-sxm'"]),
     ("model", ["--model", "lama-3.1-8b"], ["model", "'llama-3.1-8b'"]),
     ("precision", ["--precision", "bf15"], ["precision", "'bf16'"]),
@@ -896,3 +897,52 @@ def test_failed_output_leaves_nothing_behind(
     refused(genz(*SIZE, "-o", output), "--output")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]
     assert (tmp_path / "mine.json").read_text() == "precious"
+
+
+# ---- options are named, and fields of files are ----
+
+
+def test_an_option_is_named_as_one_and_a_field_of_a_file_as_one(
+    genz: Callable[..., Any], tmp_path: Path
+) -> None:
+    question = ("--model", "llama-3.1-8b", "--input-tokens", "100")
+    question += ("--output-tokens", "100", "--rate", "1 req/s")
+    assert "genz-size: --headroom: " in genz("size", *question, "--headroom", "2").err
+    path = tmp_path / "problem.toml"
+    path.write_text(
+        'model = "llama-3.1-8b"\nheadroom = 2.0\n[prices]\nregions = ["mars"]\n'
+        '[[traffic]]\ninput_tokens = 100\noutput_tokens = 100\nrate = "1 req/s"\n',
+        encoding="utf-8",
+    )
+    assert "genz-size: headroom: " in genz("size", path).err
+    assert "genz-size: headroom: " in genz("size", path, "--max-npus", "3").err
+    ran = genz("size", path, "--headroom", "nan")
+    assert "genz-size: --headroom: must be a finite number, got 'nan'" in ran.err
+    held = genz("size", path, "--headroom", "0")
+    assert "genz-size: prices.regions: there is no region 'mars'" in held.err
+    other = genz("size", path, "--headroom", "0", "--region", "venus")
+    assert "genz-size: --region: there is no region 'venus'" in other.err
+    price = genz("size", path, "--headroom", "0", "--price", "l40s=-1")
+    assert "genz-size: --price: '-1' has no unit" in price.err
+
+
+@pytest.mark.parametrize("name", ["plan.json", "plan.txt"])
+def test_json_is_read_as_a_plan_whatever_its_name(
+    genz: Callable[..., Any], tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_text('{"a": 1}', encoding="utf-8")
+    ran = genz("simulate", path)
+    assert ran.code == 2
+    assert f"plan: {path} is no plan" in ran.err
+    assert "size --format json" in ran.err
+    assert "it looks like JSON" in genz("size", path).err
+
+
+def test_what_is_no_file_is_called_so(genz: Callable[..., Any], tmp_path: Path) -> None:
+    assert "is not a file" in genz("validate", "--data", tmp_path).err
+    problem = tmp_path / "problem.toml"
+    problem.write_text(GOOD, encoding="utf-8")
+    assert "--scenarios: " in genz("what-if", problem, "--scenarios", tmp_path).err
+    folder = genz("estimate", "--model", tmp_path, "--npu", "l40s").err
+    assert "--model: there is no file config.json in the folder" in folder

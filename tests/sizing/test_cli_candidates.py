@@ -161,7 +161,7 @@ def test_without_prices_npus_are_counted(genz: Genz, tmp_path: Path) -> None:
         (("--rate", "5 req/s", "--check"), "does not go with --candidates"),
         (("--rate", "5 req/s", "--npu", "b200"), "no row of the table has 'b200'"),
         (("--ttft", "1 s"), "rate is missing"),
-        ((), "traffic"),
+        ((), "--input-tokens, --output-tokens, and --rate or --concurrency: required"),
         ((FOLDER / "two-classes.toml",), "figures of one class of requests"),
     ],
 )

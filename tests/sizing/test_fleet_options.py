@@ -52,9 +52,11 @@ def test_a_report_is_what_is_in_use_today(genz: Genz, tmp_path: Path) -> None:
         (("--owned", "l40s"), "--owned: 'l40s' is not like NAME=VALUE"),
         (("--owned", "l40s=few"), "'few' is not a number of NPUs"),
         (("--quota", "us-*=-1"), "'-1' is not a number of NPUs"),
-        (("--owned", "l4o=1"), "owned.npu"),
-        (("--spare-nodes", "-1"), "redundancy.nodes: must be at least 0"),
-        (("--current", "nowhere.json"), "there is no file"),
+        (("--owned", "l4o=1"), "--owned: unknown npu 'l4o'"),
+        (("--spare-nodes", "-1"), "--spare-nodes: must be at least 0"),
+        (("--current", "nowhere.json"), "--current: there is no file"),
+        (("--max-change", "3"), "--max-change: goes with --current"),
+        (("--available", "l40s=100000000"), "--available: l40s: must be at most"),
     ],
 )
 def test_bad_options_are_refused(

@@ -214,7 +214,7 @@ def test_users_are_counted() -> None:
     axis = axis_of("concurrency")
     assert axis.change(3.0) == Change("concurrency", "3")
     with pytest.raises(ProblemError, match="whole number"):
-        axis.parse("1.5")
+        axis.parse("1.5", "--from")
 
 
 def test_beaten_points_by_hand() -> None:

@@ -73,7 +73,7 @@ def test_many_processes_find_what_one_finds(tmp_path: Path) -> None:
 
 def test_what_goes_wrong_in_a_process_is_said_here() -> None:
     unpriced = changed(small(), [Change("prices.providers", "nobody")])
-    with pytest.raises(ProblemError, match="no price for l40s"):
+    with pytest.raises(ProblemError, match="there is no provider 'nobody'"):
         list(in_parallel({"a": unpriced}, SolveOptions(), 1, Modelled()))
 
 

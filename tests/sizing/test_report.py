@@ -326,4 +326,6 @@ def test_pools_that_were_not_tried_are_offered_where_they_may_be(genz: Genz) -> 
     assert offered not in " ".join(genz("size", *closed, *lengths).out.split())
     refused = genz("size", *closed, *lengths, "--mode", "disaggregated")
     assert refused.code == 2
-    assert "modes: traffic has a concurrency, which is not disaggregated" in refused.err
+    assert (
+        "--mode: traffic has a concurrency, which is not disaggregated" in refused.err
+    )

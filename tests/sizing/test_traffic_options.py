@@ -7,7 +7,7 @@ import pytest
 
 from problems.problem import problem_of, read_toml
 from problems.traffic import Statistic, TrafficClass
-from sizing.cli.options import overridden
+from sizing.cli.fields import overridden
 from sizing.cli.size import command
 from sizing.cli.values import STATISTICS
 

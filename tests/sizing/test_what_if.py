@@ -461,7 +461,7 @@ def test_exit_codes(genz: Genz, file: Path) -> None:
         (("--ttft", "5"), "has no unit"),
         (("--grid", "rate"), "is not like NAME=VALUE"),
         (("--scenarios", "nowhere.toml"), "there is no file"),
-        (("--set", "prices.providers=nobody"), "no price for"),
+        (("--set", "prices.providers=nobody"), "no provider 'nobody'"),
         (("--rate", "2x", "--time-limit", "nan"), "nan is no number"),
     ],
 )

@@ -101,11 +101,6 @@ READERS: Mapping[str, Reader] = {
 """Every ``model_type`` that can be read, and its family's reader."""
 
 
-def known_model_types() -> tuple[str, ...]:
-    """Return the ``model_type`` values that can be read, sorted."""
-    return tuple(sorted(READERS))
-
-
 def read_config(config: Mapping[str, Any], name: str) -> ModelArch:
     """Return the model that a config describes.
 
@@ -128,10 +123,7 @@ def read_config(config: Mapping[str, Any], name: str) -> ModelArch:
         config = {key: outer[key] for key in shared if key in outer} | dict(text)
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
-        raise ConfigError(
-            f"{name}: the config lacks model_type; known: "
-            + ", ".join(known_model_types())
-        )
+        raise ConfigError(f"{name}: the config lacks model_type{nearest('', READERS)}")
     if model_type not in READERS:
         raise ConfigError(
             f"{name}: unknown model_type '{model_type}'"

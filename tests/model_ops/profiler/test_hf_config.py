@@ -6,7 +6,7 @@ import pytest
 from model_ops.dtypes import Dtype, Precision
 from model_ops.errors import ConfigError
 from model_ops.profiler.arch import ModelArch
-from model_ops.profiler.hf_config import READERS, known_model_types, read_config
+from model_ops.profiler.hf_config import READERS, read_config
 from problems.catalogue import load_model, model_file, names, raw
 
 HIDDEN, WIDE, LAYERS, HEADS, KV_HEADS, VOCAB = 64, 96, 4, 8, 2, 100
@@ -640,7 +640,7 @@ def test_precision_of_published_checkpoints() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model_type": ...}, "lacks model_type; known: .*llama"),
+        ({"model_type": ...}, "lacks model_type; known: .*falcon"),
         ({"model_type": 3}, "lacks model_type"),
         ({"model_type": "lama"}, "unknown model_type 'lama'; did you mean 'llama'"),
         ({"model_type": "qwen4"}, "unknown model_type 'qwen4'; did you mean 'qwen"),
@@ -806,12 +806,10 @@ def test_a_narrow_ffn_is_no_less_than_its_step() -> None:
     assert run.layer.ffn.intermediate_size == 256
 
 
-def test_known_model_types_are_sorted_and_listed_in_the_error() -> None:
-    known = known_model_types()
-    assert list(known) == sorted(READERS)
-    with pytest.raises(ConfigError) as caught:
+def test_a_config_without_a_model_type_is_told_some() -> None:
+    with pytest.raises(ConfigError, match="lacks model_type; known: ") as caught:
         read(model_type=...)
-    assert all(kind in str(caught.value) for kind in known)
+    assert ", ".join(sorted(READERS)[:3]) in str(caught.value)
 
 
 hypothesis = pytest.importorskip("hypothesis")
