@@ -14,11 +14,11 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "size": ("sizing.cli.size", "Find the cheapest hardware for a model and targets."),
     "what-if": (
         "sizing.cli.what_if",
-        "Set variations of a problem beside it: plans, costs and why.",
+        "Compare a problem with variations of it: plans, costs and why.",
     ),
     "frontier": (
         "sizing.cli.frontier",
-        "Set the least cost against a target, the rate, NPUs or power.",
+        "Draw the least cost over a target, the rate, NPUs or power.",
     ),
     "design": (
         "sizing.cli.design",
@@ -97,6 +97,12 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 def cli(debug: bool) -> None:
     """Size hardware for serving large language models, with a proof.
+
+    To begin: `genz-size size --model llama-3.1-8b --input-tokens 1000 --output-tokens
+    200 --rate "5 req/s" --tpot "50 ms"`. An NPU is any accelerator: GPU, TPU or other.
+    TTFT is the time to first token, TPOT that per output token after it, E2E that from
+    arrival to the last token; tp, pp, ep, dp and cp are tensor, pipeline, expert, data
+    and context parallel degrees.
 
     Results go to standard output, messages to standard error. Exit codes: 0 a
     plan or result, 2 bad input, 3 no plan is possible, or its

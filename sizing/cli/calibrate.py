@@ -13,12 +13,19 @@ import click
     nargs=-1,
     required=True,
 )
-@click.option("--npu", required=True, help="NPU whose rows are fitted.")
-@click.option("--seed", type=int, default=0, help="Of starts and folds.")
+@click.option("--npu", metavar="NPU", required=True, help="NPU whose rows are fitted.")
+@click.option("--seed", type=int, default=0, help="Of all that is random [0].")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write here, not to stdout."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write the result to this file.",
 )
-@click.option("--source", multiple=True, help="Where the rows come from; repeatable.")
+@click.option(
+    "--source",
+    multiple=True,
+    help="Where the rows come from, for the file; repeatable.",
+)
 def command(
     tables: tuple[Path, ...],
     npu: str,

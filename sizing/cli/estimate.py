@@ -17,49 +17,82 @@ from sizing.cli.pools import pool_options, pools_given
 
 
 @click.command("estimate")
-@click.option("--model", help="Catalogue name, or path of a config.json.")
-@click.option("--npu", help="NPU name or alias.")
-@click.option("--framework", help="Serving framework [vllm].")
-@click.option("--tp", type=click.IntRange(1, 4096), help="Tensor parallel ranks.")
-@click.option("--pp", type=click.IntRange(1, 4096), default=1, help="Pipeline stages.")
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="Name in the catalogue (genz-size catalogue list models), or path of a "
+    "Hugging Face config.json.",
+)
+@click.option(
+    "--npu",
+    metavar="NPU",
+    help="Accelerator: name or alias (genz-size catalogue list npus).",
+)
+@click.option(
+    "--framework", metavar="NAME", help="Serving framework that is assumed [vllm]."
+)
+@click.option("--tp", type=click.IntRange(1, 4096), help="Tensor parallel ranks [1].")
+@click.option(
+    "--pp", type=click.IntRange(1, 4096), default=1, help="Pipeline stages [1]."
+)
 @click.option(
     "--ep",
     type=click.IntRange(1, 4096),
     default=1,
-    help="Expert parallel: groups that a layer's experts are dealt to.",
+    help="Expert parallel: groups that a layer's experts are dealt to [1].",
 )
 @click.option(
     "--dp",
     type=click.IntRange(1, 4096),
     default=1,
-    help="Data parallel attention: groups of --tp ranks that share the experts.",
+    help="Data parallel attention: groups of --tp ranks that share the experts [1].",
 )
 @click.option(
     "--cp",
     type=click.IntRange(1, 4096),
     default=1,
-    help="Context parallel: ranks that the tokens of a sequence are dealt to.",
+    help="Context parallel: ranks that the tokens of a sequence are dealt to [1].",
 )
 @click.option(
-    "--replicas", type=click.IntRange(1, 1_000_000), default=1, help="Replicas."
+    "--replicas",
+    type=click.IntRange(1, 1_000_000),
+    default=1,
+    help="Copies of the model [1].",
 )
-@click.option("--precision", help="Formats, e.g. bf16, fp8, int4 [checkpoint's own].")
+@click.option(
+    "--precision",
+    metavar="FORMAT",
+    help="Formats of weights, activations and KV cache, e.g. bf16, fp8, int4 [the "
+    "checkpoint's own].",
+)
 @click.option("--input-tokens", type=int, help="Prompt tokens of a request.")
 @click.option("--output-tokens", type=int, help="Generated tokens of a request.")
-@click.option("--concurrency", type=int, help="Requests in flight on all replicas.")
-@click.option("--rate", help="Requests that arrive, e.g. '10 req/s'.")
+@click.option(
+    "--concurrency",
+    type=int,
+    help="Users who each wait for an answer before they ask again, over all replicas.",
+)
+@click.option(
+    "--rate",
+    metavar="RATE",
+    help="Requests that arrive at random, over all replicas, e.g. '10 req/s'.",
+)
 @click.option(
     "--mode",
     type=click.Choice(["static_batch", "closed_loop", "open_loop", "offline"]),
-    help="How requests come [by --rate or --concurrency].",
+    help="How requests come: open_loop at a --rate, closed_loop from --concurrency "
+    "users, static_batch of --concurrency at once, offline as many as fit [what the "
+    "other options imply].",
 )
 @click.option(
     "--chunk-tokens",
     type=click.IntRange(16, 1_000_000),
-    help="Tokens of one engine step [the framework's default].",
+    help="Tokens that one step of the serving engine takes [the framework's default].",
 )
-@click.option("--ideal", is_flag=True, help="Every kernel at the peak rates.")
-@click.option("--breakdown", is_flag=True, help="Also print every operator.")
+@click.option(
+    "--ideal", is_flag=True, help="Let every kernel reach the NPU's peak rates."
+)
+@click.option("--breakdown", is_flag=True, help="Also show every operator of a step.")
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -69,7 +102,8 @@ from sizing.cli.pools import pool_options, pools_given
 @click.option(
     "--points",
     type=click.Path(path_type=Path),
-    help="Evaluate every row of this CSV file instead.",
+    metavar="TABLE.csv",
+    help="Predict every row of this CSV file instead.",
 )
 @pool_options
 @optimisation_options
@@ -84,10 +118,13 @@ def command(
 ) -> None:
     """Predict what a deployment does under a load, and what its time goes to.
 
-    With --points, every row of a table instead, as arrays: columns model, npu,
-    num_npus, tp, pp, ep, dp, weight_dtype, kv_dtype, framework, input_tokens,
-    output_tokens, concurrency, request_rate, mode; blank cells take defaults. A row
-    that cannot be predicted says why; the others go on.
+    Give --model, --npu, --input-tokens and --output-tokens, and --rate or
+    --concurrency; without either, as many requests as the memory holds.
+
+    With --points, every row of a table instead: columns model, npu, num_npus, tp, pp,
+    ep, dp, weight_dtype, kv_dtype, framework, input_tokens, output_tokens,
+    concurrency, request_rate, mode; blank cells take defaults. A row that cannot be
+    predicted says why; the others go on.
     """
     from sizing.files import write
 

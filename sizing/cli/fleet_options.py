@@ -45,11 +45,13 @@ def fleet_options(function: F) -> F:
         click.option(
             "--spare-nodes",
             type=int,
-            help="Nodes that may fail while all demand is still met.",
+            help="Nodes that may fail while all traffic is still served in time [0].",
         ),
-        click.option("--max-npu-types", type=int, help="NPU types, at most."),
+        click.option("--max-npu-types", type=int, help="Different NPU types, at most."),
         click.option(
-            "--max-deployment-types", type=int, help="Different deployments, at most."
+            "--max-deployment-types",
+            type=int,
+            help="Different kinds of replicas (NPU, split, settings), at most.",
         ),
         click.option(
             "--current",
@@ -60,7 +62,7 @@ def fleet_options(function: F) -> F:
         click.option(
             "--max-change",
             type=int,
-            help="NPUs whose use may begin or end, beside --current.",
+            help="NPUs that may be added to --current or given up, at most.",
         ),
     )
     for option in reversed(options):

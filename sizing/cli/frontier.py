@@ -24,16 +24,21 @@ if TYPE_CHECKING:
     "--along",
     required=True,
     metavar="FIGURE",
-    help="What cost is set against: ttft, tpot, e2e (or ttft.p99, ...), rate, "
+    help="What cost is drawn over: ttft, tpot, e2e (or ttft.p99, ...), rate, "
     "concurrency, headroom, confidence; or npus, power.",
 )
-@click.option("--from", "low", metavar="VALUE", help="Where it begins, with its unit.")
+@click.option(
+    "--from",
+    "low",
+    metavar="VALUE",
+    help="Where it begins, with its unit, e.g. '20 ms'.",
+)
 @click.option("--to", "high", metavar="VALUE", help="Where it ends, with its unit.")
 @click.option(
     "--points",
     type=click.IntRange(2, 1000),
-    help="Points [9; along npus and power all that there are]; along npus and power "
-    "so many at most.",
+    help="How many points [9]; along npus and power at most so many [all that there "
+    "are].",
 )
 @click.option(
     "--plot",
@@ -51,7 +56,7 @@ def command(
     output: Path | None,
     **stated: Any,
 ) -> int:
-    """Set the least cost of a problem against a target, its rate, NPUs or power.
+    """Draw the least cost of a problem over a target, its rate, NPUs or power.
 
     Along a target or a rate the problem is solved at evenly spaced values; along npus
     and power each point is the next plan that uses fewer: the cheapest of all those.

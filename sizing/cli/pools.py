@@ -33,15 +33,18 @@ def _option(pool: str, field: str) -> str:
 KV_BANDWIDTH = click.option(
     "--kv-bandwidth",
     callback=quantity(BYTE_PER_SECOND, 1e15),
-    help="What KV transfers reach per NPU and direction, e.g. '25 GB/s' [the tier of "
-    "the fabric between the pools].",
+    metavar="RATE",
+    help="What transfers of the KV cache between prefill and decode pools reach, per "
+    "NPU and direction, e.g. '25 GB/s' [what the network between the pools does].",
 )
 
 SIZED_MODE = click.option(
     "--mode",
     multiple=True,
     type=click.Choice(["aggregated", "disaggregated"]),
-    help="How replicas may serve; repeatable [aggregated].",
+    help="Replicas that both read prompts and answer (aggregated), or a prefill pool "
+    "that reads and a decode pool that answers (disaggregated); repeat it to try both "
+    "[aggregated].",
 )
 
 
@@ -58,7 +61,8 @@ def pool_options(function: F) -> F:
         "--serving",
         type=click.Choice(["aggregated", "disaggregated"]),
         default="aggregated",
-        help="One kind of replica, or a prefill pool and a decode pool.",
+        help="Replicas that both read prompts and answer, or a prefill pool that reads "
+        "and a decode pool that answers [aggregated].",
     )(function)
 
 

@@ -20,14 +20,14 @@ def proof_options(function: F) -> F:
         default=60.0,
         show_default=True,
         callback=_seconds,
-        help="Seconds for the proof; of each, where there are several.",
+        help="Seconds for the proof of each problem.",
     )
     workers = click.option(
         "--workers",
         type=click.IntRange(1, 64),
         default=1,
         show_default=True,
-        help="Threads of the proof; one is deterministic.",
+        help="Threads of the solver; with one, equal problems get equal plans.",
     )
     return limit(workers(function))
 
@@ -43,15 +43,15 @@ def many_options(function: F) -> F:
     jobs = click.option(
         "--jobs",
         type=click.IntRange(1, 256),
-        help="Processes, where there are enough problems [as many as processors, up "
-        "to 8]; the answers are the same.",
+        help="Problems that are solved at the same time, in processes of their own; "
+        "the answers are the same [as many as processors, up to 8].",
     )
     resume = click.option(
         "--resume",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
         help="Keep each answer in this file as soon as it is known, and take from it "
-        "what is known already.",
+        "those that are known already, so that an interrupted run can go on.",
     )
     return jobs(resume(function))
 

@@ -15,23 +15,31 @@ from sizing.cli.values import quantity
     "--model",
     "models",
     multiple=True,
-    help="Catalogue name, or path of a config.json; repeatable.",
+    metavar="MODEL",
+    help="Name in the catalogue, or path of a Hugging Face config.json; repeatable.",
 )
 @click.option(
     "--use-case",
     "use_cases",
+    metavar="NAME",
     multiple=True,
     help="Use case of the catalogue, e.g. chat or rag; repeatable. Options below "
     "change its figures.",
 )
 @click.option("--input-tokens", type=int, help="Prompt tokens of a request.")
 @click.option("--output-tokens", type=int, help="Generated tokens of a request.")
-@click.option("--beams", type=click.IntRange(1, 64), help="Beams of the search [1].")
+@click.option("--beams", type=click.IntRange(1, 64), help="Beams of beam search [1].")
 @click.option(
-    "--ttft", callback=quantity(SECOND, 86_400), help="Time to first token, at most."
+    "--ttft",
+    metavar="TIME",
+    callback=quantity(SECOND, 86_400),
+    help="Time to first token, at most, e.g. '2 s'.",
 )
 @click.option(
-    "--tpot", callback=quantity(SECOND, 86_400), help="Time per output token, at most."
+    "--tpot",
+    metavar="TIME",
+    callback=quantity(SECOND, 86_400),
+    help="Time per output token after the first, at most, e.g. '50 ms'.",
 )
 @click.option(
     "--batch",
@@ -44,7 +52,12 @@ from sizing.cli.values import quantity
     is_flag=True,
     help="Each beam keeps a copy of the prompt's KV cache [they share it].",
 )
-@click.option("--precision", help="Formats, e.g. bf16, fp8, int4 [checkpoint's own].")
+@click.option(
+    "--precision",
+    metavar="FORMAT",
+    help="Formats of weights, activations and KV cache, e.g. bf16, fp8, int4 [the "
+    "checkpoint's own].",
+)
 @click.option(
     "--tp",
     "tps",

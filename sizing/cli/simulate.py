@@ -20,7 +20,7 @@ MISSED = 3
 @click.option(
     "--router",
     type=click.Choice(["least_loaded", "round_robin", "random"]),
-    help="How requests find their replica; if not given, as the problem states.",
+    help="How requests find their replica [as the problem states].",
 )
 @click.option(
     "--requests",
@@ -41,7 +41,7 @@ MISSED = 3
     type=click.IntRange(0, 2**32 - 1),
     default=0,
     show_default=True,
-    help="Of all that is random; equal seeds give equal results.",
+    help="Seed of all that is random; equal seeds give equal results.",
 )
 @click.option(
     "--time-limit",

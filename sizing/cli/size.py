@@ -40,13 +40,14 @@ if TYPE_CHECKING:
 @click.option(
     "--check",
     is_flag=True,
-    help="Simulate the plan; where a target fails, correct the rate and size again.",
+    help="Simulate every request of the plan; where a target fails, correct what "
+    "replicas take and size again.",
 )
 @click.option(
     "--explain",
     is_flag=True,
-    help="Say too what each requirement costs, and where cheaper plans win: sizes many "
-    "times, for as long again as --time-limit at most.",
+    help="Also say what each requirement costs, and where cheaper plans win. It sizes "
+    "many times, and takes at most --time-limit longer.",
 )
 @click.option(
     "--export-model",
@@ -68,8 +69,12 @@ def command(
     """Find the cheapest hardware that serves a model within its latency targets.
 
     State the problem in a TOML file (`genz-size new` writes one), by options, or
-    both: an option replaces what the file says. With --candidates the figures of
-    replicas come from a table instead of our model.
+    both: an option replaces what the file says. Without a file, --model,
+    --input-tokens, --output-tokens and --rate or --concurrency are needed; --ttft,
+    --tpot and --e2e are the targets. With --candidates the figures of replicas come
+    from a table instead of our model.
+
+    [Brackets] after an option say what holds without it.
     """
     from problems.problem import problem_of, read_toml
     from sizing.api import size

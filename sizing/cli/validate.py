@@ -12,7 +12,9 @@ from sizing.cli.files import image, in_folder
     "--data",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Measured table, plain or .gz; may be repeated [those of the project].",
+    metavar="TABLE.csv",
+    help="Table of measurements, plain or .gz; repeatable [those that come with "
+    "genz-size].",
 )
 @click.option(
     "-o",

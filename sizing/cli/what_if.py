@@ -37,10 +37,21 @@ _SHORT = ("without", "rate", "ttft", "tpot", "e2e")
 @click.option(
     "--without", multiple=True, metavar="NPU", help="One without it; repeatable."
 )
-@click.option("--rate", multiple=True, help="As --set rate=; repeatable.")
-@click.option("--ttft", multiple=True, help="As --set ttft=; repeatable.")
-@click.option("--tpot", multiple=True, help="As --set tpot=; repeatable.")
-@click.option("--e2e", multiple=True, help="As --set e2e=; repeatable.")
+@click.option(
+    "--rate",
+    metavar="VALUE",
+    multiple=True,
+    help="As --set rate=VALUE, e.g. 2x; repeatable.",
+)
+@click.option(
+    "--ttft", metavar="VALUE", multiple=True, help="As --set ttft=VALUE; repeatable."
+)
+@click.option(
+    "--tpot", metavar="VALUE", multiple=True, help="As --set tpot=VALUE; repeatable."
+)
+@click.option(
+    "--e2e", metavar="VALUE", multiple=True, help="As --set e2e=VALUE; repeatable."
+)
 @click.option(
     "--together", is_flag=True, help="Make one scenario of all the options above."
 )
@@ -66,10 +77,11 @@ def command(
     output: Path | None,
     **stated: Any,
 ) -> int:
-    """Set variations of a problem beside it: plans, costs, what changed and why.
+    """Compare a problem with variations of it: plans, costs, what changed and why.
 
-    Each --set, --without, --rate, --ttft, --tpot and --e2e is a scenario of its own;
-    with --together they are one. Those of --scenarios and --grid come after them.
+    Each --set, --without, --rate, --ttft, --tpot and --e2e is a variation (a scenario)
+    of its own; with --together they are one. Those of --scenarios and --grid come
+    after them.
 
     Exit code 0: every scenario has an answer, and that it has no plan is one; 3: the
     base and all of them have none; 4: one ran out of time; 130: interrupted, after
