@@ -232,7 +232,7 @@ def _targets(
 def _change_price(names: Names, prices: Data, pattern: str, text: str) -> None:
     """Scale the prices of some NPUs, or state one of them."""
     npus, factor = names.matching("price", (pattern,)), _factor(text)
-    stated = {price["npu"]: price for price in prices["given"]}
+    stated = {names.npu("price", price["npu"]): price for price in prices["given"]}
     if factor is None:
         price = USD_PER_HOUR.parse(text)
         stated |= {npu: {"npu": npu, "usd_per_hour": price} for npu in sorted(npus)}

@@ -98,10 +98,15 @@ def _types(problem: SizingProblem, used: Sequence[Used]) -> Iterator[Violation]:
 
 
 def _changed(problem: SizingProblem, used: Sequence[Used]) -> Iterator[Violation]:
+    changed = changed_npus(problem, used)
+    yield from at_most("limits.changed_npus", changed, problem.limits.changed_npus)
+
+
+def changed_npus(problem: SizingProblem, used: Sequence[Used]) -> int:
+    """Return the NPUs whose use begins or ends, beside what is in use today."""
     moved: Counter[str] = Counter()
     for row in used:
         moved[row.npu] += row.npus
     for each in problem.current:
         moved[each.npu] -= each.npus
-    changed = sum(abs(count) for count in moved.values())
-    yield from at_most("limits.changed_npus", changed, problem.limits.changed_npus)
+    return sum(abs(count) for count in moved.values())

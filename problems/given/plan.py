@@ -57,6 +57,11 @@ class PlannedRow(BaseModel):
         """NPUs of one replica."""
         return self.npus // self.replicas
 
+    @property
+    def latencies(self) -> dict[str, Seconds]:
+        """The means that targets may bound, by metric."""
+        return {"ttft": self.ttft, "tpot": self.tpot}
+
 
 class GivenPlan(Bought):
     """Rows with their counts, and the purchases that they stand on."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from problems.given.rows import Row, read_rows
+from model_ops.errors import ProblemError
+from problems.given.rows import FIELD, Row, read_rows
 
 _IN_SECONDS = 0.2e-3
 """TPOT below which figures are doubted: 0.2 s that were written as milliseconds."""
@@ -58,8 +59,19 @@ class CandidatesTable:
 
     @cached_property
     def again(self) -> tuple[Row, ...]:
-        """The file read once more, for the verifier."""
-        return read_rows(self.path)
+        """The file read once more, for the verifier.
+
+        Raises
+        ------
+        ProblemError
+            If it is not what it was.
+        """
+        rows = read_rows(self.path)
+        if rows != self.rows:
+            raise ProblemError(
+                f"{FIELD}: {self.path} has changed since it was read; ask again"
+            )
+        return rows
 
     @cached_property
     def digest(self) -> str:

@@ -29,15 +29,19 @@ def violations(
         If money is asked about and a row in the plan has no price.
     """
     check = _Check.of(problem, every, plan)
-    used = [Used(row.name, row.npu, row.npus) for row in plan.rows]
     return [
         *(v for row in plan.rows for v in check.row(row)),
         *(v for row in plan.rows for v in check.place(row)),
         *check.demand(),
         *check.purchases(),
-        *limit_violations(problem, plan, used, check.offers),
+        *limit_violations(problem, plan, used_rows(plan), check.offers),
         *check.survival(),
     ]
+
+
+def used_rows(plan: GivenPlan) -> list[Used]:
+    """Return what the rows of a plan use."""
+    return [Used(row.name, row.npu, row.npus) for row in plan.rows]
 
 
 @dataclass(frozen=True, slots=True)

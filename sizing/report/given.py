@@ -13,6 +13,7 @@ from problems.given.offers import TABLE, UNPRICED, left_out
 from problems.given.plan import GivenPlan, PlannedRow
 from problems.given.problem import GivenProblem, admitted
 from problems.given.rows import PRICE
+from problems.given.verify import used_rows
 from problems.offers import OWNED
 from problems.requirements import requirements
 from sizing.given import GivenAnswer
@@ -28,7 +29,7 @@ from sizing.report.solved import (
     plan_rows,
     replicas_line,
 )
-from sizing.report.taken import taken
+from sizing.report.taken import changes, taken
 from sizing.report.text import usd
 
 _METRICS: tuple[Literal["ttft", "tpot"], ...] = ("ttft", "tpot")
@@ -156,6 +157,7 @@ def _notes(answer: GivenAnswer, plan: GivenPlan) -> Iterator[str]:
         "and errors of the table are not in them."
     )
     yield _spare(answer, plan)
+    yield from changes(answer.problem, used_rows(plan))
     for binding in answer.bindings:
         reason = binding.reason
         yield f"What keeps the plan from less: {binding.requirement} ({reason})."

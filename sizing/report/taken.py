@@ -1,13 +1,15 @@
-"""What a plan takes, in the words of its first sentence."""
+"""What a plan takes, and what of that is new, in words."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from problems import catalogue
 from problems.bill import Stands
 from problems.given.offers import TABLE, UNPRICED
+from problems.limits_kept import Used, changed_npus
 from problems.offers import GIVEN, OWNED
 from problems.plan import Bought, Purchase
+from problems.problem import SizingProblem
 
 
 def taken(plan: Bought, used: Iterable[tuple[str, Stands]]) -> str:
@@ -28,6 +30,17 @@ def taken(plan: Bought, used: Iterable[tuple[str, Stands]]) -> str:
     return " and ".join(
         f"{verb} {' and '.join(bought)}" for verb, bought in parts.items() if bought
     )
+
+
+def changes(problem: SizingProblem, used: Sequence[Used]) -> Iterator[str]:
+    """Yield how far a plan is from what is in use today, if that is stated."""
+    if problem.current:
+        count, most = changed_npus(problem, used), problem.limits.changed_npus
+        limit = "" if most is None else f"; {most:,} may (--max-change)"
+        yield (
+            f"Beside what is in use today {count:,} NPUs begin or end to be "
+            f"used{limit}."
+        )
 
 
 def _bought(purchase: Purchase, idle: int) -> str:

@@ -7,6 +7,7 @@ from rich.table import Table as RichTable
 
 from model_ops.serving.queueing import Statistic
 from model_ops.units import BYTE, BYTE_PER_SECOND, SECOND, WATT
+from problems.limits_kept import used_by
 from problems.plan import Plan, PlannedDeployment
 from problems.problem import SizingProblem
 from problems.serve import Served
@@ -31,7 +32,7 @@ from sizing.report.certificate import certificate_text
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.infeasible import infeasible
 from sizing.report.margins import print_margins
-from sizing.report.taken import taken
+from sizing.report.taken import changes, taken
 from solver.solve import Feasible, Optimal
 
 
@@ -192,6 +193,7 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
         lines.append(f"As the problem states: {plan.optimisations.text}.")
     lines += left_out(answer.problem)
     lines.append(_headroom(answer.problem))
+    lines += changes(answer.problem, used_by(plan))
     if "disaggregated" not in answer.problem.modes and not all(
         each.kept_whole for each in answer.problem.traffic
     ):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from problems.given.plan import GivenPlan
+from problems.survival import Standing, left_standing
 from solver.given.workspace import GivenWorkspace
 from solver.instance import Instance
 from solver.margins import Margins, margins_of_space
@@ -10,6 +11,9 @@ from solver.model import SolveOptions
 from solver.outcome import Optimal, best_of, objective_value
 from solver.prune import lower_bound
 from solver.relaxing import Worth
+from solver.sensitivity import TRAFFIC, traffic_text
+from solver.switches import Switch
+from solver.tolerance import ALL_TIMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +113,38 @@ def given_margins(
         return best_of(problem, outcome)
 
     full = workspace.instance(problem)
-    return margins_of_space(workspace, plan, full, best, options)
+    found = margins_of_space(workspace, plan, full, best, options)
+    return replace(found, switches=(*found.switches, *borne(workspace, plan)))
+
+
+def borne(workspace: GivenWorkspace, plan: GivenPlan) -> tuple[Switch, Switch]:
+    """Return how much more traffic, and how much slower rows, a proved plan bears.
+
+    With the headroom and the failures asked for. It stays the best till there, since
+    neither makes a plan cheaper. Rows that take so many times as long take so many
+    times fewer requests.
+    """
+    problem = workspace.problem
+    traffic = problem.traffic[0]
+    offers = {offer.key: offer for offer in workspace.market.offers}
+    left = left_standing(
+        problem,
+        [
+            Standing(offers[row.offer], row.npus_per_replica, row.replicas, row.rate)
+            for row in plan.rows
+        ],
+    )
+    more = left / traffic.demand(problem.headroom)
+    limits = [(more, _FULL)]
+    for target in traffic.targets:
+        worst = max(row.latencies[target.metric] for row in plan.rows)
+        limits.append((target.at_most / worst, f"{target.label} no longer holds"))
+    slower, then = min(limits)
+    to = traffic_text(problem, more)
+    return (
+        Switch(TRAFFIC, traffic_text(problem, 1.0), to, more, _FULL),
+        Switch(ALL_TIMES, "as the table says", f"x {slower:.4g}", slower, then),
+    )
+
+
+_FULL = "the rows take no more"

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from model_ops.errors import ProblemError
 from problems.fleet import Quota
@@ -168,6 +170,43 @@ def test_figures_that_look_like_seconds_are_doubted(write: Write) -> None:
     text = GOOD.replace(",28,", ",0.028,").replace(",20,", ",0.02,")
     (doubt,) = CandidatesTable.read(write(text)).doubts
     assert "look like seconds" in doubt
+
+
+def test_a_table_that_changes_while_it_is_used_is_noticed(write: Write) -> None:
+    table = CandidatesTable.read(write(GOOD))
+    write(GOOD.replace(",28,", ",29,"))
+    with pytest.raises(ProblemError, match="has changed since it was read"):
+        _ = table.again
+
+
+@settings(
+    max_examples=200,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    places=st.lists(st.integers(0, len(GOOD)), min_size=1, max_size=4),
+    marks=st.text(alphabet="\0\n\r\t ,;\"'-.019eEnaNinf\u00e9\u2212", max_size=6),
+)
+def test_a_damaged_table_is_read_or_refused_in_one_line(
+    write: Write, places: list[int], marks: str
+) -> None:
+    text = GOOD
+    for place in places:
+        text = text[:place] + marks + text[place + 1 :]
+    rows: tuple[Row, ...] = ()
+    said = "--candidates: "
+    try:
+        rows = read_rows(write(text))
+    except ProblemError as error:
+        said = str(error)
+    assert said.startswith("--candidates: ")
+    assert "\n" not in said
+    assert bool(rows) is (said == "--candidates: ")
+    for row in rows:
+        assert math.isfinite(row.rate * row.ttft * row.tpot)
+        assert min(row.rate, row.ttft, row.tpot, row.npus) > 0
 
 
 def test_many_wrong_cells_are_counted(write: Write) -> None:

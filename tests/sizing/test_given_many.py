@@ -391,6 +391,9 @@ def test_a_report_over_a_table_is_what_is_in_use_today(
     today.write_text(genz(*question, "--rate", "50 req/s").out, encoding="utf-8")
     asked = (*question, "--current", today)
     same = genz(*asked, "--rate", "50 req/s", "--max-change", "0").json
+    text = genz(*question[:-2], "--rate", "60 req/s", "--current", today)
+    used = "Beside what is in use today 7 NPUs begin or end to be used."
+    assert used in " ".join(text.out.split())
     assert same["total_npus"] == json.loads(today.read_text("utf-8"))["total_npus"]
     more = genz(*asked, "--rate", "80 req/s", "--max-change", "2")
     assert more.code == 3

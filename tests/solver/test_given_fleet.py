@@ -9,7 +9,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -26,11 +26,12 @@ from problems.given.table import CandidatesTable
 from problems.given.verify import violations
 from problems.offers import OWNED
 from problems.requirements import requirements
-from solver.given.beside import given_margins, singles
+from solver.given.beside import borne, given_margins, singles
 from solver.given.explain import explain_given
 from solver.given.workspace import GivenWorkspace
 from solver.model import SolveOptions
 from solver.outcome import Infeasible, Optimal, objective_value
+from solver.sensitivity import scaled
 
 OPTIONS = SolveOptions(workers=1, seed=0)
 HOST = 8
@@ -596,6 +597,57 @@ def test_random_fleets_ask_for_everything() -> None:
         min(found[k] for k in ("racks", "quota", "redundancy", "current", "owned")) >= 5
     )
     assert 15 <= feasible <= 55
+
+
+def test_a_plan_bears_what_its_rows_take_and_its_slowest_allows(plain: Path) -> None:
+    # Node and one: 11 req/s of 10.5 in 100 ms of 150 and 10 ms of 15.
+    targets = [
+        {"metric": "ttft", "at_most": 0.15},
+        {"metric": "tpot", "at_most": 0.015},
+    ]
+    traffic = [{"rate": 10.5, "targets": targets}]
+    space = asked(plain, 10.5, prices=USD2, traffic=traffic)
+    more, slower = borne(space, optimum(space))
+    assert (more.factor, more.to) == (pytest.approx(11 / 10.5), "11 req/s")
+    assert (slower.factor, slower.then) == (more.factor, more.then)
+    traffic = [{"rate": 5.5, "targets": targets}]
+    space = asked(plain, 5.5, prices=USD2, traffic=traffic, redundancy={"nodes": 1})
+    plan = optimum(space)
+    more, slower = borne(space, plan)
+    # Fourteen of one NPU, of which a node of eight may fail.
+    assert plan.capacity == 14
+    assert more.factor == pytest.approx((14 - 8) / 5.5)
+    assert slower.factor == more.factor
+    tight = [{"metric": "ttft", "at_most": 0.101}, {"metric": "tpot", "at_most": 0.015}]
+    traffic = [{"rate": 5.5, "targets": tight}]
+    space = asked(plain, 5.5, prices=USD2, traffic=traffic)
+    _, slower = borne(space, optimum(space))
+    assert slower.factor == pytest.approx(1.01)
+    assert slower.then == "mean TTFT no longer holds"
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_plan_is_the_best_till_its_rows_take_no_more(
+    tmp_path: Path, seed: int
+) -> None:
+    question = fleet(seed)
+    path = written(tmp_path / "table.csv", question.rows, priced=True)
+    space = asked(path, question.rate, **question.changes)
+    outcome = space.solve(OPTIONS)
+    if not isinstance(outcome, Optimal):
+        return
+    value = objective_value(space.problem, outcome.plan)
+    more, _ = borne(space, outcome.plan)
+    near, beyond = (
+        scaled(space.problem, more.factor * share) for share in (1 - 1e-6, 1 + 1e-6)
+    )
+    best = space.best(near, OPTIONS)
+    assert best is not None
+    assert best.value == pytest.approx(value, rel=1e-6, abs=1e-9)
+    assert broken(replace(space, problem=beyond), outcome.plan) & {
+        "demand",
+        "traffic redundancy",
+    }
 
 
 # The problem itself
