@@ -301,7 +301,7 @@ class TrafficClass(Part):
     @property
     def text(self) -> str:
         """What arrives and of what length, for reports."""
-        return f"{self._load_text()} of {self._tokens_text()}"
+        return f"{self._load_text()} of {self.tokens_text}"
 
     def _load_text(self) -> str:
         if self.concurrency is not None:
@@ -317,7 +317,9 @@ class TrafficClass(Part):
             notes.append(f"burstiness {self.burstiness:g}")
         return f"{rate} ({'; '.join(notes)})" if notes else rate
 
-    def _tokens_text(self) -> str:
+    @property
+    def tokens_text(self) -> str:
+        """Of what length requests are, for reports."""
         prompt, output = self._lengths()
         tokens = f"{mean_of(prompt):,.0f} tokens in and {mean_of(output):,.0f} out"
         if self.lengths is not None:

@@ -38,7 +38,8 @@ class Drawn:
     @property
     def title(self) -> str:
         """What is set against what."""
-        asked = subject(self.frontier.problem, self.table)
+        varies = self.frontier.along in ("rate", "concurrency")
+        asked = subject(self.frontier.problem, self.table, varies=varies)
         return f"{self.minimised} against {self.axis.name}: {asked}"
 
     @property

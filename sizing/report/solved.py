@@ -60,13 +60,20 @@ def dollars(solved: Solved) -> str:
     return "" if cost is None else f"{cost:,.2f}"
 
 
-def subject(problem: SizingProblem, table: CandidatesTable | None) -> str:
-    """Return what is served, and whose figures say how, if they are not ours."""
-    traffic = "; ".join(each.text for each in problem.traffic)
+def subject(
+    problem: SizingProblem, table: CandidatesTable | None, *, varies: bool = False
+) -> str:
+    """Return what is served, and whose figures say how, if they are not ours.
+
+    Where the load varies, only how long requests are, which tables do not say.
+    """
+    parts = problem.traffic if table is None or not varies else ()
+    traffic = "; ".join(each.tokens_text if varies else each.text for each in parts)
+    asked = f" ({traffic})" if traffic else ""
     if table is None:
-        return f"{problem.model} ({traffic})"
+        return f"{problem.model}{asked}"
     what = problem.model or "the model of the table"
-    return f"{what} ({traffic}) by the figures of {table.name}, not ours"
+    return f"{what}{asked} by the figures of {table.name}, not ours"
 
 
 def of_table(table: CandidatesTable | None) -> dict[str, str]:

@@ -257,6 +257,33 @@ def test_the_command_in_every_format(genz: Genz, file: Path) -> None:
     ]
 
 
+def test_a_title_states_the_load_unless_it_varies(genz: Genz, file: Path) -> None:
+    asked = ("frontier", file, "--points", "2", "--along")
+    fixed = genz(*asked, "tpot", "--from", "10ms", "--to", "30 ms").out.splitlines()[0]
+    assert " req/s of " in fixed
+    varied = genz(*asked, "rate", "--from", "1 req/s", "--to", "2 req/s").out
+    assert varied.startswith("Cost against rate: ")
+    assert " req/s of " not in varied.splitlines()[0]
+    assert " tokens in and " in varied.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        (("--from", "20", "--to", "30 ms"), "--from: '20' has no unit"),
+        (("--from", "20 ms", "--to", "x"), "--to: 'x' is not a quantity"),
+        (("--from", "0 ms", "--to", "30 ms"), "--from: "),
+        (("--from", "1 ms", "--to", "30 days"), "--to: "),
+    ],
+)
+def test_an_end_that_cannot_be_is_named(
+    genz: Genz, file: Path, ends: tuple[str, ...], said: str
+) -> None:
+    ran = genz("frontier", file, "--along", "tpot", *ends)
+    assert ran.code == 2
+    assert ran.err.startswith(f"genz-size: {said}")
+
+
 def test_exit_codes(genz: Genz, file: Path) -> None:
     asked = ("frontier", file, "--along", "tpot", "--points", "2")
     assert genz(*asked, "--from", "1us", "--to", "30 ms").code == 0
