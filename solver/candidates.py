@@ -51,7 +51,8 @@ def select(
     """Return the candidates that meet their class's targets, without dominated ones.
 
     One is dominated if another on the same offer, for the same class, uses no more
-    NPUs, covers as much, and needs no larger pool.
+    NPUs (where replicas may be spare, as many), covers as much, and needs no larger
+    pool.
 
     Parameters
     ----------
@@ -79,7 +80,9 @@ def select(
             several = len(group) > 1 and not spare
             mine = entrants.useful(demand) if several else entrants
             collect(found, table, offers, mine, traffic=number)
-    return [kept for group in found.values() for kept in undominated(group)]
+    return [
+        kept for group in found.values() for kept in undominated(group, spare=spare > 0)
+    ]
 
 
 MANY = 64
@@ -157,12 +160,20 @@ def collect(
             )
 
 
-def undominated(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates of a group that cover more than all smaller ones."""
+def undominated(
+    candidates: Sequence[Candidate], *, spare: bool = False
+) -> list[Candidate]:
+    """Return the candidates of a group that cover more than all smaller ones.
+
+    Where replicas may be `spare`, more than all of as many NPUs: smaller ones lose more
+    where a host fails, and keep fewer NPUs in use.
+    """
     kept: list[Candidate] = []
     for candidate in sorted(candidates, key=_simplest_first):
         if not any(
-            other.capacity >= candidate.capacity and other.least <= candidate.least
+            other.capacity >= candidate.capacity
+            and other.least <= candidate.least
+            and (other.npus == candidate.npus or not spare)
             for other in kept
         ):
             kept.append(candidate)

@@ -252,7 +252,9 @@ class PoolSide:
             role = {"traffic": self.number, "mode": mode}
             collect(found, table, self.instance.offers, self._raced[key], **role)
         return self._usable(
-            kept for group in found.values() for kept in undominated(group)
+            kept
+            for group in found.values()
+            for kept in undominated(group, spare=spare > 0)
         )
 
     def _usable(self, candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -181,14 +181,30 @@ class Race:
         for row, capacity in zip(most, known.capacity, strict=True):
             np.maximum.at(row, known.option, capacity)
         most = np.maximum.accumulate(most, axis=0)
-        order = np.argsort(self.sizes, kind="stable")
-        ends = np.searchsorted(self.sizes[order], self.sizes, side="right") - 1
         bars = np.full(most.shape, np.inf)
         for admitted in self.stands:
-            there = np.where(admitted, most, 0.0)[:, order]
-            best = np.maximum.accumulate(there, axis=1)[:, ends]
+            best = self._best(np.where(admitted, most, 0.0))
             bars = np.where(admitted, np.minimum(bars, best), bars)
         return np.asarray(np.maximum(bars, self.floor))
+
+    def _best(self, covered: Floats) -> Floats:
+        """Return the most that those who may stand in for an option cover.
+
+        Those of no more NPUs; but where replicas may be spare of as many alone, since
+        smaller ones lose more where a host fails, and keep fewer NPUs in use.
+
+        Parameters
+        ----------
+        covered
+            By each option; shaped [pool, option].
+        """
+        sizes, of_size = np.unique(self.sizes, return_inverse=True)
+        best = np.zeros((len(covered), len(sizes)))
+        for row, own in zip(best, covered, strict=True):
+            np.maximum.at(row, of_size, own)
+        if not self.spare:
+            best = np.maximum.accumulate(best, axis=1)
+        return np.asarray(best[:, of_size])
 
     def _of_use(self, bars: Floats) -> Flags:
         """Return which settings matter to options at bars; shaped as `fits`.

@@ -636,6 +636,12 @@ def test_dominated_by_npus_capacity_or_pool(
     assert undominated([other, best]) == [best]
 
 
+def test_larger_ones_stay_where_replicas_may_be_spare(toys: Any) -> None:
+    small, slower, larger = made(toys, [(2, 5.0, 1), (2, 4.0, 1), (3, 5.0, 1)])
+    assert undominated([larger, slower, small]) == [small]
+    assert undominated([larger, slower, small], spare=True) == [small, larger]
+
+
 def test_what_is_better_in_one_thing_stays(toys: Any) -> None:
     group = made(toys, [(1, 5.0, 2), (1, 4.9, 1), (2, 5.1, 2), (1, 5.1, 3)])
     assert len(undominated(group)) == 4

@@ -79,6 +79,33 @@ def test_the_race_finds_what_trying_everything_finds(small: Small, name: str) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "fleet",
+    [
+        {"redundancy": {"nodes": 1}},
+        {
+            "current": [{"npu": "l40s", "npus": 5}],
+            "limits": {"changed_npus": 2},
+        },
+    ],
+)
+def test_the_best_of_each_size_is_found_where_replicas_may_be_spare(
+    small: Small, fleet: dict[str, Any]
+) -> None:
+    problem = asked(small, "means", **fleet)
+    available = offers(problem)
+    (table,) = tabulate(problem, available)
+    rates = everything(table).max(axis=0)
+    npus = np.array([int(table.split(n).npus) for n in range(table.options)])
+    found = [c for c in select([table], available, problem) if c.least == 1]
+    for place, size in {(o, int(n)) for o in range(len(available)) for n in npus}:
+        able = table.admitted[place] & (npus == size)
+        fastest = max(rates[able], default=0.0)
+        own = [c.capacity for c in found if (c.offer, c.npus) == (place, size)]
+        assert max(own, default=0.0) >= fastest * (1 - 2 * WORTHWHILE)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [5.0, 80.0, 700.0])
 @pytest.mark.parametrize("name", TARGETS)
 def test_more_settings_never_make_a_plan_dearer(
