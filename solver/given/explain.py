@@ -42,6 +42,12 @@ def _floor(
     _, target = requirement.target
     row = min(workspace.rows, key=lambda r: r.latencies[target.metric])
     within = sum(meets(r, target) for r in workspace.rows)
+    every = requirements(workspace.problem)
+    others = [other for other in every if other.label != requirement.label]
+    alone = without(workspace.problem, others)
+    if within and not workspace.has_plan(alone, options):
+        # There is too little of what they stand on.
+        return limit_floor(workspace, alone, requirement, options)
     least = row.latencies[target.metric]
     reason = f"row {row.name} (line {row.line}): {row.text}"
     if within:

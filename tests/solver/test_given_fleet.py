@@ -227,6 +227,25 @@ def test_too_little_of_ones_own_is_said(tmp_path: Path) -> None:
     assert less.npus == 4
 
 
+def test_a_floor_counts_how_much_there_is_of_the_fast_ones(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "name,npu,mode,npus,ttft_ms,tpot_ms,req_per_s\n"
+        "fast,wafer-9,aggregated,1,100,5,4\nslow,h200,aggregated,1,100,20,4\n"
+    )
+    traffic = [{"rate": 9.0, "targets": [{"metric": "tpot", "at_most": 0.01}]}]
+    owned = [{"npu": "wafer-9", "npus": 2}]
+    space = asked(path, 9.0, prices=USD2, traffic=traffic, owned=owned)
+    assert isinstance(space.solve(OPTIONS), Infeasible)
+    told = explain_given(space, OPTIONS)
+    assert told.conflicts == ("mean TPOT",)
+    (floor,) = told.floors
+    assert (floor.possible, floor.least) == (False, "20 ms")
+    enough = [{"rate": 8.0, "targets": traffic[0]["targets"]}]
+    space = asked(path, 8.0, prices=USD2, traffic=enough, owned=owned)
+    assert optimum(space).usd_per_hour == 0.0
+
+
 # At random
 
 
