@@ -46,6 +46,11 @@ LINKS = (
 """Figures that collectives are linear in: latencies, and reciprocal bandwidths."""
 
 
+_BLOCK = 1024
+"""Pairs that are evaluated together: few enough for the processor's caches, and for
+the linear algebra library not to start threads."""
+
+
 @dataclass(frozen=True)
 class Forms:
     """Shapes of one use case that differ only in numbers: same formats, stages, chunk.
@@ -64,7 +69,7 @@ class Forms:
         Bytes of capacity that an NPU must have; shaped [shape].
     compute, compute_8bit, traffic
         Seconds of each operator with arithmetic at the base's rates; shaped
-        [shape, operator].
+        [shape, operator]. Each computes in one format, those of 8 bits last.
     tiles, sweeps
         Seconds of what the base's on-chip memory makes matrix products, and attention,
         move through the memory interface at least; shaped [shape, operator].
@@ -135,9 +140,18 @@ class Forms:
         return np.broadcast_to(total, self.batch.shape)
 
     @cached_property
+    def _arithmetic(self) -> Floats:
+        return self.compute + self.compute_8bit
+
+    @cached_property
+    def _wide(self) -> int:
+        """Operators that do not compute in 8 bits."""
+        return int(np.count_nonzero(~np.any(self.compute_8bit > 0, axis=0)))
+
+    @cached_property
     def _reloads(self) -> tuple[float, float]:
         """Most seconds of tiles, and of sweeps, over an operator's arithmetic."""
-        busy = np.maximum(self.compute + self.compute_8bit, 1e-300)
+        busy = np.maximum(self._arithmetic, 1e-300)
         tiles, sweeps = (
             float(np.max(each / busy, initial=0.0))
             for each in (self.tiles, self.sweeps)
@@ -162,17 +176,56 @@ class Forms:
         Floats
             Shaped [pair, path].
         """
-        busy = self.compute[which] * rates[:, 0, None]
-        busy += self.compute_8bit[which] * rates[:, 1, None]
+        found = np.empty((len(which), len(self.operator_weights)))
+        for start in range(0, len(which), _BLOCK):
+            some = slice(start, start + _BLOCK)
+            found[some] = self._paths(
+                rates[some], links[some], domain[some], which[some]
+            )
+        return found
+
+    def _paths(
+        self, rates: Floats, links: Floats, domain: Indices, which: Indices
+    ) -> Floats:
+        """Return the same for few pairs."""
+        busy = self._arithmetic[which]
+        busy[:, : self._wide] *= rates[:, 0, None]
+        busy[:, self._wide :] *= rates[:, 1, None]
         np.maximum(busy, self.traffic[which] * rates[:, 2, None], out=busy)
         self._reload(busy, rates, which)
         seconds = busy @ self.operator_weights.T
         seconds += self.streamed.T[which] * rates[:, 2, None]
         seconds += self.constants.T[which]
         if self.lines.shape[2]:
-            each = np.einsum("pcaf,pf->pca", self.lines[domain, which], links)
-            seconds += np.min(each, axis=2) @ self.collective_weights.T
+            seconds += self._moved(links, domain, which) @ self.collective_weights.T
         return seconds
+
+    @cached_property
+    def _algorithms(self) -> list[list[tuple[int, Floats]]]:
+        """Lines by algorithm: each figure that counts, [domain and shape, collective].
+
+        Rows of memory that lie together are read faster than `lines` are.
+        """
+        rows = self.lines.reshape(-1, *self.lines.shape[2:])
+        return [
+            [
+                (figure, np.ascontiguousarray(rows[:, :, algorithm, figure]))
+                for figure in range(len(LINKS))
+                if rows[:, :, algorithm, figure].any()
+            ]
+            for algorithm in range(rows.shape[2])
+        ]
+
+    def _moved(self, links: Floats, domain: Indices, which: Indices) -> Floats:
+        """Return the seconds of each collective by its best algorithm; see `paths`."""
+        row = domain * self.shapes + which
+        best = np.full((len(row), self.lines.shape[2]), np.inf)
+        for terms in self._algorithms:
+            seconds = np.zeros_like(best)
+            for figure, line in terms:
+                seconds += line[row] * links[:, figure, None]
+            np.minimum(best, seconds, out=best)
+        return best
 
     def _reload(self, busy: Floats, rates: Floats, which: Indices) -> None:
         """Raise operators to what on-chip memory makes them move, where it is short.

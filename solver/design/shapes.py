@@ -77,8 +77,12 @@ def _forms(
     plain = StepForms.of(problem, replica, mix.decode_step(shape), len(batch))
     # Of a plain step only the stages count: times their number they are longer.
     first = 1 if pp == 1 else len(mixed.constants)
-    forms = mixed.paths(slice(first)).beside(plain.paths(slice(1, None)))
-    busy = np.any((forms.compute > 0) | (forms.compute_8bit > 0), axis=0)
+    forms = mixed.paths(slice(first)).beside(plain.paths(slice(1, None))).merged()
+    wide, narrow = (
+        np.any(each > 0, axis=0) for each in (forms.compute, forms.compute_8bit)
+    )
+    busy, idle = np.flatnonzero(wide | narrow), np.flatnonzero(~(wide | narrow))
+    busy = busy[np.argsort(narrow[busy], kind="stable")]
     kept = np.flatnonzero(np.broadcast_to(usable, batch.shape))
     if not len(kept):
         return None
@@ -96,7 +100,7 @@ def _forms(
         traffic=forms.traffic[kept][:, busy],
         tiles=forms.tiles[kept][:, busy],
         sweeps=forms.sweeps[kept][:, busy],
-        streamed=forms.operator_weights[:, ~busy] @ forms.traffic[kept][:, ~busy].T,
+        streamed=forms.operator_weights[:, idle] @ forms.traffic[kept][:, idle].T,
         lines=forms.lines[:, kept],
         operator_weights=forms.operator_weights[:, busy],
         collective_weights=forms.collective_weights,

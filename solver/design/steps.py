@@ -24,6 +24,7 @@ from problems.design.statement import DesignProblem
 from solver.design.forms import RELOADS
 
 Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 
 CROWDED = 2.0**-40
 """Share of the base's on-chip memory with which reloads alone take time."""
@@ -95,6 +96,21 @@ class StepForms:
             operator_weights=self.operator_weights[which],
             collective_weights=self.collective_weights[which],
             constants=self.constants[which],
+        )
+
+    def merged(self) -> "StepForms":
+        """Return the same with operators, and collectives, that are alike as one."""
+        fields = ("compute", "compute_8bit", "traffic", "tiles", "sweeps")
+        stacked = np.concatenate([getattr(self, name) for name in fields])
+        first, to = _alike(stacked)
+        lines = np.moveaxis(self.lines, 2, -1)
+        first_line, line_to = _alike(lines.reshape(-1, lines.shape[-1]))
+        return replace(
+            self,
+            **{name: getattr(self, name)[:, first] for name in fields},
+            lines=self.lines[:, :, first_line],
+            operator_weights=self.operator_weights @ to,
+            collective_weights=self.collective_weights @ line_to,
         )
 
     def beside(self, other: "StepForms") -> "StepForms":
@@ -205,6 +221,17 @@ def _like(one: Floats, other: Floats) -> bool:
     return one.shape == other.shape and bool(
         np.allclose(one, other, rtol=1e-12, atol=0)
     )
+
+
+def _alike(columns: Floats) -> tuple[Indices, Floats]:
+    """Return the first of columns that are equal, and which column is which of them.
+
+    The latter is 1 where it is; shaped [column, first].
+    """
+    known: dict[bytes, int] = {}
+    to = [known.setdefault(c.tobytes(), len(known)) for c in columns.T]
+    first = np.array([to.index(number) for number in range(len(known))], dtype=np.int64)
+    return first, np.eye(len(known))[to]
 
 
 def _padded(lines: Floats, most: int) -> Floats:
