@@ -327,7 +327,7 @@ class Provenance:
 
 def provenance(answer: Answer, plan: Plan) -> list[Provenance]:
     """Return where each price and specification that the plan rests on comes from."""
-    rows = [_price(purchase) for purchase in plan.purchases]
+    rows = [price_provenance(purchase) for purchase in plan.purchases]
     for npu in dict.fromkeys(d.npu for d in plan.deployments):
         file = catalogue.npu_file(npu)
         profile = catalogue.efficiency_file(file.efficiency)
@@ -349,7 +349,8 @@ def provenance(answer: Answer, plan: Plan) -> list[Provenance]:
     return rows
 
 
-def _price(purchase: Purchase) -> Provenance:
+def price_provenance(purchase: Purchase) -> Provenance:
+    """Return where a price comes from."""
     if purchase.provider == OWNED:
         what = " of your own"
     elif purchase.provider == GIVEN:

@@ -1,18 +1,28 @@
-"""Plain text of a fixed width, and the tables of our reports."""
+"""Plain text no wider than is good to read, and the tables of our reports."""
 
 import io
+from shutil import get_terminal_size
 
 from rich.console import Console
 from rich.table import Column
 from rich.table import Table as RichTable
 
-WIDTH = 100
+WIDTH, NARROWEST = 100, 60
+"""Characters of a line: at most, and at least however narrow the terminal is."""
 
 
 def new_console() -> Console:
-    """Return a console that collects plain text of a fixed width."""
+    """Return a console that collects plain text, as wide as the terminal up to `WIDTH`.
+
+    Where there is no terminal, nor the variable COLUMNS, it has `WIDTH`.
+    """
+    columns = get_terminal_size((WIDTH, 24)).columns
     return Console(
-        file=io.StringIO(), width=WIDTH, highlight=False, color_system=None, emoji=False
+        file=io.StringIO(),
+        width=min(max(columns, NARROWEST), WIDTH),
+        highlight=False,
+        color_system=None,
+        emoji=False,
     )
 
 
@@ -26,8 +36,8 @@ def text_of(console: Console) -> str:
 _WHOLE = ("NPU", "npu", "model", "traffic", "row", "mode", "precision", "mostly")
 """Columns of words that are never broken."""
 
-_GAP = 2
-"""Blanks behind a column."""
+_GAP, _TIGHT = 2, 1
+"""Blanks behind a column, and of a table that is too wide with so many."""
 
 _LEAST_TEXT = 24
 """Characters of a line that a column of text gets, if it has so many."""
@@ -52,10 +62,13 @@ def plain_table(*columns: str) -> RichTable:
 
 def print_table(console: Console, table: RichTable) -> None:
     """Print a table; one of too many columns is wider than the other text."""
-    least = sum(_least_width(column) + _GAP for column in table.columns)
-    console.width = max(WIDTH, least)
+    usual, least = console.width, sum(map(_least_width, table.columns))
+    count = len(table.columns)
+    gap = _GAP if least + _GAP * count <= usual else _TIGHT
+    table.padding = (0, gap, 0, 0)
+    console.width = max(usual, least + gap * count)
     console.print(table)
-    console.width = WIDTH
+    console.width = usual
 
 
 def _least_width(column: Column) -> int:

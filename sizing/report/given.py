@@ -16,6 +16,7 @@ from problems.given.rows import PRICE
 from problems.given.verify import used_rows
 from problems.offers import OWNED
 from problems.requirements import requirements
+from sizing.facts import price_provenance
 from sizing.given import GivenAnswer
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.data import csv_text, json_text
@@ -226,14 +227,9 @@ def provenance(answer: GivenAnswer, plan: GivenPlan) -> list[dict[str, str]]:
     ]
     for purchase in plan.purchases:
         if purchase.provider != UNPRICED:
-            rows.append(
-                {
-                    "fact": f"price of {purchase.npu}: {purchase.provider} "
-                    f"{purchase.instance}, {purchase.term}",
-                    "as_of": purchase.as_of,
-                    "source": purchase.source,
-                }
-            )
+            fact = price_provenance(purchase).fact
+            source = {"as_of": purchase.as_of, "source": purchase.source}
+            rows.append({"fact": fact, **source})
     return rows
 
 

@@ -318,6 +318,19 @@ def test_numbers_and_names_are_never_broken(width: int) -> None:
     assert max(map(len, text_of(console).splitlines()[-3:])) <= 100
 
 
+@pytest.mark.parametrize(
+    ("columns", "width"), [("80", 80), ("100", 100), ("300", 100), ("9", 60), ("", 100)]
+)
+def test_text_is_as_wide_as_the_terminal_and_no_wider_than_is_good_to_read(
+    monkeypatch: pytest.MonkeyPatch, columns: str, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    console = new_console()
+    console.print("word " * 100)
+    lines = text_of(console).splitlines()
+    assert width - 5 < max(map(len, lines)) <= width
+
+
 def test_pools_that_were_not_tried_are_offered_where_they_may_be(genz: Genz) -> None:
     offered = "--mode aggregated --mode disaggregated"
     assert offered in " ".join(genz("size", *FEASIBLE).out.split())
