@@ -126,16 +126,30 @@ def _message(item: Mapping[str, Any], schema: type[BaseModel]) -> str:
         known = [w.strip(" '") for w in _listed(context.get("expected", ""))]
         return f"{prefix}unknown value {shown(given)}{nearest(str(given), known)}"
     if kind == "tuple_type":
-        table = f"[[{place[-1]}]] above it"
-        quote = '"' if isinstance(given, str) else ""
-        entry = f"[{quote}{given!s:.60}{quote}]"
-        written = table if isinstance(given, dict) else entry
-        return f"{prefix}must be a list; write {written}"
+        return f"{prefix}{_list_wanted(where, given)}"
+    return f"{prefix}{_broken_rule(item)}"
+
+
+def _list_wanted(where: str, given: Any) -> str:
+    """Return how a list is written in TOML, where something else stands."""
+    if isinstance(given, dict):
+        table = ".".join(part for part in where.split(".") if not part.isdigit())
+        return f"must be a list; write [[{table}]] above it"
+    if isinstance(given, str):
+        return f'must be a list; write ["{given:.60}"]'
+    return f"must be a list, got {shown(_plain(given))}"
+
+
+def _broken_rule(item: Mapping[str, Any]) -> str:
+    """Return what a value must be, and the value."""
+    kind, given, context = item["type"], item["input"], item.get("ctx", {})
+    if context.get("min_length") == 1:
+        return "must not be empty"
     if isinstance(given, float) and math.isnan(given):
         kind = "finite_number"
     limits = {name: _plain(value) for name, value in context.items()}
     rule = _RULES.get(kind, item["msg"]).format(**limits)
-    return f"{prefix}{rule}, got {shown(_plain(given))}"
+    return f"{rule}, got {shown(_plain(given))}"
 
 
 def _plain(value: Any) -> Any:

@@ -234,7 +234,7 @@ def offers(problem: SizingProblem) -> list[Offer]:
             f"prices: no price for {_some(wanted)} with terms "
             f"{', '.join(prices.terms)}, providers {', '.join(prices.providers)}, "
             f"regions {', '.join(prices.regions)}, confidence {prices.confidence}; "
-            f"widen them, or give a price of your own (prices.given)"
+            f"widen them, or give a price of your own (prices.given, --price)"
         )
     return found
 

@@ -75,7 +75,9 @@ def read_table(path: Path) -> Table:
     return Table(path.name, kind_of(columns, path), columns, rows)
 
 
-def read_rows(path: Path) -> tuple[tuple[str, ...], tuple[Row, ...]]:
+def read_rows(
+    path: Path, field: str = "--data"
+) -> tuple[tuple[str, ...], tuple[Row, ...]]:
     """Return the columns and rows of a table of any kind.
 
     Raises
@@ -83,14 +85,14 @@ def read_rows(path: Path) -> tuple[tuple[str, ...], tuple[Row, ...]]:
     ProblemError
         If the file cannot be read, or is damaged.
     """
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    reader = csv.DictReader(io.StringIO(_text(path, field), newline=""))
     try:
         columns = tuple(reader.fieldnames or ())
         rows = tuple({k: v or "" for k, v in row.items() if k} for row in reader)
     except csv.Error as error:
-        raise ProblemError(f"--data: {path} is not a table: {error}") from None
+        raise ProblemError(f"{field}: {path} is not a table: {error}") from None
     if not columns:
-        raise ProblemError(f"--data: {path} is empty")
+        raise ProblemError(f"{field}: {path} is empty")
     return columns, rows
 
 
@@ -119,13 +121,13 @@ def kind_of(columns: tuple[str, ...], path: Path) -> str:
     )
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, field: str) -> str:
     """Return a file's text, decompressed where its first bytes say that it is."""
     try:
         if not path.exists():
-            raise ProblemError(f"--data: there is no file {path}")
+            raise ProblemError(f"{field}: there is no file {path}")
         if not path.is_file():
-            raise ProblemError(f"--data: {path} is not a file")
+            raise ProblemError(f"{field}: {path} is not a file")
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
@@ -133,12 +135,12 @@ def _text(path: Path) -> str:
             content = stream.read(LARGEST_TABLE + 1)
         if len(content) > LARGEST_TABLE:
             raise ProblemError(
-                f"--data: {path} holds more than {LARGEST_TABLE / 1e6:.0f} MB"
+                f"{field}: {path} holds more than {LARGEST_TABLE / 1e6:.0f} MB"
             )
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ProblemError(f"--data: {path} is not UTF-8 text") from None
+        raise ProblemError(f"{field}: {path} is not UTF-8 text") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ProblemError(f"--data: {path} is damaged: {error}") from None
+        raise ProblemError(f"{field}: {path} is damaged: {error}") from None
     except OSError as error:
-        raise ProblemError(f"--data: cannot read {path}: {error.strerror}") from None
+        raise ProblemError(f"{field}: cannot read {path}: {error.strerror}") from None

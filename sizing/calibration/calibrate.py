@@ -41,10 +41,10 @@ def read_operators(path: Path) -> tuple[Reader, Sequence[Row]]:
     ProblemError
         If it cannot be read, or is no table of operators.
     """
-    columns, rows = read_rows(path)
+    columns, rows = read_rows(path, "OPS.csv")
     reader = reader_of(columns)
     if reader is None:
-        raise ProblemError(f"{path} is no table of measured operators")
+        raise ProblemError(f"OPS.csv: {path} is no table of measured operators")
     return reader, rows
 
 

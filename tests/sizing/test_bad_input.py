@@ -946,3 +946,34 @@ def test_what_is_no_file_is_called_so(genz: Callable[..., Any], tmp_path: Path) 
     assert "--scenarios: " in genz("what-if", problem, "--scenarios", tmp_path).err
     folder = genz("estimate", "--model", tmp_path, "--npu", "l40s").err
     assert "--model: there is no file config.json in the folder" in folder
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[[traffic]]", "[traffic]", "write [[traffic]] above it"),
+        (TARGETS, TARGETS[1:-1], "write [[traffic.targets]] above it"),
+        ('["bf16"]', '"bf16"', 'write ["bf16"]'),
+        ('["bf16"]', "3", "must be a list, got '3'"),
+        ('model = "llama-3.1-8b"', 'model = ""', "model: must not be empty"),
+        ("headroom = 0.1", "headroom = nan", "must be a finite number, got 'nan'"),
+        ("headroom = 0.1", "headroom = 2.0", "must be at most 0.95, got '2'"),
+    ],
+)
+def test_how_it_is_written_is_said(
+    genz: Callable[..., Any], tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    path = tmp_path / "problem.toml"
+    assert old in GOOD
+    path.write_text(GOOD.replace(old, new), encoding="utf-8")
+    ran = genz("size", path)
+    assert ran.code == 2
+    assert said in ran.err
+
+
+def test_the_argument_that_names_a_table_is_named(
+    genz: Callable[..., Any], tmp_path: Path
+) -> None:
+    ran = genz("calibrate", "--npu", "l40s", tmp_path)
+    assert ran.err == f"genz-size: OPS.csv: {tmp_path} is not a file\n"
+    assert genz("validate", "--data", tmp_path).err.startswith("genz-size: --data: ")

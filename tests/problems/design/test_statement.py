@@ -122,7 +122,7 @@ def test_latencies_fall_and_aliases_are_known() -> None:
         ({"framework": "deepspeed"}, "waits for its host"),
         ({"cost": {"file": "nothing"}}, "cost.file"),
         ({"objective": "distance"}, "limits.npus"),
-        ({"use_case": []}, "at least 1"),
+        ({"use_case": []}, "use_case: must not be empty"),
         ({"use_case": [CASE, CASE]}, "a name of its own"),
         ({"use_case": [CASE | {"rate": 5}]}, "rate.*no unit"),
         ({"use_case": [CASE | {"precisions": ["fp3"]}]}, "fp3"),
