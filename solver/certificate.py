@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from solver.instance import Instance
+from solver.leads import with_known
 from solver.model import Choice, SolveOptions, build, choose, model_size
 from solver.prune import known_plan, lower_bound, pruned
 
@@ -62,7 +63,7 @@ def decided(
 
     Among equal plans the one that `choose` says, unless `ties` may stay as they are.
     """
-    instance = pruned(full)
+    instance = pruned(with_known(full, options))
     choice = choose(instance, options, ties=ties)
     if choice.status == "timed_out" and not instance.limited:
         # Without limits a plan is known before the search.

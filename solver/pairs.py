@@ -10,16 +10,13 @@ from problems.problem import SizingProblem
 from solver.corrections import NO_CORRECTIONS, Corrections
 from solver.counted import Pairing
 from solver.instance import Instance
-from solver.model import SolveOptions, choose
+from solver.leads import kept_cost
 from solver.pool_side import Budget, Pair, PoolSide
 from solver.pool_table import Pools
 from solver.prune import known_cost, least_per_capacity, whole_pairs
 from solver.tabulation import Options
 
 _ROUNDING = 1e-9
-
-_FOR_A_KNOWN_PLAN = 5.0
-"""Seconds to look for a plan that keeps the limits, before all candidates are known."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +115,6 @@ class Pairs:
         return self._sides[asked]
 
 
-def _kept(instance: Instance) -> float:
-    """Return what a plan costs that keeps the instance's limits; infinite if none."""
-    if {c.traffic for c in instance.candidates} < set(range(len(instance.demand))):
-        return math.inf
-    choice = choose(instance, SolveOptions(time_limit=_FOR_A_KNOWN_PLAN))
-    found = choice.status in ("optimal", "feasible")
-    return choice.value if found else math.inf
-
-
 def _with_pairs(instance: Instance, sides: Sequence[PoolSide]) -> Instance:
     """Return an instance with the candidates of disaggregated pairs besides.
 
@@ -134,7 +122,7 @@ def _with_pairs(instance: Instance, sides: Sequence[PoolSide]) -> Instance:
     promising pairs; what could be in none that is cheaper is not looked for.
     """
     trial = _joined(instance, (pair for side in sides for pair in side.promising()))
-    known = _kept(trial) if instance.limited else known_cost(trial)
+    known = kept_cost(trial) if instance.limited else known_cost(trial)
     budgets = _budgets(instance, sides, known)
     found = (pair for side in sides for pair in side.pairs(budgets[side.number]))
     return replace(_joined(instance, found), known=known)

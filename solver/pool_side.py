@@ -18,12 +18,13 @@ from problems.offers import Offer
 from problems.plan import Mode
 from problems.problem import SizingProblem
 from problems.traffic import LatencyTarget
-from solver.candidates import Candidate, collect, spare_replicas, undominated
+from solver.candidates import Candidate, collect, undominated
 from solver.corrections import Corrections, confirmed
 from solver.instance import Instance
 from solver.pairing import Lane, lanes
 from solver.pool_table import DecodeTable, Pools, PoolTable, evenly
 from solver.race import Entrants, Race
+from solver.selection import spare_replicas
 from solver.table import Flags, Floats, Indices
 
 _GLANCES = np.array([0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])

@@ -10,7 +10,7 @@ from problems.offers import Offer, offers
 from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.verify import violations
-from solver.candidates import Candidate, select
+from solver.candidates import Candidate
 from solver.certificate import Certificate as Certificate
 from solver.corrections import NO_CORRECTIONS, Corrections
 from solver.instance import Instance
@@ -24,6 +24,7 @@ from solver.outcome import objective_value as objective_value
 from solver.pairs import Pairs
 from solver.planning import plan_of
 from solver.relaxing import Worth
+from solver.selection import select
 from solver.table import Table
 from solver.tabulation import options_of
 
@@ -121,7 +122,8 @@ class Workspace:
             include={"traffic", "headroom", "redundancy", "current"}
         )
         limits = problem.limits
-        asked += f" {limits.changed_npus is not None} {limits.racks}"
+        tied = (limits.changed_npus is not None, limits.deployment_types is not None)
+        asked += f" {tied} {limits.racks}"
         if asked not in self._selected:
             self._selected[asked] = self._select(problem, True)
         return self._selected[asked]

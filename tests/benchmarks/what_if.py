@@ -20,8 +20,8 @@ from problems.verify import violations
 from sizing.scenarios import product
 from sizing.solved import Answers
 from sizing.what_if import WhatIf, reasons
-from solver.candidates import select
 from solver.certificate import decided
+from solver.selection import select
 
 EXAMPLE = Path(__file__).parents[2] / "problems" / "examples" / "chat.toml"
 

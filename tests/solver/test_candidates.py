@@ -20,9 +20,10 @@ from problems import catalogue
 from problems.offers import offers
 from problems.problem import SizingProblem
 from problems.traffic import LatencyTarget
-from solver.candidates import Candidate, select, undominated
+from solver.candidates import Candidate, undominated
 from solver.layouts import LARGEST_REPLICA, large_layouts
 from solver.race import POOLS
+from solver.selection import select
 from solver.settings import LARGEST_BATCH
 from solver.solve import Workspace
 from solver.table import LOADS, MOST_LOAD, MOST_LOAD_OF_USERS, Table

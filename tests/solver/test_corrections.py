@@ -7,8 +7,9 @@ import pytest
 
 from problems.offers import offers
 from problems.problem import SizingProblem
-from solver.candidates import Candidate, select
+from solver.candidates import Candidate
 from solver.corrections import confirmed
+from solver.selection import select
 from solver.settings import Setting
 from solver.solve import Optimal, Workspace
 from solver.tabulation import tabulate

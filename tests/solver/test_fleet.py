@@ -457,7 +457,7 @@ def test_many_classes_alike_cost_hardly_more_measured_together(
     rates = (3.0, 21.0, 90.0)
     many = [{**MODELS[0], "name": f"c{i}", "rate": r} for i, r in enumerate(rates)]
     alone = optimum(small(traffic=many))
-    monkeypatch.setattr("solver.candidates.MANY", 1)
+    monkeypatch.setattr("solver.selection.MANY", 1)
     together = optimum(small(traffic=many))
     assert together.usd_per_hour >= alone.usd_per_hour * (1 - 1e-9)
     assert together.usd_per_hour <= alone.usd_per_hour * 1.02

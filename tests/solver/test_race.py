@@ -10,8 +10,9 @@ from problems.offers import offers
 from problems.problem import SizingProblem
 from problems.verify import violations
 from solver import table as tables
-from solver.candidates import Candidate, select
+from solver.candidates import Candidate
 from solver.race import WORTHWHILE
+from solver.selection import select
 from solver.settings import BATCHES, CHUNKS, Setting, settings_of
 from solver.solve import Optimal, Workspace
 from solver.table import Table
