@@ -13,6 +13,7 @@ from problems.problem import SizingProblem
 from problems.serve import capacity, covered, rate_of_users
 from problems.stated import bought
 from problems.stations import QueueStation, Station
+from problems.survival import left_of
 from problems.traffic import TrafficClass
 from problems.verify import violations
 from problems.violation import Violation
@@ -58,12 +59,12 @@ def standing(plan: Plan, before: SizingProblem, after: SizingProblem) -> Standin
     if missing:
         return Standing(None, tuple(dict.fromkeys(missing)))
     moved = bought(after, rows, stands)
-    loaded = tuple(
-        row
-        for was, now in zip(before.traffic, after.traffic, strict=True)
-        for row in _loaded(plan, moved, was, now, now.demand(after.headroom))
-    )
-    moved = moved.model_copy(update={"deployments": loaded})
+    loaded: list[PlannedDeployment] = []
+    for was, now in zip(before.traffic, after.traffic, strict=True):
+        share = _share(after, moved, (was, now), stands)
+        safe = after.redundancy.domains > 0
+        loaded += _loaded(plan, moved, (was, now), share, safe=safe)
+    moved = moved.model_copy(update={"deployments": tuple(loaded)})
     return Standing(moved, tuple(violations(after, moved)))
 
 
@@ -84,14 +85,43 @@ def _missing(deployment: PlannedDeployment, available: Sequence[Offer]) -> str:
     return f"no price of {deployment.npu} admits {deployment.parallelism.text}"
 
 
-def _loaded(
-    plan: Plan, moved: Plan, was: TrafficClass, now: TrafficClass, demand: float
-) -> Iterator[PlannedDeployment]:
-    """Yield a class's deployments with the rates and batches that a demand makes.
+def _share(
+    after: SizingProblem,
+    moved: Plan,
+    classes: tuple[TrafficClass, TrafficClass],
+    offers: dict[str, Offer],
+) -> float:
+    """Return what replicas must take of what they took at most, where they must.
 
-    Each replica's part of it is what it was in the plan before.
+    That is where the hosts that may fail have failed.
     """
-    share = demand / covered(plan, was)
+    was, now = classes
+    left = covered(moved, was)
+    if after.redundancy.domains:
+        left = left_of(after, moved, was, offers) or left
+    return now.demand(after.headroom) / left
+
+
+def _loaded(
+    plan: Plan,
+    moved: Plan,
+    classes: tuple[TrafficClass, TrafficClass],
+    share: float,
+    *,
+    safe: bool,
+) -> Iterator[PlannedDeployment]:
+    """Yield a class's deployments with the rates and batches that a share makes.
+
+    Each replica's part of the load is what it was in the plan before.
+
+    Parameters
+    ----------
+    share
+        Of what replicas took at most.
+    safe
+        Whether hosts may fail: the slower pool of a pair may then be the other one.
+    """
+    was, now = classes
     for before, row in zip(
         plan.aggregated(was.name), moved.aggregated(now.name), strict=True
     ):
@@ -107,7 +137,7 @@ def _loaded(
             if row.mode == "decode":
                 route = (pair.prefill[0], row)
             way = PairStation.of(moved, pair, route, now)
-            own = whole * pair.share(row) / row.replicas
+            own = share * (row.rate if safe else pair.load(row))
             yield _at(row, own, way, whole * pair.share(*route))
 
 

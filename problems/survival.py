@@ -6,15 +6,18 @@ that fills several hosts is lost with any of them. What is left of a disaggregat
 is what is left of the pool that lost more: failures in the other one change nothing.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import chain, product
 from typing import NamedTuple, Self
 
 from problems.fleet import Racks, Redundancy
 from problems.offers import Offer
-from problems.plan import Plan, PlannedDeployment
+from problems.pair_stations import PairStation
+from problems.plan import Plan, PlannedDeployment, PlannedPair, Route
 from problems.problem import SizingProblem
-from problems.serve import capacity
+from problems.serve import capacity, rate_of_users
+from problems.stations import QueueStation, Station
 from problems.traffic import TrafficClass
 from problems.violation import ROUNDING, Violation
 
@@ -46,6 +49,39 @@ def left_of(
         left_standing(problem, [*both, *chain.from_iterable(worse)])
         for worse in product(*zip(sides[::2], sides[1::2], strict=True))
     )
+
+
+def survivors(
+    problem: SizingProblem, plan: Plan, traffic: TrafficClass, offers: dict[str, Offer]
+) -> Iterator[tuple[QueueStation, float]]:
+    """Yield queues of replicas that are left alone, and their rate when hosts failed.
+
+    The load of those that failed is dealt out in proportion to what replicas take;
+    headroom is not counted. Of a pair both pools get what the worse one does.
+    """
+    left = left_of(problem, plan, traffic, offers)
+    share = traffic.demand(headroom=0.0) / left if left > 0 else math.inf
+    for row in plan.aggregated(traffic.name):
+        station = Station.of(plan, alone(row), traffic)
+        load = share * capacity(plan, row, traffic)
+        if traffic.is_closed and math.isfinite(load):
+            load = rate_of_users(station, load, row.rate)
+        yield station, load
+    for pair in plan.pairs(traffic.name):
+        for route in pair.routes:
+            few = alone_pair(route)
+            yield PairStation.full(plan, few, few.routes[0], traffic), share * few.rate
+
+
+def alone(row: PlannedDeployment) -> PlannedDeployment:
+    """Return one replica of a row."""
+    return row.model_copy(update={"replicas": 1, "npus": row.npus_per_replica})
+
+
+def alone_pair(route: Route) -> PlannedPair:
+    """Return the pair of one replica at each end of a route."""
+    prefill, decode = (alone(row) for row in route)
+    return PlannedPair((prefill,), (decode,))
 
 
 def _sides(

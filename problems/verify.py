@@ -24,7 +24,7 @@ from problems.stations import (
     planned_engine,
     profile_of,
 )
-from problems.survival import survival_violations
+from problems.survival import alone, alone_pair, survival_violations
 from problems.traffic import TrafficClass
 from problems.violation import ROUNDING, Violation
 
@@ -154,7 +154,7 @@ def _network(
     for pair in plan.pairs(traffic.name):
         offers = (available.get(row.offer) for row in pair.rows)
         places = {offer.place for offer in offers if offer is not None}
-        if len(places) > 1 and plan.kv_bandwidth is None:
+        if len(places) > 1:
             named = " and ".join(" ".join(place).strip() for place in sorted(places))
             yield Violation("network", f"no network is known between {named}")
 
@@ -218,21 +218,16 @@ def _few_left(problem: SizingProblem, plan: Plan) -> Iterator[Violation]:
         return
     for traffic in problem.traffic:
         for row in plan.aggregated(traffic.name):
-            alone = _alone(row)
-            if not list(_memory(plan, alone, traffic)):
-                station = Station.of(plan, alone, traffic)
+            few = alone(row)
+            if not list(_memory(plan, few, traffic)):
+                station = Station.of(plan, few, traffic)
                 yield from _targets(_place(row), station, row.rate)
         for route in (way for pair in plan.pairs(traffic.name) for way in pair.routes):
-            prefill, decode = (_alone(row) for row in route)
-            pair = PlannedPair((prefill,), (decode,))
+            pair = alone_pair(route)
             if not any(list(_memory(plan, row, traffic)) for row in pair.rows):
-                both = PairStation.full(plan, pair, (prefill, decode), traffic)
+                both = PairStation.full(plan, pair, pair.routes[0], traffic)
                 place = " and ".join(_place(row) for row in route)
                 yield from _targets(place, both, pair.rate)
-
-
-def _alone(row: PlannedDeployment) -> PlannedDeployment:
-    return row.model_copy(update={"replicas": 1, "npus": row.npus_per_replica})
 
 
 def _demand(plan: Plan, traffic: TrafficClass, headroom: float) -> Iterator[Violation]:

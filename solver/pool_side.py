@@ -14,7 +14,6 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from model_ops.opcost import Number
-from problems.offers import Offer
 from problems.plan import Mode
 from problems.problem import SizingProblem
 from problems.traffic import LatencyTarget
@@ -193,8 +192,8 @@ class PoolSide:
         offers = self.instance.offers
         usable = costs * np.where(np.asarray(table.ceiling) > 0, 1.0, np.inf)
         chosen: set[int] = set()
-        for where in dict.fromkeys(self._place(offer) for offer in offers):
-            here = [n for n, offer in enumerate(offers) if self._place(offer) == where]
+        for where in dict.fromkeys(offer.place for offer in offers):
+            here = [n for n, offer in enumerate(offers) if offer.place == where]
             stands = table.admitted[here].any(axis=0)
             flat = np.where(stands, usable, np.inf).ravel()
             order = np.argsort(flat, kind="stable")[:_LEADERS]
@@ -207,17 +206,13 @@ class PoolSide:
     ) -> Iterator[Pair]:
         """Yield candidates place by place: caches travel within one."""
         offers = self.instance.offers
-        for where in dict.fromkeys(self._place(offers[c.offer]) for c in answers):
+        for where in dict.fromkeys(offers[c.offer].place for c in answers):
             read, answer = (
-                [c for c in pool if self._place(offers[c.offer]) == where]
+                [c for c in pool if offers[c.offer].place == where]
                 for pool in (reads, answers)
             )
             if read and answer:
                 yield self.number, read, answer
-
-    def _place(self, offer: Offer) -> tuple[str, str] | None:
-        """Return where an offer stands; anywhere if the links are stated."""
-        return offer.place if self.problem.kv_bandwidth is None else None
 
     def _candidates(
         self, lane: Lane, mode: Mode, budget: Budget, partner: float

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from model_ops.serving.steady_state import DEFAULT_CHUNK_TOKENS
 from problems.problem import SizingProblem
+from problems.traffic import TrafficClass
 
 LARGEST_BATCH = 1024
 """Requests that a replica runs at once by default (vLLM ``max_num_seqs`` on large
@@ -35,18 +36,21 @@ class Setting:
     chunk_tokens: int
 
 
-def settings_of(problem: SizingProblem, longest: float) -> tuple[Setting, ...]:
-    """Return the settings that a problem leaves open, the default one first.
+def settings_of(problem: SizingProblem, traffic: TrafficClass) -> tuple[Setting, ...]:
+    """Return the settings that a problem leaves open for a class, the default first.
+
+    Steps far beyond the longest prompt bring nothing. Users who wait for answers are
+    as many as they are: no cap holds their time per token down but fewer of them.
 
     Parameters
     ----------
     problem
         It may state either setting.
-    longest
-        Tokens of the longest prompt: steps far beyond it bring nothing.
     """
+    longest = traffic.profile.prompt.tokens[-1]
     most = max(DEFAULT_CHUNK_TOKENS, _FAR * longest)
     chunks = tuple(chunk for chunk in CHUNKS if chunk <= most)
     chunks = (problem.chunk_tokens,) if problem.chunk_tokens else chunks
-    batches = (problem.max_num_seqs,) if problem.max_num_seqs else BATCHES
+    batches = BATCHES[:1] if traffic.is_closed else BATCHES
+    batches = (problem.max_num_seqs,) if problem.max_num_seqs else batches
     return tuple(Setting(batch, chunk) for chunk in chunks for batch in batches)

@@ -191,7 +191,7 @@ def _options(
         Supply.stack(npus, axes=2),
         **problem.optimisations.features(arch, precision),
     )
-    settings = settings_of(problem, traffic.profile.prompt.tokens[-1])
+    settings = settings_of(problem, traffic)
     largest = max(setting.chunk_tokens for setting in settings)
     return Options(
         traffic=traffic,

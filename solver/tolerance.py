@@ -8,15 +8,18 @@ All times taking k times as long is the same as targets of a k-th part and k tim
 rate at times as predicted: every second is then k seconds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from model_ops.errors import ProblemError
 from problems import catalogue
 from problems.lengths import LengthTable, check_lengths
+from problems.offers import offers
 from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.serve import queues
+from problems.stations import QueueStation
+from problems.survival import survivors
 from problems.traffic import TrafficClass
 from solver.model import OutOfTimeError, SolveOptions
 from solver.relaxing import in_time
@@ -109,6 +112,7 @@ def borne(problem: SizingProblem, plan: Plan) -> list[Switch]:
 def _borne(
     problem: SizingProblem, plan: Plan, of: str, changed: Changed
 ) -> Switch | None:
+    """Return how far one thing may move, also where the hosts that may fail have."""
     if not holds(problem, plan):
         return None
     low, high = 1.0, _MOST
@@ -135,7 +139,7 @@ def _missed(problem: SizingProblem, plan: Plan) -> str:
             check_lengths(traffic.name, arch, traffic.profile)
         except ProblemError:
             return "requests are too long for the model"
-        for station, rate in queues(plan, traffic):
+        for station, rate in _queues(problem, plan, traffic):
             if station.cache_tokens <= traffic.profile.longest:
                 return "a long request does not fit in memory"
             if not traffic.is_closed and rate > MOST_LOAD * station.saturation:
@@ -147,6 +151,16 @@ def _missed(problem: SizingProblem, plan: Plan) -> str:
                 label = f"{traffic.name} {worst.label}" if several else worst.label
                 return f"{label} no longer holds"
     return ""
+
+
+def _queues(
+    problem: SizingProblem, plan: Plan, traffic: TrafficClass
+) -> Iterator[tuple[QueueStation, float]]:
+    """Yield a class's queues and rates, at last those when hosts have failed."""
+    yield from queues(plan, traffic)
+    if problem.redundancy.domains:
+        available = {offer.key: offer for offer in offers(problem)}
+        yield from survivors(problem, plan, traffic, available)
 
 
 def _said(problem: SizingProblem, of: str, factor: float) -> str:

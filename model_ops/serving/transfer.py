@@ -7,6 +7,8 @@ from model_ops.platform.fabric import Tier
 from model_ops.platform.supply import Supply
 from model_ops.units import BytesPerSecond, Seconds
 
+STATED = "links of the bandwidth stated"
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -56,8 +58,9 @@ class Link:
             for tier, supply in zip(ends, (prefill, decode), strict=True)
         ]
         send, receive = reached if bandwidth is None else (bandwidth, bandwidth)
+        names = dict.fromkeys(tier.technology for tier in ends)
         return cls(
-            technology=" and ".join(dict.fromkeys(tier.technology for tier in ends)),
+            technology=" and ".join(names) if bandwidth is None else STATED,
             send=send,
             receive=receive,
             latency=max(float(tier.latency) for tier in ends),

@@ -212,6 +212,19 @@ def test_users_who_wait_stand_too(base: SizingProblem) -> None:
     assert "no longer does" in more.why[0]
 
 
+@pytest.mark.parametrize("modes", ["aggregated", "disaggregated"])
+def test_redundant_plans_stand_where_nothing_breaks_them(
+    base: SizingProblem, modes: str
+) -> None:
+    safe = changed(base, [Change("redundancy.nodes", "1"), Change("modes", modes)])
+    texts = ("price.h100=+1%", "rate=0.6x", "rate=3x")
+    first, dearer, less, more = rows_of(safe, *texts)
+    assert first.solved.status == "optimal"
+    assert dearer.why[0] == "the same replicas"
+    assert "would do" in less.why[0] or less.why[0] == "the same replicas"
+    assert "no longer does" in more.why[0]
+
+
 def test_no_plan_is_an_answer_with_its_conflict(base: SizingProblem) -> None:
     _, row = rows_of(base, "limits.npus=1")
     assert row.solved.status == "infeasible"

@@ -16,14 +16,17 @@ from problems import catalogue
 from problems.given.problem import given_problem_of
 from problems.given.rows import COLUMNS, PRICE
 from problems.given.table import CandidatesTable
+from problems.offers import offers
 from problems.plan import Plan
 from problems.problem import SizingProblem
 from problems.serve import covered
 from problems.stations import Station
+from problems.survival import left_of
 from solver.given.beside import given_margins
 from solver.given.workspace import GivenWorkspace
 from solver.margins import Margins, margins
 from solver.model import SolveOptions
+from solver.sensitivity import scaled
 from solver.solve import Optimal, Workspace, objective_value
 from solver.switches import Switch
 from solver.tolerance import holds, longer, slower
@@ -287,6 +290,21 @@ def test_a_plan_bears_what_its_replicas_take(sized: Sized) -> None:
         assert holds(changed(sized.problem, factor), sized.plan)
         assert not holds(changed(sized.problem, factor * 1.002), sized.plan)
         assert known[of, True].then == "mean TPOT no longer holds"
+
+
+def test_a_redundant_plan_bears_what_is_left_when_a_host_fails(small: Small) -> None:
+    sized = Sized(small(redundancy={"nodes": 1}))
+    known = by_name(sized.margins().switches)
+    available = {offer.key: offer for offer in offers(sized.problem)}
+    (traffic,) = sized.problem.traffic
+    left = left_of(sized.problem, sized.plan, traffic, available)
+    assert left < covered(sized.plan, traffic)
+    factor = known["traffic", True].factor
+    assert factor == pytest.approx(left / 40.0, rel=5e-3)
+    # Sized anew a little beyond it costs more, and within it the same.
+    for share, dearer in ((0.995 * factor, False), (1.01 * factor, True)):
+        again = sized.best(scaled(sized.problem, share))
+        assert (again > sized.value * (1 + 1e-9)) is dearer
 
 
 @pytest.mark.slow

@@ -138,7 +138,7 @@ def test_a_stated_setting_is_kept(
     small: Small, stated: dict[str, int], expected: set[Setting]
 ) -> None:
     problem = asked(small, "means", **stated)
-    settings = settings_of(problem, longest=1000)
+    settings = settings_of(problem, problem.traffic[0])
     assert set(settings) == expected
     outcome = Workspace.of(problem).solve()
     assert isinstance(outcome, Optimal)
@@ -150,10 +150,19 @@ def test_the_default_comes_first_and_steps_reach_twice_the_longest_prompt(
     small: Small,
 ) -> None:
     problem = asked(small, "means")
-    assert settings_of(problem, 100.0)[0] == Setting(BATCHES[0], CHUNKS[0])
-    reached = {s.chunk_tokens for s in settings_of(problem, 4096.0)}
-    assert max(reached) == 8192
-    assert max(s.chunk_tokens for s in settings_of(problem, 4095.0)) == 2048
+    for longest, reached in ((100, 2048), (4095, 2048), (4096, 8192)):
+        changes = {"input_tokens": longest}
+        settings = settings_of(problem, problem.traffic[0].model_copy(update=changes))
+        assert settings[0] == Setting(BATCHES[0], CHUNKS[0])
+        assert max(setting.chunk_tokens for setting in settings) == reached
+        assert {setting.batch for setting in settings} == set(BATCHES)
+
+
+def test_no_cap_is_tried_on_users_who_wait(small: Small) -> None:
+    problem = asked(small, "means")
+    users = {"rate": None, "concurrency": 64}
+    settings = settings_of(problem, problem.traffic[0].model_copy(update=users))
+    assert {setting.batch for setting in settings} == {BATCHES[0]}
 
 
 def test_few_options_are_measured(
