@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import threading
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ def in_parallel(
         for part in _parts(asked, jobs)
     ]
     try:
-        with _deaf():
+        with _undisturbed():
             for worker in workers:
                 worker.start()
         for _ in asked:
@@ -70,14 +71,42 @@ def in_parallel(
                 raise answer
             yield key, answer
     finally:
-        for worker in workers:
+        started = [worker for worker in workers if worker.pid is not None]
+        for worker in started:
             worker.terminate()
+        for worker in started:
             worker.join()
 
 
 @contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let processes start to the end: a Ctrl-C is heard once all have.
+
+    They themselves never hear it: who asks hears it and ends them.
+    """
+    with _held_back(), _deaf():
+        yield
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Keep a Ctrl-C until the end; another thread may be told of one that is masked."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
 def _deaf() -> Iterator[None]:
-    """Let processes that start here hear no Ctrl-C: who asks hears it and ends them."""
+    """Let processes that start here inherit that they hear no Ctrl-C."""
     if not hasattr(signal, "pthread_sigmask"):  # not on every system
         yield
         return

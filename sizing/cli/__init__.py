@@ -120,8 +120,8 @@ def _run(arguments: list[str]) -> int:
 
     try:
         result: Any = cli.main(arguments, prog_name="genz-size", standalone_mode=False)
-    except click.exceptions.Abort:
-        click.secho("interrupted", fg="red", err=True)
+    except click.exceptions.Abort as error:
+        click.secho(str(error) or "interrupted", fg="red", err=True)
         return INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+import click
+
 if TYPE_CHECKING:
     from model_ops.serving.confidence import Progress
 
@@ -31,7 +33,7 @@ def collected(parts: Iterable[Part], wanted: int) -> tuple[list[Part], bool]:
 
     Raises
     ------
-    KeyboardInterrupt
+    Abort
         If it came before the first part.
     """
     found: list[Part] = []
@@ -42,6 +44,6 @@ def collected(parts: Iterable[Part], wanted: int) -> tuple[list[Part], bool]:
                 show(len(found), wanted)
     except KeyboardInterrupt:
         if not found:
-            raise
+            raise click.Abort("interrupted, nothing finished yet") from None
         return found, False
     return found, True

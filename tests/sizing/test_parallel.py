@@ -1,5 +1,10 @@
 """Several processes find what one finds, and say what one would say."""
 
+import os
+import signal
+import threading
+import time
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +94,30 @@ def test_answers_come_in_the_order_of_the_questions(
     problems = [*asked(("rate", rates)).values()]
     found = Answers(jobs=2).each([*problems, problems[0]])
     assert [answer.value for answer in found] == [*range(1, 10), 1]
+
+
+def test_an_interrupt_while_processes_start_ends_them_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals reach the main thread alone")
+    real, started = SpawnProcess.start, []
+
+    def interrupted(process: SpawnProcess) -> None:
+        if not started:
+            # Another thread hears what this one has masked, as those of solvers do.
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+        real(process)
+        started.append(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", interrupted)
+    ended = threading.Event()
+    threading.Thread(target=ended.wait).start()
+    every = asked(("rate", ["1x", "2x"]))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(in_parallel(every, SolveOptions(), 2, Modelled()))
+    finally:
+        ended.set()
+    assert [process.exitcode for process in started] == [-signal.SIGTERM] * 2
