@@ -57,6 +57,10 @@ class Requirement:
             return f"{value:,.2f} {USD_PER_HOUR.base}"
         return self.unit.format(value)
 
+    def said(self, value: float) -> float:
+        """Return the value that its text states: what is typed back is the same."""
+        return round(value) if self.unit is None else self.unit.parse(self.text(value))
+
 
 def requirements(problem: SizingProblem) -> list[Requirement]:
     """Return the problem's latency targets, goodputs and limits."""

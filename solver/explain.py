@@ -27,6 +27,7 @@ from solver.relaxing import (
     least_value,
     less_traffic,
     minimal_conflict,
+    tightest,
     without,
 )
 from solver.solve import Feasible, Optimal, Workspace
@@ -226,6 +227,8 @@ def limit_floor(
         reason = "enough by itself"
         return Floor(requirement.label, wanted, f"<= {wanted}", True, reason)
     least = least_value(space, bare, requirement, options)
+    if least is not None and is_limit(requirement):
+        least = tightest(space, bare, requirement, least, options, digits=3)
     text = "none found" if least is None else requirement.text(least)
     reason = "to carry the traffic, however slowly"
     return Floor(requirement.label, wanted, text, False, reason)

@@ -20,6 +20,9 @@ _HALVINGS = 10
 _TOLERANCE = 1e-3
 """Relative width at which the search for a least value ends."""
 
+_SAME = 1e-9
+"""Relative difference of what is the same but for rounding."""
+
 WITH_FEW_SETTINGS, _TIGHTENINGS = 0.75, 4
 """What all settings bring a latency to at least, of what few do; and halvings from
 there: to within two per cent."""
@@ -156,8 +159,7 @@ def relaxation(
     least = least_value(space, problem, requirement, options)
     if least is None:
         return None
-    least = _tightened(space, requirement, least, options)
-    to = sayable(requirement, least)
+    to = tightest(space, problem, requirement, least, options)
     worth = space.cheapest(requirement.moved(problem, to), options)
     if worth is None:
         return None
@@ -168,7 +170,7 @@ def relaxation(
         worth.usd_per_hour,
         worth.npus,
     )
-    return told, least / requirement.value if requirement.value else math.inf
+    return told, to / requirement.value if requirement.value else math.inf
 
 
 def _dropped(
@@ -229,28 +231,71 @@ def least_value(
     return None
 
 
-def sayable(requirement: Requirement, value: float) -> float:
-    """Return a value rounded up to one that people say: cents, or two digits."""
-    if requirement.unit is USD_PER_HOUR:
-        return math.ceil(value * 100) / 100
-    if requirement.unit is None:
-        return math.ceil(value)
-    return _rounded_up(value)
-
-
-def _tightened(
-    space: Space, requirement: Requirement, least: float, options: SolveOptions
+def tightest(
+    space: Space,
+    problem: SizingProblem,
+    requirement: Requirement,
+    least: float,
+    options: SolveOptions,
+    digits: int = 2,
 ) -> float:
-    """Return a least latency once more, with every setting of the scheduler tried."""
-    if is_limit(requirement):
-        return least
+    """Return the tightest value with a plan among those of so many digits, or cents.
 
-    def enough(value: float) -> bool:
-        moved = requirement.moved(space.problem, value)
+    With every setting of the scheduler tried; `least` has a plan already.
+    """
+    if requirement.unit is None:
+        return least
+    scale = _Scale(requirement, digits)
+    near = 1 - 2 * _TOLERANCE if is_limit(requirement) else WITH_FEW_SETTINGS
+    low = max(requirement.value, near * least)
+
+    def enough(rank: float) -> bool:
+        moved = requirement.moved(problem, scale.value(int(rank)))
         return space.has_plan(moved, options, sure=True)
 
-    low = max(requirement.value, WITH_FEW_SETTINGS * least)
-    return few_halvings(enough, low, least)
+    below, above = scale.below(low), scale.above(least)
+    return scale.value(int(halved(enough, below, above, whole=True)))
+
+
+def sayable(requirement: Requirement, value: float) -> float:
+    """Return a value rounded up to one that people say: cents, or two digits."""
+    if requirement.unit is None:
+        return math.ceil(value)
+    scale = _Scale(requirement, 2)
+    return scale.value(scale.above(value))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """Values of a requirement that people say, by rank: cents, or so many digits."""
+
+    requirement: Requirement
+    digits: int
+
+    def above(self, value: float) -> int:
+        """Return the rank of the least value that is no less."""
+        return self._rank(value * (1 - _SAME), math.ceil)
+
+    def below(self, value: float) -> int:
+        """Return the rank of the greatest value that is no more."""
+        return self._rank(value * (1 + _SAME), math.floor)
+
+    def value(self, rank: int) -> float:
+        """Return the value of a rank, as it is read back from its text."""
+        if self.requirement.unit is USD_PER_HOUR:
+            return self.requirement.said(rank / 100)
+        decade, steps = divmod(rank, 9 * self._first)
+        return self.requirement.said((self._first + steps) * 10.0**decade)
+
+    @property
+    def _first(self) -> int:
+        return int(10 ** (self.digits - 1))
+
+    def _rank(self, value: float, whole: Callable[[float], int]) -> int:
+        if self.requirement.unit is USD_PER_HOUR:
+            return whole(100 * value)
+        decade = math.floor(math.log10(value)) - self.digits + 1
+        return 9 * self._first * decade + whole(value / 10.0**decade) - self._first
 
 
 def few_halvings(enough: Callable[[float], bool], low: float, high: float) -> float:
@@ -269,9 +314,3 @@ def halved(
         middle = math.floor((low + high) / 2) if whole else (low + high) / 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
-
-
-def _rounded_up(value: float) -> float:
-    """Round up to two significant digits: a number to say in a meeting."""
-    step = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return math.ceil(value / step * (1 - 1e-9)) * step

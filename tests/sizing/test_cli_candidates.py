@@ -128,6 +128,28 @@ def test_infeasible_is_explained_with_code_3(genz: Genz) -> None:
     assert needed["NPU limit"]["to"] == "35"
 
 
+def test_what_is_needed_works_when_it_is_typed_back_and_less_does_not(
+    genz: Genz, tmp_path: Path
+) -> None:
+    # Only a reads soon enough, at 12 ms a token.
+    table = tmp_path / "mine.csv"
+    rows = ("a,h200-sxm,aggregated,1,300,12,2,,,,4", "b,h200-sxm,aggregated,2,1500,9,6")
+    table.write_text("\n".join((HEADER, rows[0], rows[1] + ",,,,4")) + "\n")
+    asked = ("size", "--candidates", table, "--rate", "43 req/s", "--ttft", "1 s")
+    ran = genz(*asked, "--tpot", "10 ms", "--format", "json")
+    needed = {r["requirement"]: r["to"] for r in ran.json["explanation"]["relaxations"]}
+    assert needed == {"mean TTFT": "1.5 s", "mean TPOT": "12 ms"}
+    assert genz(*asked, "--tpot", "12 ms").code == 0
+    assert genz(*asked, "--tpot", "11.9 ms").code == 3
+    # 22 replicas of an NPU at 4.10 USD/h carry 43 req/s: no cent less will do.
+    asked += ("--price", "h200-sxm=4.10 USD/h")
+    ran = genz(*asked, "--budget", "50 USD/h", "--format", "json")
+    needed = {r["requirement"]: r["to"] for r in ran.json["explanation"]["relaxations"]}
+    assert needed["budget"] == "90.20 USD/h"
+    assert genz(*asked, "--budget", "90.20 USD/h").code == 0
+    assert genz(*asked, "--budget", "90.19 USD/h").code == 3
+
+
 def test_the_table_s_floor_is_named(genz: Genz) -> None:
     ran = genz("size", "--candidates", TABLE, "--rate", "1 req/s", "--tpot", "1 ms")
     assert ran.code == 3
