@@ -58,6 +58,7 @@ def fitted() -> Iterator[Fitted]:
     stated = [
         name
         for file in frameworks
+        if file.is_fitted
         for name in ENGINE_PARAMETERS
         if getattr(file, name) is not None
     ]

@@ -214,6 +214,9 @@ class FrameworkFile(CatalogueFile):
     below: Annotated[
         str | None, Field(description="first release without it", pattern=r"^\d+\.\d+$")
     ] = None
+    is_fitted: Annotated[
+        bool, Field(description="whether its figures were fitted to serving results")
+    ] = True
     memory_usable: Annotated[Fraction | None, Field(description="of capacity")] = None
     runtime_reserve: Annotated[Bytes | None, Field(ge=0, le=1e11)] = None
     step_overhead: Annotated[Seconds | None, Field(ge=0, le=1)] = None
