@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
 from model_ops.errors import GenzSizeError, ProblemError, nearest
 from model_ops.units import SECOND, USD_PER_HOUR
 from problems.fields import shown
@@ -252,6 +255,9 @@ def _set(names: Names, schema: Any, data: Data, path: Sequence[str], text: str) 
     """Set the field at a path of a table to a text's value."""
     name, *rest = path
     field = schema.model_fields.get(name)
+    if field is not None and not rest and _is_left_out(name, field, text):
+        data[name] = _default(field)
+        return
     kind = None if field is None or name in _NAMES else kind_of(field)
     if kind is None:
         raise _UnknownKeyError
@@ -270,6 +276,28 @@ def _set(names: Names, schema: Any, data: Data, path: Sequence[str], text: str) 
         raise _UnknownKeyError
     else:
         data[name] = _value(kind, text, data.get(name))
+
+
+def _is_left_out(name: str, field: FieldInfo, text: str) -> bool:
+    """Return whether a text takes a table, or a list of them, away.
+
+    Raises
+    ------
+    ProblemError
+        If it states a list of tables otherwise.
+    """
+    kind = kind_of(field)
+    plain = kind is not None and kind.table is None and not kind.by_npu
+    if plain or name in _NAMES or field.exclude or field.is_required():
+        return False
+    if text != NONE and kind is None:
+        raise ProblemError("no short text states it; 'none' takes it away")
+    return text == NONE
+
+
+def _default(field: FieldInfo) -> Any:
+    value = field.get_default(call_default_factory=True)
+    return value.model_dump() if isinstance(value, BaseModel) else value
 
 
 def _value(kind: Kind, text: str, now: Any) -> Any:

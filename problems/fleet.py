@@ -34,6 +34,12 @@ class Quota(Part):
         pairs = ((npu, self.npu), (region, self.region), (provider, self.provider))
         return all(fnmatch(has.lower(), glob.lower()) for has, glob in pairs)
 
+    def misses(self, npu: str, region: str, provider: str) -> bool:
+        """Return whether it counts such NPUs nowhere but for a region not stated."""
+        anywhere = self.model_copy(update={"region": "*"})
+        counted = self.covers(npu, region, provider)
+        return not region and not counted and anywhere.covers(npu, region, provider)
+
     @property
     def label(self) -> str:
         """What it counts, for reports."""

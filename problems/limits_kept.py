@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from problems.offers import Offer
-from problems.plan import Bought, Plan
+from problems.offers import OWNED, Offer
+from problems.plan import Bought, Plan, Purchase
 from problems.problem import SizingProblem
 from problems.violation import Violation, at_most
 
@@ -73,6 +73,19 @@ def _quotas(problem: SizingProblem, plan: Bought) -> Iterator[Violation]:
             if quota.covers(purchase.npu, purchase.region, purchase.provider)
         )
         yield from at_most(f"limits.quota ({quota.label})", counted, quota.npus)
+
+
+def not_counted(problem: SizingProblem, plan: Bought) -> list[Purchase]:
+    """Return what is rented where no region is stated, beside quotas of regions."""
+    return [
+        purchase
+        for purchase in plan.purchases
+        if purchase.provider != OWNED
+        and any(
+            quota.misses(purchase.npu, purchase.region, purchase.provider)
+            for quota in problem.limits.quota
+        )
+    ]
 
 
 def _racks(

@@ -144,5 +144,6 @@ def too_little(
     """Yield that what is left of a class's capacity is less than its demand."""
     wanted = traffic.demand(problem.headroom)
     if left < wanted * (1 - ROUNDING):
+        left = left if left > wanted * ROUNDING else 0.0
         said = f"{problem.redundancy.text} lost leave {left:.6g} of {wanted:.6g}"
         yield Violation(f"{traffic.name} redundancy", said)

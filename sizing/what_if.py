@@ -107,11 +107,21 @@ def reasons(figures: Figures, before: Answered, after: Answered) -> tuple[str, .
     stands = figures.standing(base.plan, before[0], after[0])
     if stands.broken:
         broken = "; ".join(dict.fromkeys(map(str, stands.broken)))
-        return (f"the base's plan no longer does: {broken}",)
+        return (f"the base's plan no longer does{_spare(after[0])}: {broken}",)
     assert stands.plan is not None
     if found.plan is None:  # the targets hold only as closely as the verifier asks
         return ()
     return (_compared(after[0], stands.plan, found.plan),)
+
+
+def _spare(problem: SizingProblem) -> str:
+    """Return what is kept free, and how much slower NPUs are taken to be."""
+    kept, sure = problem.headroom, problem.confidence
+    parts = [
+        *([f"with {kept:.0%} kept free"] if kept else []),
+        *([f"with times as slow as {sure:.0%} allow for"] if sure is not None else []),
+    ]
+    return "".join(f", {part}" for part in parts)
 
 
 def _compared(problem: SizingProblem, theirs: AnyPlan, ours: AnyPlan) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from model_ops.units import SECOND
 from problems.bill import bill_violations
 from problems.given.offers import UNPRICED, Market, is_known, market_of, usable
 from problems.given.plan import GivenPlan, PlannedRow
@@ -13,6 +14,9 @@ from problems.offers import Offer
 from problems.problem import SizingProblem
 from problems.survival import Standing, left_standing, too_little
 from problems.violation import ROUNDING, Violation
+
+_DIGITS = 6
+"""Of latencies: those that a table states."""
 
 
 def violations(
@@ -82,8 +86,9 @@ class _Check:
         for target in self.problem.traffic[0].targets:
             seconds = row.latencies[target.metric]
             if seconds > target.at_most * (1 + ROUNDING):
-                said = f"{row.name}: {seconds:.6g} s exceeds {target.at_most:.6g} s"
-                yield Violation(target.label, said)
+                found = SECOND.format(seconds, _DIGITS)
+                most = SECOND.format(target.at_most, _DIGITS)
+                yield Violation(target.label, f"{row.name}: {found} exceed {most}")
 
     def place(self, planned: PlannedRow) -> Iterator[Violation]:
         """Compare where a row stands with where it may, and with what is bought."""

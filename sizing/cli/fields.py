@@ -191,14 +191,14 @@ def _set(problem: dict[str, Any], table: str, field: str, value: Any) -> None:
 # How errors name them
 
 _CLAUSE = re.compile(
-    r"(?:^|(?<=; ))([a-z_]+(?:\.[\w-]+)*)(?=: (required, but missing)?)"
+    r"(?:^|(?<=; ))([a-z_]+(?:\.[\w-]+)*(?:: targets)?)(?=: (required, but missing)?)"
 )
 """The name of a field, before what is wrong with it."""
 
 
 @contextmanager
 def naming_options(
-    options: Mapping[str, Any], *, alone: bool = False
+    options: Mapping[str, Any], *, alone: bool = False, tabled: bool = False
 ) -> Iterator[None]:
     """Let errors in fields name the options that state them.
 
@@ -208,6 +208,8 @@ def naming_options(
         What was given, by the names of the command's parameters.
     alone
         Whether there is no file: what is missing is an option then, too.
+    tabled
+        Whether figures come from a table, which knows the lengths of its requests.
     """
     given = {
         f"--{option.replace('_', '-')}"
@@ -220,8 +222,10 @@ def naming_options(
     rest = {f: name for f, name in _NAMES.items() if f.rpartition(".")[0] in tables}
 
     def told(found: re.Match[str]) -> str:
+        if alone and found[1] == "traffic.0: targets":
+            return " and ".join(f"--{name}" for name in _LATENCIES if options.get(name))
         if alone and found[1] in ("traffic", "traffic.0"):
-            return _WHOLE_TRAFFIC
+            return "--rate" if tabled else _WHOLE_TRAFFIC
         return _named(found[1], rest | names if found[2] else names)
 
     try:

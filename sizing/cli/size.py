@@ -97,7 +97,8 @@ def command(
     if check and deep:
         raise click.BadParameter("goes without --check", param_hint="--explain")
     data = read_toml(problem_file) if problem_file is not None else {}
-    with naming_options(options, alone=problem_file is None):
+    alone, tabled = problem_file is None, candidates is not None
+    with naming_options(options, alone=alone, tabled=tabled):
         data = overridden(data, options)
         if candidates is not None:
             chosen = chosen_format(format_, output, TABLED)

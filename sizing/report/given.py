@@ -14,6 +14,7 @@ from problems.given.plan import GivenPlan, PlannedRow
 from problems.given.problem import GivenProblem, admitted
 from problems.given.rows import PRICE
 from problems.given.verify import used_rows
+from problems.limits_kept import not_counted
 from problems.offers import OWNED
 from problems.requirements import requirements
 from sizing.facts import price_provenance
@@ -24,6 +25,7 @@ from sizing.report.infeasible import infeasible
 from sizing.report.json import explained
 from sizing.report.margins import as_dict as margins
 from sizing.report.margins import print_margins
+from sizing.report.quotas import beside_quotas
 from sizing.report.solved import (
     given_row,
     plan_purchases,
@@ -159,6 +161,7 @@ def _notes(answer: GivenAnswer, plan: GivenPlan) -> Iterator[str]:
     )
     yield _spare(answer, plan)
     yield from changes(answer.problem, used_rows(plan))
+    yield from beside_quotas(answer.problem, plan)
     for binding in answer.bindings:
         reason = binding.reason
         yield f"What keeps the plan from less: {binding.requirement} ({reason})."
@@ -304,6 +307,7 @@ def _planned(answer: GivenAnswer, plan: GivenPlan) -> dict[str, Any]:
         },
         "plan": plan_rows(plan),
         "purchases": plan_purchases(plan),
+        "not_counted_by_quotas": [p.offer for p in not_counted(answer.problem, plan)],
         "total_npus": plan.total_npus,
         "power_w": plan.power,
         "predictions": [_predictions(answer, plan)],

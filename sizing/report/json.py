@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from problems.limits_kept import not_counted
 from problems.plan import Plan
 from problems.requirements import requirements
 from sizing.api import Answer
@@ -86,6 +87,7 @@ def _planned(answer: Answer, plan: Plan) -> dict[str, Any]:
         },
         "plan": [d.model_dump() for d in plan.deployments],
         "purchases": [p.model_dump() for p in plan.purchases],
+        "not_counted_by_quotas": [p.offer for p in not_counted(answer.problem, plan)],
         "total_npus": plan.total_npus,
         "power_w": plan.power,
         "confidence": plan.confidence,

@@ -44,7 +44,9 @@ def _what_if(margins: Margins, objective: Objective) -> RichTable:
     table = plain_table("what", ">now", ">until", ">by", "then")
     for switch in margins.switches:
         change = f"{switch.factor - 1:+.1%}"
-        table.add_row(switch.of, switch.now, switch.to, change, _then(switch))
+        way = "up" if switch.factor >= 1 else "down"
+        what = f"{switch.of}, {way}"
+        table.add_row(what, switch.now, switch.to, change, _then(switch))
     for without in margins.without:
         then = _instead(without, objective)
         now, gone = (

@@ -153,7 +153,7 @@ def _latencies(measured: Measured, each: SimulatedDeployment | None) -> RichTabl
 def _judgement(judged: Judged | None) -> tuple[str, str, str]:
     if judged is None or not isinstance(judged.target, LatencyTarget):
         return "", "", ""
-    kept = f"{judged.attained.mean:.1%}"
+    kept = "" if judged.target.level is None else f"{judged.attained.mean:.1%}"
     return SECOND.format(judged.target.at_most), kept, judged.verdict.value
 
 
@@ -175,14 +175,14 @@ def _seconds(value: float | None) -> str:
 def _replicas(each: SimulatedDeployment) -> str:
     simulated, of = each.place.queues, each.place.all_queues
     what = "all" if simulated == of else f"{simulated:,} of {of:,}"
-    one = "queue"
     pair = each.place.served.pair
+    one = "queue" if pair is None else "part"
     if pair is not None:
         reads, answers = (
             sum(row.replicas * row.dp for row in pool) // of
             for pool in (pair.prefill, pair.decode)
         )
-        one = f"part (prefill queues {reads}, decode queues {answers})"
+        what = f"queues: {reads:,} for prefill, {answers:,} for decode; {what}"
     return (
         f"Each {one} ({what} simulated) runs {each.running.mean:.3g} requests on "
         f"average, its cache {each.cache_used.mean:.0%} full; of 1,000 requests "

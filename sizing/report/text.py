@@ -32,6 +32,7 @@ from sizing.report.certificate import certificate_text
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.infeasible import infeasible
 from sizing.report.margins import print_margins
+from sizing.report.quotas import beside_quotas
 from sizing.report.taken import changes, taken
 from solver.solve import Feasible, Optimal
 
@@ -194,6 +195,7 @@ def _notes(answer: Answer, plan: Plan, facts: list[ClassFacts]) -> list[str]:
     lines += left_out(answer.problem)
     lines.append(_headroom(answer.problem))
     lines += changes(answer.problem, used_by(plan))
+    lines += beside_quotas(answer.problem, plan)
     if "disaggregated" not in answer.problem.modes and not all(
         each.kept_whole for each in answer.problem.traffic
     ):
@@ -302,12 +304,9 @@ def _memory_of(memory: MemoryUse) -> str:
             memory.cache_room,
         )
     )
-    pool = memory.deployment.mode
-    which = "Its mean memory"
-    if pool != "aggregated":
-        which = f"Mean memory of {_place(memory.deployment)}"
+    of = f"{_place(memory.deployment)} for {memory.deployment.traffic}"
     return (
-        f"{which} per NPU: {total} of {usable} usable (weights {weights}, "
+        f"Mean memory of {of} per NPU: {total} of {usable} usable (weights {weights}, "
         f"KV cache {cache} of at most {room}, activations {activations})."
     )
 
@@ -325,10 +324,12 @@ def _place(deployment: PlannedDeployment) -> str:
 
 def _runners_up(answer: Answer) -> RichTable:
     unit = {"cost": "USD", "npus": "NPUs", "power": "power"}[answer.problem.objective]
+    several = len(answer.problem.traffic) > 1
     table = plain_table("NPU", "replicas", ">NPUs", ">USD/h", f">more {unit}")
     for runner in answer.runners_up:
         replicas = ", ".join(
-            f"{d.replicas} x ({d.parallelism.text})"
+            (f"{d.traffic}: " if several else "")
+            + f"{d.replicas} x ({d.parallelism.text})"
             + ("" if d.mode == "aggregated" else f" {d.mode}")
             for d in runner.plan.deployments
         )

@@ -154,6 +154,25 @@ def test_an_absolute_price_is_what_it_says_whatever_was_before() -> None:
     assert (offer.provider, offer.usd_per_hour_per_npu) == ("given", 2.0)
 
 
+def test_none_takes_tables_and_lists_away() -> None:
+    limits = {
+        "npus": 50,
+        "quota": [{"region": "us-*", "npus": 8}],
+        "racks": {"nodes": 4},
+        "npus_per_type": {"h200-sxm": 8},
+    }
+    plain = base().model_dump()
+    problem = base(limits=limits, redundancy={"racks": 1})
+    for key in ("quota", "npus_per_type"):
+        left = after(f"limits.{key}=none", problem).model_dump()["limits"]
+        kept = problem.model_dump()["limits"]
+        assert left == kept | {key: plain["limits"][key]}
+    assert not after("redundancy=none", problem).redundancy.domains
+    both = [Change.of("redundancy=none"), Change.of("limits.racks=none")]
+    assert changed(problem, both).limits.racks is None
+    assert after("limits=none", base(limits=limits)).model_dump() == plain
+
+
 def test_factors_of_one_npu_multiply() -> None:
     twice = after("price.h200=-50%", after("price.h200=-50%"))
     assert twice.prices.factor("h200-sxm") == pytest.approx(0.25)
@@ -166,6 +185,8 @@ def test_factors_of_one_npu_multiply() -> None:
         ("rte=2x", "'rte': no such key; did you mean 'rate'"),
         ("limits.npu=3", "did you mean 'limits.npus'"),
         ("limits=3", "no such key"),
+        ("limits.quota=3", "no short text states it; 'none' takes it away"),
+        ("title=none", "no such key"),
         ("limits.npus.x=3", "no such key"),
         ("traffic.caht.rate=2x", "no such key; did you mean 'traffic.chat.rate'"),
         ("tpot.p98=3 ms", "no such key"),

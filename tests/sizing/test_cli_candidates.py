@@ -177,13 +177,13 @@ def test_without_prices_npus_are_counted(genz: Genz, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--rate", "5 req/s", "--ttft", "p99 1 s"), "no p99 TTFT"),
+        (("--rate", "5 req/s", "--ttft", "p99 1 s"), "--ttft: a candidates table"),
         (("--concurrency", "5"), "concurrency: goes with our model"),
         (("--rate", "5 req/s", "--confidence", "0.9"), "confidence: goes with"),
         (("--rate", "5 req/s", "--check"), "does not go with --candidates"),
         (("--rate", "5 req/s", "--npu", "b200"), "no row of the table has 'b200'"),
-        (("--ttft", "1 s"), "rate is missing"),
-        ((), "--input-tokens, --output-tokens, and --rate or --concurrency: required"),
+        (("--ttft", "1 s"), "genz-size: --rate: rate is missing"),
+        ((), "genz-size: --rate: required, but missing"),
         ((FOLDER / "two-classes.toml",), "figures of one class of requests"),
     ],
 )

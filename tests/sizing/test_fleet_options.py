@@ -32,6 +32,16 @@ def test_options_are_in_the_problem(genz: Genz) -> None:
     assert problem["redundancy"]["nodes"] == 1
 
 
+def test_what_quotas_of_regions_do_not_count_is_said(genz: Genz) -> None:
+    asked = (*QUESTION[:-2], "--provider", "Lambda")
+    said = "Quotas of a region count no NPU whose price states none"
+    for quota, outside in ((("--quota", "us-*=0"), True), (("--quota", "*=9"), False)):
+        assert (said in genz(*asked, *quota).out) is outside
+        found = genz(*asked, *quota, "--format", "json").json
+        missed = [p["offer"] for p in found["purchases"]]
+        assert found["not_counted_by_quotas"] == (missed if outside else [])
+
+
 @pytest.mark.slow
 def test_a_report_is_what_is_in_use_today(genz: Genz, tmp_path: Path) -> None:
     today = genz(*QUESTION)

@@ -132,6 +132,7 @@ def test_why_a_plan_changed() -> None:
         "price.h200=-1%": "the same replicas",
         "price.h200=2 USD/h": "would do, with 70.00 USD/h",
         "limits.npus=10": "limits.npus: 35 exceeds 10",
+        "tpot=9 ms": "disagg-285: 20.333 ms exceed 9 ms",
         "redundancy.nodes=1": "chat redundancy: 1 node lost leave",
         "modes=aggregated": "disaggregated is not allowed",
         "limits.changed_npus=3": "limits.changed_npus",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -249,6 +250,24 @@ def test_a_target_that_fails_through_load_names_a_remedy(genz: Genz) -> None:
         f"p99 TTFT of 100 ms fails through load: hardly loaded it is {remedy['alone']};"
         f" {remedy['replicas']} would meet it."
     ) in text
+
+
+def test_replicas_of_several_classes_are_told_with_their_class(
+    genz: Genz, tmp_path: Path
+) -> None:
+    classes = "".join(
+        f'[[traffic]]\nname = "{name}"\ninput_tokens = 1000\noutput_tokens = 100\n'
+        f'rate = "{rate} req/s"\n'
+        for name, rate in (("chat", 9), ("code", 1))
+    )
+    problem = tmp_path / "two.toml"
+    head = 'model = "llama-3.1-8b"\nhardware.npus = ["l40s", "h100-sxm"]\n'
+    problem.write_text(head + classes, encoding="utf-8")
+    text = genz("size", problem).out
+    _, _, runners = text.partition("The best plans with one NPU type only")
+    assert re.search(r"chat: \d x \(tp=1 pp=1\), code: \d x \(tp=1 pp=1\)", runners)
+    for name in ("chat", "code"):
+        assert re.search(rf"Mean memory of \S+ tp=1 pp=1 for {name} per NPU", text)
 
 
 def test_no_remedy_where_no_hardware_is_fast_enough(genz: Genz) -> None:

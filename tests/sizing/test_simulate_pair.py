@@ -68,7 +68,7 @@ def test_report_as_text(genz: Genz, tmp_path: Path) -> None:
     text = " ".join(ran.out.split())
     assert "2 x h100-sxm tp=1 pp=1 (bf16) for prefill" in text
     assert "3 x h100-sxm tp=1 pp=1 (bf16) for decode: 20 req/s together" in text
-    assert "prefill queues 2, decode queues 3" in text
+    assert "(queues: 2 for prefill, 3 for decode; all simulated)" in text
     assert "TPOT has the transfer in it" in text
     assert "nan" not in text
     assert max(map(len, ran.out.splitlines())) <= 100
@@ -178,4 +178,4 @@ def test_pools_of_several_kinds_are_simulated_together(
         ]
         assert seen[0] == pytest.approx(seen[1], rel=0.15)
     text = " ".join(genz("simulate", path, *QUICK).out.split())
-    assert "prefill queues 3, decode queues 4" in text
+    assert "(queues: 3 for prefill, 4 for decode; all simulated)" in text

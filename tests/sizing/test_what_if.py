@@ -179,6 +179,12 @@ def test_why_a_plan_changed(base: SizingProblem) -> None:
         assert said in row.why[0], (row.name, row.why)
 
 
+def test_why_a_plan_changed_says_what_is_kept_free(base: SizingProblem) -> None:
+    _, free, sure = rows_of(base, "headroom=0.9", "confidence=0.95")
+    assert "no longer does, with 90% kept free: " in free.why[0]
+    assert "no longer does, with times as slow as 95% allow for: " in sure.why[0]
+
+
 def test_the_plan_of_a_problem_stands_under_it(base: SizingProblem) -> None:
     (row,) = rows_of(base)
     assert row.solved.plan is not None

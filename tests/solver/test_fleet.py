@@ -14,7 +14,7 @@ from problems.offers import OWNED, offers
 from problems.plan import Plan
 from problems.problem import SizingProblem, problem_of
 from problems.requirements import requirements
-from problems.survival import left_of
+from problems.survival import left_of, too_little
 from problems.verify import violations
 from solver.explain import explain
 from solver.model import SolveOptions
@@ -138,6 +138,9 @@ def test_survival_by_hand(small: Small) -> None:
     alone = row.model_copy(update={"replicas": 8 // row.npus_per_replica})
     few = plan.model_copy(update={"deployments": (alone,)})
     assert left_of(problem, few, problem.traffic[0], available) == pytest.approx(0)
+    # What rounding leaves is nothing.
+    (said,) = too_little(problem, problem.traffic[0], 2.0**-52)
+    assert "leave 0 of " in said.message
 
 
 def test_rates_hold_for_the_few_that_are_left(small: Small) -> None:
