@@ -1,9 +1,10 @@
 """The public function for platform design: a problem in, an explained design out."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from model_ops.estimate import Estimate
+from model_ops.estimate import Estimate, estimate
 from model_ops.platform.supply import Supply
 from model_ops.serving.steady_state import Mix, SteadyState, Waits, steady_state
 from model_ops.serving.step import Replica, step_time
@@ -11,7 +12,7 @@ from model_ops.units import Seconds
 from problems.design.answer import Design, ServedUseCase, replica_on
 from problems.design.cost import NpuCost
 from problems.design.statement import DesignProblem, DesignUseCase
-from problems.design.verify import predicted
+from problems.design.verify import HAIR, load_of, predicted
 from solver.design.explain import (
     DesignBinding,
     TodaysPart,
@@ -49,7 +50,7 @@ class DesignedUseCase:
     ttft, tpot
         Means as counted: at the stated batch, a newcomer finding a mixed step running.
     estimate
-        What `genz-size estimate` says of the same replicas at their share of the rate.
+        Of the same replicas at their share of the rate, on constants of kernels.
     form
         TPOT on today's part by its measured kernels and collectives, over the same by
         the constants that the design rests on; None where it does not fit there.
@@ -61,6 +62,33 @@ class DesignedUseCase:
     tpot: Seconds
     estimate: Estimate
     form: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TodaysUseCase:
+    """How a use case fares on the base itself, by its measured kernels and links.
+
+    Parameters
+    ----------
+    use_case, served
+        The question, and how the base serves it on constants of kernels.
+    measured
+        What `genz-size estimate` says of these replicas at their share of the rate.
+    """
+
+    use_case: DesignUseCase
+    served: ServedUseCase
+    measured: Estimate
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """Targets that it misses by measured kernels: ``ttft``, ``tpot``, ``rate``."""
+        late = (
+            name
+            for name, limit in self.use_case.targets.items()
+            if float(getattr(self.measured, name)) > limit * (1 + HAIR)
+        )
+        return (*late, *(("rate",) if self.measured.overloaded else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +107,8 @@ class DesignAnswer:
         What one level less of each figure does.
     today
         What the base itself would need, and what one costs by the same model.
+    todays_use_cases
+        How each use case fares then; empty where the base cannot serve all.
     why_none
         Why there is no design, if there is none.
     seconds
@@ -92,6 +122,7 @@ class DesignAnswer:
     bindings: tuple[DesignBinding, ...]
     today: TodaysPart
     todays_npu: NpuCost
+    todays_use_cases: tuple[TodaysUseCase, ...]
     why_none: WhyNone | None
     seconds: float
 
@@ -134,14 +165,16 @@ def design(problem: DesignProblem, options: SolveOptions | None = None) -> Desig
         npu = problem.cost_model.parts(outcome.design.platform)
         binding = tuple(bindings(workspace, outcome.choice))
     infeasible = isinstance(outcome, DesignInfeasible)
+    today = todays_part(problem)
     return DesignAnswer(
         problem=problem,
         outcome=outcome,
         use_cases=found,
         npu=npu,
         bindings=binding,
-        today=todays_part(problem),
+        today=today,
         todays_npu=problem.cost_model.parts(problem.today),
+        todays_use_cases=tuple(_todays(problem, today)),
         why_none=why_none(workspace) if infeasible else None,
         seconds=time.perf_counter() - started,
     )
@@ -173,6 +206,23 @@ def _fares(
     )
 
 
+def _todays(problem: DesignProblem, today: TodaysPart) -> Iterator[TodaysUseCase]:
+    served = today.design.served if today.design is not None else ()
+    # Without a design there is nothing to say of any.
+    for use_case, each in zip(problem.use_case, served, strict=False):
+        replica = _on_base(problem, use_case, each)
+        measured = estimate(replica, load_of(use_case, each))
+        yield TodaysUseCase(use_case, each, measured)
+
+
+def _on_base(
+    problem: DesignProblem, use_case: DesignUseCase, served: ServedUseCase
+) -> Replica:
+    """Return a replica on the base itself, by its measured kernels and links."""
+    plain = replica_on(problem, use_case, problem.today, served.precision, served.split)
+    return replace(plain, supply=Supply.of(problem.base_npu))
+
+
 def _form(
     problem: DesignProblem, use_case: DesignUseCase, served: ServedUseCase
 ) -> float | None:
@@ -180,7 +230,7 @@ def _form(
     plain = replica_on(problem, use_case, problem.today, served.precision, served.split)
     if served.split.tp > problem.today.scale_up_npus:
         return None
-    measured = replace(plain, supply=Supply.of(problem.base_npu))
+    measured = _on_base(problem, use_case, served)
     batch = float(served.batch)
 
     def state(replica: Replica) -> SteadyState:

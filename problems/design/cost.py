@@ -59,8 +59,8 @@ class CostModel:
         per MB of on-chip memory.
     join_usd, test_usd
         Per die beyond the first; package, test and assembly per NPU.
-    stack_gb_per_s, stack_gb, stacks_per_die, usd_per_stack, usd_per_gb
-        What a memory stack carries and holds, how many find room at the edges of a
+    stack_gb_per_s, stack_gb, stack_least_gb, stacks_per_die, usd_per_stack, usd_per_gb
+        What a memory stack carries, holds at most and at least, how many find room at the edges of a
         die, a stack's place in the package, its memory.
     scale_up_usd_per_gb_per_s, scale_out_usd_per_gb_per_s
         Links, switches and cables per GB/s of each NPU.
@@ -96,6 +96,7 @@ class CostModel:
     test_usd: float
     stack_gb_per_s: float
     stack_gb: float
+    stack_least_gb: float
     stacks_per_die: float
     usd_per_stack: float
     usd_per_gb: float
@@ -373,6 +374,12 @@ def cost_model(name: str, changed: Mapping[str, float]) -> CostModel:
     for each in _ABOVE_ZERO:
         if values[each] <= 0:
             raise ProblemError(f"cost.set.{each}: must be above zero")
+    if values["stack_least_gb"] > values["stack_gb"] / 2:
+        # Else some sizes between one stack and two could not be built of either.
+        raise ProblemError(
+            f"cost.set.stack_least_gb: {values['stack_least_gb']:g} is more than half "
+            f"of the largest stack, stack_gb {values['stack_gb']:g}"
+        )
     widest = values["wafer_mm"] / 3.0
     if values["reticle_mm2"] > widest**2:
         raise ProblemError(

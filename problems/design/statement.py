@@ -14,7 +14,7 @@ from model_ops.platform.npu import Npu
 from model_ops.platform.specification import Specification
 from model_ops.profiler.arch import ModelArch
 from model_ops.profiler.work import RequestShape
-from model_ops.units import RequestsPerSecond, Seconds, Watts
+from model_ops.units import Bytes, RequestsPerSecond, Seconds, Watts
 from problems import catalogue
 from problems.design.cost import DEFAULT, CostModel, cost_model
 from problems.design.ladders import LEVELS, MOST_LEVELS, Ladders, around, between
@@ -24,6 +24,9 @@ from problems.problem import PrecisionName, read_toml
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Mean decoding requests of a replica that are tried, where none are stated."""
+
+CHUNKS = (512, 1024)
+"""Tokens of a step that are tried beside the framework's own: fewer are shorter."""
 
 Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
 Counts = Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field()]
@@ -47,7 +50,8 @@ class DesignUseCase(Part):
         Means, at most; see `docs/design.md` for what they mean here.
     batches, chunk_tokens
         Mean decoding requests per replica, and tokens per step, that are tried; no
-        batches: powers of two and halves between; no chunks: the framework's own.
+        batches: powers of two and halves between; no chunks: the framework's own and
+        `CHUNKS`.
     max_npus
         NPUs of the use case, at most.
     """
@@ -90,8 +94,9 @@ class DesignUseCase(Part):
         return (self.arch.precision,)
 
     def chunks(self, framework: str) -> tuple[int, ...]:
-        """Return the tokens of a step that are tried."""
-        return self.chunk_tokens or (catalogue.chunk_tokens_under(framework),)
+        """Return the tokens of a step that are tried, the framework's own first."""
+        own = catalogue.chunk_tokens_under(framework)
+        return self.chunk_tokens or tuple(dict.fromkeys((own, *CHUNKS)))
 
     @property
     def targets(self) -> dict[str, float]:
@@ -264,6 +269,13 @@ class DesignProblem(Part):
     def cost_model(self) -> CostModel:
         """What an NPU of given figures costs."""
         return cost_model(self.cost.file, self.cost.set)
+
+    @cached_property
+    def stack_least(self) -> Bytes:
+        """Bytes that a memory stack holds at least; no more than those of the base."""
+        model, today = self.cost_model, self.today
+        own = today.memory_capacity / model.parts(today).stacks
+        return min(model.stack_least_gb * 1e9, own)
 
     @cached_property
     def weight_of(self) -> Mapping[str, float]:

@@ -41,13 +41,17 @@ def predicted(
     replica = replica_on(
         problem, use_case, design.platform, served.precision, served.split
     )
-    load = Load(
+    return estimate(replica, load_of(use_case, served))
+
+
+def load_of(use_case: DesignUseCase, served: ServedUseCase) -> Load:
+    """Return what each replica of a use case is asked for."""
+    return Load(
         use_case.shape,
         LoadMode.OPEN_LOOP,
         rate=rate_of_each(use_case, served),
         chunk_tokens=served.chunk_tokens,
     )
-    return estimate(replica, load)
 
 
 def _platform(problem: DesignProblem, design: Design) -> Iterator[str]:
@@ -63,6 +67,9 @@ def _platform(problem: DesignProblem, design: Design) -> Iterator[str]:
         ):
             yield f"{name} {value:g} does not follow {source}"
     cost, limits = problem.cost_model.parts(design.platform), problem.limits
+    least = cost.stacks * problem.stack_least
+    if design.platform.memory_capacity < least * (1 - HAIR):
+        yield f"its {cost.stacks} memory stacks hold at least {least / 1e9:,.0f} GB"
     for what, has, most in (
         ("W", cost.watts, limits.watts),
         ("mm2 of dies", cost.area_mm2, limits.die_mm2),

@@ -8,11 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from model_ops.estimate import Estimate
 from model_ops.units import BYTE, SECOND, WATT
-from problems.design.answer import Design
+from problems.design.answer import Design, ServedUseCase
 from problems.design.cost import NpuCost, coefficients
 from problems.design.parameters import PARAMETERS
-from sizing.design import DesignAnswer, DesignedUseCase
+from sizing.design import DesignAnswer, DesignedUseCase, TodaysUseCase
 from sizing.report.console import new_console, plain_table, section, text_of
 from sizing.report.counts import count, counted
 from sizing.report.data import json_text
@@ -43,8 +44,14 @@ def _design(
     console.print(_proof(answer))
     section(console, "The accelerator, beside today's part", _figures(answer, design))
     section(console, "How each use case runs on it", _use_cases(answer))
-    title = "Predicted at its share of the rate, as `genz-size estimate` does"
+    title = "Predicted at its share of the rate, by constants of kernels"
     section(console, title, _estimates(answer, design))
+    if answer.todays_use_cases:
+        title = (
+            f"Today's {answer.problem.base} instead, predicted by its measured kernels "
+            "(`genz-size estimate`)"
+        )
+        section(console, title, _todays(answer))
     section(console, "What one NPU costs by this model", _costs(answer, npu))
     bound = [each for each in answer.bindings if each.binds]
     if bound:
@@ -109,8 +116,8 @@ def _figures(answer: DesignAnswer, design: Design) -> RichTable:
 
 def _use_cases(answer: DesignAnswer) -> RichTable:
     table = plain_table(
-        "use case", "replica", ">batch", ">replicas", ">NPUs", ">TTFT", ">at most",
-        ">TPOT", ">at most",
+        "use case", "replica", ">batch", ">chunk", ">replicas", ">NPUs", ">TTFT",
+        ">at most", ">TPOT", ">at most",
     )  # fmt: skip
     for each in answer.use_cases:
         served, limits = each.served, each.use_case.targets
@@ -118,6 +125,7 @@ def _use_cases(answer: DesignAnswer) -> RichTable:
             each.use_case.name,
             f"{served.split.text} {served.precision}",
             f"{served.batch:,}",
+            f"{served.chunk_tokens:,}",
             f"{served.replicas:,}",
             f"{served.npus:,}",
             SECOND.format(each.ttft),
@@ -141,6 +149,36 @@ def _estimates(answer: DesignAnswer, design: Design) -> RichTable:
             BYTE.format(design.platform.memory_capacity),
         )
     return table
+
+
+def _todays(answer: DesignAnswer) -> RichTable:
+    table = plain_table(
+        "use case", "replica", ">batch", ">chunk", ">replicas", ">NPUs", ">TTFT",
+        ">TPOT", "misses",
+    )  # fmt: skip
+    for each in answer.todays_use_cases:
+        served, found = each.served, each.measured
+        table.add_row(
+            each.use_case.name,
+            f"{served.split.text} {served.precision}",
+            f"{served.batch:,}",
+            f"{served.chunk_tokens:,}",
+            f"{served.replicas:,}",
+            f"{served.npus:,}",
+            SECOND.format(float(found.ttft)),
+            SECOND.format(float(found.tpot)),
+            ", ".join(_missed(each)) or "nothing",
+        )
+    return table
+
+
+def _missed(each: TodaysUseCase) -> Iterator[str]:
+    for name in each.missed:
+        if name in each.use_case.targets:
+            over = float(getattr(each.measured, name)) / each.use_case.targets[name]
+            yield f"{TARGETS[name]} by {over - 1:.1%}"
+        else:
+            yield TARGETS[name]
 
 
 def _limit(seconds: float) -> str:
@@ -185,6 +223,8 @@ def _binding(bound: list[DesignBinding]) -> RichTable:
 
 
 def _then(each: DesignBinding) -> str:
+    if each.breaks == ("stacks",):
+        return "cannot be built"
     if each.npus_lower is None:
         return "cannot run: " + " and ".join(TARGETS[n] for n in each.breaks)
     return f"needs {counted(each.npus_lower, 'NPU')} instead of {count(each.npus)}"
@@ -198,7 +238,9 @@ def _today(answer: DesignAnswer) -> Iterator[str]:
     assert today.usd_per_hour is not None
     yield (
         f"Today's {base} would need {counted(today.design.npus, 'NPU')}, "
-        f"{usd(today.usd_per_hour)} an hour by the same model."
+        f"{usd(today.usd_per_hour)} an hour by the same model, on constants of kernels "
+        "and at the same batches and chunks. `genz-size size` goes by measured kernels "
+        "and tries more of both, so that its count differs."
     )
 
 
@@ -266,6 +308,7 @@ def as_dict(answer: DesignAnswer) -> dict[str, Any]:
             "usd_per_hour": answer.today.usd_per_hour,
             "npus": answer.today.design.npus if answer.today.design else None,
             "missing": list(answer.today.missing),
+            "use_cases": [_todays_use_case(each) for each in answer.todays_use_cases],
         },
         "certificate": asdict(certificate),
         "provenance": {
@@ -293,8 +336,7 @@ def _found(answer: DesignAnswer) -> dict[str, Any]:
     }
 
 
-def _use_case(each: DesignedUseCase) -> dict[str, Any]:
-    served = each.served
+def _served(served: ServedUseCase) -> dict[str, Any]:
     degrees = {name: int(n) for name, n in served.split.degrees.items()}
     return {
         "name": served.name,
@@ -304,14 +346,28 @@ def _use_case(each: DesignedUseCase) -> dict[str, Any]:
         "chunk_tokens": served.chunk_tokens,
         "replicas": served.replicas,
         "npus": served.npus,
+    }
+
+
+def _estimate(found: Estimate) -> dict[str, float]:
+    return {
+        "ttft_s": float(found.ttft),
+        "tpot_s": float(found.tpot),
+        "batch": float(found.batch),
+        "memory_bytes": float(found.memory.total),
+    }
+
+
+def _todays_use_case(each: TodaysUseCase) -> dict[str, Any]:
+    measured = _estimate(each.measured) | {"misses": list(each.missed)}
+    return _served(each.served) | {"measured": measured}
+
+
+def _use_case(each: DesignedUseCase) -> dict[str, Any]:
+    return _served(each.served) | {
         "ttft_s": each.ttft,
         "tpot_s": each.tpot,
-        "estimate": {
-            "ttft_s": float(each.estimate.ttft),
-            "tpot_s": float(each.estimate.tpot),
-            "batch": float(each.estimate.batch),
-            "memory_bytes": float(each.estimate.memory.total),
-        },
+        "estimate": _estimate(each.estimate),
         "measured_over_constant_tpot": each.form,
     }
 

@@ -15,6 +15,7 @@ TARGETS = {
     "npus": "the NPU limit",
     "rate": "the rate",
     "domain": "the domain",
+    "stacks": "the least memory stack",
 }
 """What a use case asks of a platform, in words."""
 

@@ -34,7 +34,7 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 
-MOST_PAIRS = 20_000_000
+MOST_PAIRS = 100_000_000
 """Pairs of platform and shape that are evaluated: up to a minute's worth."""
 
 

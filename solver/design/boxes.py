@@ -141,7 +141,10 @@ def bounded(evaluator: Evaluator, boxes: Boxes, best: float) -> Boxes:
     else:
         unit = np.zeros(boxes.count)
         bound = space.least_distance(boxes.low, boxes.high)
-    bound = np.where(np.isfinite(total) & space.allowed(boxes.low), bound, np.inf)
+    slowest = boxes.low.copy()
+    slowest[:, space.capacity] = boxes.high[:, space.capacity]
+    some = space.allowed(boxes.low) & space.built(slowest)
+    bound = np.where(np.isfinite(total) & some, bound, np.inf)
     most = space.problem.limits.npus or np.inf
     keep = np.isfinite(bound) & (bound <= best) & (total <= most)
     number = np.cumsum(keep) - 1

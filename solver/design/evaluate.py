@@ -119,7 +119,7 @@ def cheapest_shapes(
         Shapes to try, per group of forms; all if None.
     """
     space = evaluator.space
-    if not space.allowed(levels[None])[0]:
+    if not space.possible(levels[None])[0]:
         return None
     best = dict.fromkeys(range(len(space.problem.use_case)), (np.inf, -1, -1))
     for group, forms in enumerate(evaluator.forms):
@@ -140,7 +140,7 @@ def choice_of(
 ) -> Choice | None:
     """Return a platform with given shapes; None where they miss a target or limit."""
     space = evaluator.space
-    if not space.allowed(levels[None])[0]:
+    if not space.possible(levels[None])[0]:
         return None
     npus = [evaluator.npus(g, levels[None], np.array([s]))[0] for g, s in shapes]
     total = float(np.sum(npus))
@@ -179,7 +179,7 @@ def descended(evaluator: Evaluator, start: Choice) -> Choice:
         if space.is_cost:
             with np.errstate(invalid="ignore"):
                 value = total * space.npu_usd(levels)
-        possible = np.isfinite(total) & (total <= most) & space.allowed(levels)
+        possible = np.isfinite(total) & (total <= most) & space.possible(levels)
         value = np.where(possible, value, np.inf)
         at = int(np.argmin(value))
         if not value[at] < best.value * (1 - 1e-12):

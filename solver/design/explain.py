@@ -29,11 +29,12 @@ class DesignBinding:
     level, lower
         The figure as designed, and one level worse.
     misses
-        What the same replicas then miss: ``ttft``, ``tpot``, ``memory``, ``rate`` or
-        ``domain`` (their ranks no longer fit in it).
+        What the same replicas then miss: ``ttft``, ``tpot``, ``memory``, ``rate``,
+        ``domain`` (their ranks no longer fit in it) or ``stacks`` (which cannot be as
+        small as the capacity asks).
     breaks
-        What clashes then whatever the shape: ``ttft``, ``tpot``, ``memory`` or
-        ``npus``; empty where it still runs.
+        What clashes then whatever the shape: ``ttft``, ``tpot``, ``memory``, ``npus``
+        or ``stacks``; empty where it still runs.
     npus, npus_lower
         NPUs as designed, and then; the latter is None where it breaks.
     """
@@ -131,6 +132,7 @@ def bindings(workspace: DesignWorkspace, choice: Choice) -> list[DesignBinding]:
         lower[k] -= 1
         for user, use_case in enumerate(problem.use_case):
             needed = _npus(workspace.evaluator, lower, user)
+            needed = needed if space.built(lower[None])[0] else np.inf
             found.append(
                 DesignBinding(
                     use_case=use_case.name,
@@ -140,7 +142,7 @@ def bindings(workspace: DesignWorkspace, choice: Choice) -> list[DesignBinding]:
                     misses=_misses(workspace, choice, lower, user),
                     breaks=()
                     if np.isfinite(needed)
-                    else clash(workspace.evaluator, lower, user),
+                    else _breaks(workspace, lower, user),
                     npus=_npus_of(workspace, choice, user),
                     npus_lower=int(needed) if np.isfinite(needed) else None,
                 )
@@ -154,6 +156,8 @@ def _misses(
     """Return what the replicas of a design miss on another platform."""
     group, shape = choice.shapes[user]
     forms, evaluator = workspace.forms[group], workspace.evaluator
+    if not workspace.space.built(levels[None])[0]:
+        return ("stacks",)
     if forms.tp[shape] > workspace.space.domains[levels[workspace.space.domain]]:
         return ("domain",)
     which = np.array([shape])
@@ -169,6 +173,15 @@ def _misses(
     npus = float(evaluator.npus(group, levels[None], which, WITHOUT)[0])
     slow = npus > _npus_of(workspace, choice, user)
     return (*missed, *(("rate",) if slow else ()))
+
+
+def _breaks(
+    workspace: DesignWorkspace, levels: Indices, user: int
+) -> tuple[str, ...]:
+    """Return what clashes on a platform that a use case cannot run on."""
+    if not workspace.space.built(levels[None])[0]:
+        return ("stacks",)
+    return clash(workspace.evaluator, levels, user)
 
 
 def _npus_of(workspace: DesignWorkspace, choice: Choice, user: int) -> int:
@@ -267,7 +280,8 @@ def _floors_of_all(workspace: DesignWorkspace) -> Iterator[Floor]:
         yield Floor(None, "watts", float(space.watts_of(smallest)[0]), limits.watts)
     yield Floor(None, "die_mm2", float(space.area_of(smallest)[0]), limits.die_mm2)
     stacks = float(space.stacks_of(smallest)[0])
-    yield Floor(None, "stacks", stacks, float(limits.stacks))
+    filled = np.floor(space.capacities[-1] / space.problem.stack_least * (1 + 1e-9))
+    yield Floor(None, "stacks", stacks, min(float(limits.stacks), float(filled)))
 
 
 def _with(levels: Indices, position: int, level: int) -> Indices:

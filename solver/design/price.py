@@ -106,6 +106,10 @@ def add_limits(platform: Platform) -> None:
         fixed = space.problem.cost_model.fixed_watts()
         watts = platform.total(space.watts, per) + ceiling(fixed * per)
         model.add(watts <= floor(limits.watts * per * (1 + 1e-9)))
+    for count, literal in platform.stacks.items():
+        enough = space.capacities * (1 + 1e-9) >= space.problem.stack_least * count
+        levels = [int(n) for n in np.flatnonzero(enough)]
+        platform.require(space.capacity, levels, literal)
     if np.all(space.allowed(platform.boxes.high)):
         return
     model.add(platform.area(per) <= floor(limits.die_mm2 * per * (1 + 1e-9)))

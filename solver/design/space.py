@@ -209,6 +209,19 @@ class Space:
         found &= self.area_of(levels) <= limits.die_mm2 * (1 + 1e-9)
         return found & (self.stacks_of(levels) <= limits.stacks)
 
+    def built(self, levels: Indices) -> npt.NDArray[np.bool_]:
+        """Return whether memory stacks are as small as the capacity asks of platforms.
+
+        More capacity never hinders, more bandwidth never helps: the largest stack holds
+        twice what the smallest does or more.
+        """
+        held = self.capacities[levels[:, self.capacity]] * (1 + 1e-9)
+        return np.asarray(held >= self.problem.stack_least * self.stacks_of(levels))
+
+    def possible(self, levels: Indices) -> npt.NDArray[np.bool_]:
+        """Return whether platforms can be built and are within the limits."""
+        return self.allowed(levels) & self.built(levels)
+
     def excess(self, levels: Indices) -> Floats:
         """Return by how much platforms are over the limits, as a sum of shares."""
         limits = self.problem.limits

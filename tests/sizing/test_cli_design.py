@@ -202,3 +202,37 @@ def test_bad_input_is_named(genz: Genz, arguments: tuple[str, ...], said: str) -
     assert ran.code == 2
     assert said in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+TIGHT = (
+    "design", "--model", "llama-3-70b", "--use-case", "chat", "--rate", "5 req/s",
+    "--levels", "2", "--format", "json",
+)  # fmt: skip
+
+
+def test_todays_part_is_what_estimate_says_of_the_same_replicas(genz: Genz) -> None:
+    (case,) = genz(*TIGHT).json["today"]["use_cases"]
+    found = genz(
+        "estimate", "--model", "llama-3-70b", "--npu", "h200-sxm", "--tp", case["tp"],
+        "--pp", case["pp"], "--replicas", case["replicas"], "--chunk-tokens",
+        case["chunk_tokens"], "--input-tokens", 3000, "--output-tokens", 1000,
+        "--beams", 2, "--rate", "5 req/s", "--format", "json",
+    ).json  # fmt: skip
+    for name in ("ttft_s", "tpot_s"):
+        assert case["measured"][name] == pytest.approx(found[name]["mean"], rel=1e-6)
+    limits = {"ttft": 0.2, "tpot": 0.01}
+    late = {name for name, most in limits.items() if found[f"{name}_s"]["mean"] > most}
+    assert set(case["measured"]["misses"]) == late
+
+
+def test_chunks_below_the_frameworks_own_are_tried(genz: Genz, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        '[[use_case]]\nname = "chat"\nmodel = "llama-3-70b"\ninput_tokens = 3000\n'
+        'output_tokens = 1000\nbeams = 2\nrate = "5 req/s"\nttft = "200 ms"\n'
+        'tpot = "10 ms"\nchunk_tokens = [8192]\n'
+    )
+    kept = genz("design", own, "--levels", "2", "--format", "json").json["today"]
+    free = genz(*TIGHT).json["today"]
+    assert free["use_cases"][0]["chunk_tokens"] < 8192
+    assert free["npus"] < kept["npus"]

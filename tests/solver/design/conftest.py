@@ -111,7 +111,9 @@ def _enumerated(problem: DesignProblem) -> Enumerated:
         cost = problem.cost_model.parts(platform)
         if cost.watts > (limits.watts or np.inf) or cost.area_mm2 > limits.die_mm2:
             continue
-        if cost.stacks > limits.stacks:
+        if cost.stacks > limits.stacks or platform.memory_capacity < (
+            cost.stacks * problem.stack_least * (1 - 1e-9)
+        ):
             continue
         needs = [_least_npus(problem, case, platform) for case in problem.use_case]
         for number, each in enumerate(zip(*needs, strict=True)):

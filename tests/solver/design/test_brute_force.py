@@ -96,6 +96,41 @@ def test_the_design_is_the_best_of_all(
     assert violations(problem, outcome.design) == []
 
 
+@pytest.mark.parametrize("seed", range(200, 206))
+def test_memory_stacks_are_as_large_as_they_come(
+    problem_with: Callable[..., DesignProblem],
+    enumerated: Callable[..., Any],
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    case = {
+        "model": str(rng.choice(["llama-3-8b", "olmoe-1b-7b"])),
+        "tpot": float(rng.choice([0.004, 0.008, 0.02])),
+        "rate": float(rng.choice([2, 20, 100])),
+        "chunk_tokens": (2048,),
+    }
+    platform = {
+        "memory_bandwidth": {"from": "1 TB/s", "to": "9 TB/s", "levels": 5},
+        "memory_capacity": {"from": "20 GB", "to": "200 GB", "levels": 5},
+    }
+    problem = problem_with(platform, case)
+    exact = enumerated(problem)
+    outcomes = [
+        DesignWorkspace(problem).solve(presolve=presolve) for presolve in (True, False)
+    ]
+    for outcome in outcomes:
+        assert isinstance(outcome, DesignOptimal)
+        chosen = outcome.design.platform
+        stacks = problem.cost_model.parts(chosen).stacks
+        assert chosen.memory_capacity >= stacks * 16e9
+        found = outcome.design.value(problem)
+        assert found >= exact.value * (1 - 1e-9)
+        assert found <= exact.tight * (1 + LOSS)
+    small = problem_with(platform, case, cost={"set": {"stack_least_gb": 0}})
+    cheaper = enumerated(small).value
+    assert cheaper <= exact.value
+
+
 @pytest.mark.parametrize(
     ("seed", "scarce"),
     [(2, False), (3, False), (4, False), (101, True), (102, True), (103, True)],

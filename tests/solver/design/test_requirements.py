@@ -57,6 +57,47 @@ def test_memory_must_hold_the_model(problem_with: Stating) -> None:
     assert isinstance(_solved(problem_with(short, case)), DesignInfeasible)
 
 
+def test_memory_stacks_cannot_be_smaller_than_the_least(problem_with: Stating) -> None:
+    # 4 TB/s are four stacks of 1 TB/s, of 16 GB each or more.
+    def platform(*sizes: str) -> dict[str, Any]:
+        return {"memory_bandwidth": ["4 TB/s"], "memory_capacity": list(sizes)}
+
+    built = _solved(problem_with(platform("63 GB", "64 GB"), CASE))
+    assert isinstance(built, DesignOptimal)
+    assert built.design.platform.memory_capacity == 64e9
+    short = problem_with(platform("40 GB", "63 GB"), CASE)
+    workspace = DesignWorkspace(short)
+    assert isinstance(workspace.solve(), DesignInfeasible)
+    above = [f for f in why_none(workspace).floors if f.is_above]
+    assert [(f.target, f.least, f.limit) for f in above] == [("stacks", 4, 3)]
+    free = problem_with(platform("40 GB"), CASE, cost={"set": {"stack_least_gb": 0}})
+    found = _solved(free)
+    assert isinstance(found, DesignOptimal)
+    assert violations(short, found.design) == ["its 4 memory stacks hold at least 64 GB"]
+
+
+def test_todays_memory_can_be_built_whatever_its_stacks(
+    problem_with: Stating,
+) -> None:
+    # By the model two stacks carry its 1 TB/s, of 12 GB each.
+    problem = problem_with({"flop_per_s": {"levels": 2}}, CASE, base="rtx-4090")
+    assert problem.cost_model.parts(problem.today).stacks == 2
+    assert problem.stack_least == pytest.approx(problem.today.memory_capacity / 2)
+
+
+def test_capacity_binds_where_stacks_are_the_smallest(problem_with: Stating) -> None:
+    platform = {"memory_bandwidth": ["4 TB/s"], "memory_capacity": ["50 GB", "70 GB"]}
+    workspace = DesignWorkspace(problem_with(platform, CASE))
+    outcome = workspace.solve()
+    assert isinstance(outcome, DesignOptimal)
+    (each,) = bindings(workspace, outcome.choice)
+    assert (each.figure, each.misses, each.breaks) == (
+        "memory_capacity",
+        ("stacks",),
+        ("stacks",),
+    )
+
+
 def test_ranks_stay_within_a_domain(problem_with: Stating) -> None:
     case = CASE | {"tpot": 0.005, "ttft": 0.2}
     wide = _solved(problem_with({"scale_up_npus": [1, 8]}, case))
