@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from model_ops.arrivals import under_arrivals
 from model_ops.estimate import Estimate, estimate
 from model_ops.platform.supply import Supply
 from model_ops.serving.steady_state import Mix, SteadyState, Waits, steady_state
@@ -211,7 +212,11 @@ def _todays(problem: DesignProblem, today: TodaysPart) -> Iterator[TodaysUseCase
     # Without a design there is nothing to say of any.
     for use_case, each in zip(problem.use_case, served, strict=False):
         replica = _on_base(problem, use_case, each)
-        measured = estimate(replica, load_of(use_case, each))
+        load = load_of(use_case, each)
+        measured = estimate(replica, load)
+        if not measured.overloaded:
+            arriving = under_arrivals(replica, load, measured, replicas=each.replicas)
+            measured = arriving.estimate
         yield TodaysUseCase(use_case, each, measured)
 
 

@@ -60,8 +60,8 @@ class CostModel:
     join_usd, test_usd
         Per die beyond the first; package, test and assembly per NPU.
     stack_gb_per_s, stack_gb, stack_least_gb, stacks_per_die, usd_per_stack, usd_per_gb
-        What a memory stack carries, holds at most and at least, how many find room at the edges of a
-        die, a stack's place in the package, its memory.
+        What a memory stack carries, holds at most and at least, how many find room at
+        the edges of a die, a stack's place in the package, its memory.
     scale_up_usd_per_gb_per_s, scale_out_usd_per_gb_per_s
         Links, switches and cables per GB/s of each NPU.
     board_npus, domain_usd_per_doubling

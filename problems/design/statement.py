@@ -342,8 +342,8 @@ class DesignProblem(Part):
         )
         if self.objective == "distance" and not limited:
             raise ProblemError(
-                "objective: distance needs limits.npus: with as many NPUs as one "
-                "likes, today's part may do"
+                "objective: distance needs limits.npus (--max-npus): with as many NPUs "
+                "as one likes, today's part may do"
             )
         return problem
 

@@ -8,6 +8,7 @@ import click
 
 from model_ops.units import REQUEST_PER_SECOND, SECOND
 from sizing.cli import INFEASIBLE, TIMED_OUT
+from sizing.cli.fields import naming_options
 from sizing.cli.options import chosen_format, output_options
 from sizing.cli.proof import proof_options
 from sizing.cli.values import quantity
@@ -27,6 +28,18 @@ _USE_CASE = (
 )
 """Options that state the only use case, or change every one of a file."""
 
+_FIELDS = {
+    "npu": "base",
+    "framework": "framework",
+    "levels": "levels",
+    "minimize": "objective",
+    "max_npus": "limits.npus",
+    "max_npu_power": "limits.watts",
+    "cost": "cost.file",
+    "set": "cost.set",
+}
+"""Field of a design problem that each option states, besides those of use cases."""
+
 _CODES = {"infeasible": INFEASIBLE, "timed_out": TIMED_OUT}
 
 
@@ -37,67 +50,109 @@ _CODES = {"infeasible": INFEASIBLE, "timed_out": TIMED_OUT}
     required=False,
     type=click.Path(path_type=Path),
 )
-@click.option("--model", help="Catalogue name, or path of a config.json.")
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="Name in the catalogue (genz-size catalogue list models), or path of a "
+    "Hugging Face config.json.",
+)
 @click.option(
     "--use-case",
     "use_cases",
+    metavar="NAME",
     multiple=True,
-    help="Use case of the catalogue, e.g. chat or rag; repeatable. One platform serves "
-    "all of them; options below change their figures.",
+    help="Use case of the catalogue (genz-size catalogue list use_cases), e.g. chat or "
+    "rag, with its tokens, beams and targets; repeatable: one accelerator serves all "
+    "of them. Options below change their figures.",
 )
 @click.option("--input-tokens", type=int, help="Prompt tokens of a request.")
 @click.option("--output-tokens", type=int, help="Generated tokens of a request.")
-@click.option("--beams", type=int, help="Beams of the search [1].")
-@click.option("--prefix-hit", type=float, help="Share of the prompt in the cache [0].")
+@click.option("--beams", type=int, help="Beams of beam search [1, no search].")
+@click.option(
+    "--prefix-hit",
+    type=float,
+    help="Share of the prompt that the prefix cache holds already [0].",
+)
 @click.option(
     "--rate",
+    metavar="RATE",
     callback=quantity(REQUEST_PER_SECOND, 1e7),
-    help="Requests that arrive, e.g. '50 req/s'.",
+    help="Requests that arrive of each use case, e.g. '50 req/s'.",
 )
 @click.option(
-    "--ttft", callback=quantity(SECOND, 86_400), help="Mean time to first token."
+    "--ttft",
+    metavar="TIME",
+    callback=quantity(SECOND, 86_400),
+    help="Mean time to first token, at most, e.g. '300 ms' [any].",
 )
 @click.option(
-    "--tpot", callback=quantity(SECOND, 86_400), help="Mean time per output token."
+    "--tpot",
+    metavar="TIME",
+    callback=quantity(SECOND, 86_400),
+    help="Mean time per output token after the first, at most, e.g. '20 ms' [any].",
 )
 @click.option(
     "--precision",
     "precisions",
+    metavar="FORMAT",
     multiple=True,
-    help="Formats that may be used; repeatable [the checkpoint's own].",
+    help="Formats that may be used, e.g. bf16, fp8, int4; repeatable [the checkpoint's "
+    "own].",
 )
 @click.option(
-    "--npu", "base", metavar="BASE", help="Today's part, to start from [h200-sxm]."
+    "--npu",
+    "base",
+    metavar="NPU",
+    help="Today's part, whose figures change: name or alias (genz-size catalogue list "
+    "npus) [h200-sxm].",
 )
-@click.option("--framework", help="Serving framework that is assumed [vllm].")
+@click.option(
+    "--framework", metavar="NAME", help="Serving framework that is assumed [vllm]."
+)
 @click.option(
     "--vary",
     multiple=True,
     metavar="FIGURE[=FROM..TO]",
-    help="Let a figure vary, about today's or between two ends; repeatable. Without "
-    "it, the six of a datasheet vary.",
+    help="Let a figure vary, about today's or between two ends, e.g. "
+    "'memory_bandwidth=2 TB/s..16 TB/s'; repeatable [compute, memory_bandwidth, "
+    "memory_capacity, scale_up_bandwidth, domain, scale_out_bandwidth].",
 )
 @click.option(
     "--fix",
     multiple=True,
     metavar="FIGURE[=VALUE]",
-    help="Hold a figure at today's or another value; repeatable.",
+    help="Hold a figure at today's or at another value, e.g. 'domain=8'; repeatable.",
 )
-@click.option("--levels", type=int, help="Levels of each ladder [24].")
+@click.option(
+    "--levels",
+    type=int,
+    help="Values that are tried of each figure that varies [24].",
+)
 @click.option(
     "--set",
     "changed",
     multiple=True,
     metavar="COEFFICIENT=VALUE",
-    help="Change a coefficient of the cost model; repeatable.",
+    help="Change a coefficient of the cost model, e.g. 'usd_per_gb=10'; repeatable.",
 )
-@click.option("--cost", "cost_file", help="Cost model: a name, or path of a TOML file.")
-@click.option("--max-npus", type=int, help="NPUs of all use cases at most.")
-@click.option("--max-npu-power", metavar="POWER", help="Watts of one NPU, all in.")
+@click.option(
+    "--cost",
+    "cost_file",
+    metavar="COST",
+    help="What an accelerator costs: a cost model's name, or path of a TOML file "
+    "[accelerator-2026].",
+)
+@click.option("--max-npus", type=int, help="NPUs of all use cases, at most.")
+@click.option(
+    "--max-npu-power",
+    metavar="POWER",
+    help="Power of one NPU with its share of the server, at most, e.g. '1500 W'.",
+)
 @click.option(
     "--minimize",
     type=click.Choice(["cost", "distance"]),
-    help="USD/h, or how far the figures are from today's part [cost].",
+    help="What to minimise: the cost of all NPUs, or how far the figures are from "
+    "today's part [cost].",
 )
 @proof_options
 @output_options("text", "json")
@@ -113,7 +168,11 @@ def command(
 
     FLOP/s, memory bandwidth and size, links and scale-up domain are chosen together
     with how each use case is split and batched, at the least cost. State the problem
-    in a TOML file, by options, or both: an option replaces what the file says.
+    in a TOML file, by options, or both: an option replaces what the file says. Without
+    a file, --model and --rate are needed, and --use-case, or --input-tokens and
+    --output-tokens; --ttft and --tpot are the targets.
+
+    [Brackets] after an option say what holds without it.
     """
     from problems.design.statement import design_problem_of
     from problems.problem import read_toml
@@ -123,10 +182,24 @@ def command(
     from solver.options import SolveOptions
 
     data = read_toml(problem_file) if problem_file is not None else {}
-    problem = design_problem_of(_overridden(data, options), "file")
+    named = {"base": "npu", "cost_file": "cost", "changed": "set"}
+    given = {named.get(option, option): value for option, value in options.items()}
+    data = _overridden(data, options)
+    fields = _fields(len(options["use_cases"]))
+    with naming_options(given, alone=problem_file is None, known=fields):
+        problem = design_problem_of(data, "file")
     answer = design(problem, SolveOptions(time_limit=time_limit, workers=workers))
     write(FORMATS[chosen_format(format_, output, FORMATS)](answer), output)
     return _CODES.get(answer.status, 0)
+
+
+def _fields(use_cases: int) -> dict[str, str]:
+    """Return the option that states each field, of so many use cases or of one."""
+    fields = {field: option for option, field in _FIELDS.items()}
+    for number in range(max(use_cases, 1)):
+        fields |= {f"use_case.{number}.{name}": name for name in _USE_CASE}
+        fields[f"use_case.{number}.precisions"] = "precision"
+    return {field: f"--{name.replace('_', '-')}" for field, name in fields.items()}
 
 
 def _overridden(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

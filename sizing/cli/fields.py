@@ -198,7 +198,11 @@ _CLAUSE = re.compile(
 
 @contextmanager
 def naming_options(
-    options: Mapping[str, Any], *, alone: bool = False, tabled: bool = False
+    options: Mapping[str, Any],
+    *,
+    alone: bool = False,
+    tabled: bool = False,
+    known: Mapping[str, str] = _NAMES,
 ) -> Iterator[None]:
     """Let errors in fields name the options that state them.
 
@@ -210,16 +214,18 @@ def naming_options(
         Whether there is no file: what is missing is an option then, too.
     tabled
         Whether figures come from a table, which knows the lengths of its requests.
+    known
+        The option that states each field.
     """
     given = {
         f"--{option.replace('_', '-')}"
         for option, value in options.items()
         if value not in (None, ())
     }
-    names = {field: name for field, name in _NAMES.items() if alone or name in given}
+    names = {field: name for field, name in known.items() if alone or name in given}
     # What is missing of a table that options begin is missing as an option.
     tables = {field.rpartition(".")[0] for field in names} - {""}
-    rest = {f: name for f, name in _NAMES.items() if f.rpartition(".")[0] in tables}
+    rest = {f: name for f, name in known.items() if f.rpartition(".")[0] in tables}
 
     def told(found: re.Match[str]) -> str:
         if alone and found[1] == "traffic.0: targets":

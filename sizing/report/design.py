@@ -349,9 +349,10 @@ def _served(served: ServedUseCase) -> dict[str, Any]:
     }
 
 
-def _estimate(found: Estimate) -> dict[str, float]:
+def _estimate(found: Estimate) -> dict[str, float | None]:
+    ttft = float(found.ttft)
     return {
-        "ttft_s": float(found.ttft),
+        "ttft_s": ttft if math.isfinite(ttft) else None,
         "tpot_s": float(found.tpot),
         "batch": float(found.batch),
         "memory_bytes": float(found.memory.total),

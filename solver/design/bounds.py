@@ -144,7 +144,7 @@ def _starts(space: Space, low: Indices, high: Indices) -> Iterator[Indices]:
     if not space.is_cost:
         yield np.clip(space.nearest, low, high)
     yield _within_limits(space, high)
-    yield (low + high) // 2
+    yield space.lifted(((low + high) // 2)[None])[0]
     yield low
 
 

@@ -124,8 +124,12 @@ def undominated(evaluator: Evaluator, boxes: Boxes) -> Boxes:
 
 
 def bounded(evaluator: Evaluator, boxes: Boxes, best: float) -> Boxes:
-    """Return the boxes and shapes whose bound does not exceed what is known."""
+    """Return the boxes and shapes whose bound does not exceed what is known.
+
+    Memory that no stacks of a box are small enough for is none of it.
+    """
     space, forms = evaluator.space, evaluator.forms
+    boxes.low = np.minimum(space.lifted(boxes.low), boxes.high)
     users = len(space.problem.use_case)
     npus = [
         evaluator.npus(group, boxes.high[box], shape)
@@ -187,7 +191,8 @@ def halved(space: Space, boxes: Boxes, which: npt.NDArray[np.bool_]) -> Boxes:
         top = boxes.low.copy()
         top[:, k] = boxes.high[:, k]
         if space.is_cost:
-            spread[:, k] = space.npu_usd(top) - space.npu_usd(boxes.low)
+            dearest = space.npu_usd(space.lifted(top))
+            spread[:, k] = dearest - space.npu_usd(boxes.low)
         else:
             spread[:, k] = np.ptp(
                 np.stack(

@@ -172,6 +172,7 @@ def descended(evaluator: Evaluator, start: Choice) -> Choice:
     while True:
         levels = np.tile(best.levels, (len(moves), 1))
         levels[np.arange(len(moves)), axis] = level
+        levels = space.lifted(levels)
         total = np.zeros(len(moves))
         for group, shape in best.shapes:
             total += evaluator.npus(group, levels, np.full(len(moves), shape))

@@ -175,9 +175,7 @@ def _misses(
     return (*missed, *(("rate",) if slow else ()))
 
 
-def _breaks(
-    workspace: DesignWorkspace, levels: Indices, user: int
-) -> tuple[str, ...]:
+def _breaks(workspace: DesignWorkspace, levels: Indices, user: int) -> tuple[str, ...]:
     """Return what clashes on a platform that a use case cannot run on."""
     if not workspace.space.built(levels[None])[0]:
         return ("stacks",)

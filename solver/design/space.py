@@ -218,6 +218,19 @@ class Space:
         held = self.capacities[levels[:, self.capacity]] * (1 + 1e-9)
         return np.asarray(held >= self.problem.stack_least * self.stacks_of(levels))
 
+    def lifted(self, levels: Indices) -> Indices:
+        """Return platforms with the memory that their bandwidth's stacks hold at least.
+
+        Where no level is so much they get the largest, and cannot be built.
+        """
+        least = self.problem.stack_least * self.stacks_of(levels) * (1 - 1e-9)
+        needed = np.searchsorted(self.capacities, least)
+        found = levels.copy()
+        found[:, self.capacity] = np.clip(
+            needed, levels[:, self.capacity], len(self.capacities) - 1
+        )
+        return found
+
     def possible(self, levels: Indices) -> npt.NDArray[np.bool_]:
         """Return whether platforms can be built and are within the limits."""
         return self.allowed(levels) & self.built(levels)

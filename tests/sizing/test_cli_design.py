@@ -194,7 +194,7 @@ def test_one_platform_and_one_npu_read_well(genz: Genz) -> None:
         (("--rate", "5"), "has no unit"),
         (("--time-limit", "nan"), "--time-limit"),
         (("--minimize", "distance"), "limits.npus"),
-        (("--cost", "cheap"), "cost.file"),
+        (("--cost", "cheap"), "--cost: no 'cheap'"),
     ],
 )
 def test_bad_input_is_named(genz: Genz, arguments: tuple[str, ...], said: str) -> None:
@@ -223,6 +223,25 @@ def test_todays_part_is_what_estimate_says_of_the_same_replicas(genz: Genz) -> N
     limits = {"ttft": 0.2, "tpot": 0.01}
     late = {name for name, most in limits.items() if found[f"{name}_s"]["mean"] > most}
     assert set(case["measured"]["misses"]) == late
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--model", "llama-3-8b"), "--input-tokens: required, but missing; --output"),
+        (("--use-case", "qa", "--use-case", "code"), "--model: required, but missing"),
+        ((*ASKED[1:], "--levels", "1000"), "--levels: must be at most 512"),
+        ((*ASKED[1:], "--max-npu-power", "3"), "--max-npu-power: '3' has no unit"),
+        ((*ASKED[1:], "--precision", "fp3"), "--precision: unknown precision"),
+        ((*ASKED[1:], "--set", "usd_per_gb=-1"), "--set: usd_per_gb: -1"),
+        ((*ASKED[1:], "--minimize", "distance"), "needs limits.npus (--max-npus)"),
+    ],
+)
+def test_errors_name_the_options(genz: Genz, given: tuple[str, ...], said: str) -> None:
+    ran = genz("design", *given)
+    assert ran.code == 2
+    assert said in ran.err
+    assert "use_case.0" not in ran.err
 
 
 def test_chunks_below_the_frameworks_own_are_tried(genz: Genz, tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def test_coefficients_are_changed_by_name() -> None:
         ({"usd_per_gb": float("nan")}, "finite"),
         ({"usd_per_gig": 1.0}, "did you mean 'usd_per_gb'"),
         ({"wafer_usd": 0.0}, "above zero"),
+        ({"stack_gb": 24.0}, "16 is more than half of the largest stack, stack_gb 24"),
         ({"reticle_mm2": 1e6}, "too much of a wafer"),
     ],
 )

@@ -73,7 +73,9 @@ def test_memory_stacks_cannot_be_smaller_than_the_least(problem_with: Stating) -
     free = problem_with(platform("40 GB"), CASE, cost={"set": {"stack_least_gb": 0}})
     found = _solved(free)
     assert isinstance(found, DesignOptimal)
-    assert violations(short, found.design) == ["its 4 memory stacks hold at least 64 GB"]
+    assert violations(short, found.design) == [
+        "its 4 memory stacks hold at least 64 GB"
+    ]
 
 
 def test_todays_memory_can_be_built_whatever_its_stacks(
