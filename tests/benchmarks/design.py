@@ -2,10 +2,10 @@
 
     python tests/benchmarks/design.py [--model NAME] [--levels N]... [--limit SECONDS]
 
-One use case (2,000 tokens in, 250 out, 50 req/s, TTFT 500 ms, TPOT 30 ms) and the six
-figures of a datasheet; then nine, all ten with on-chip memory, and five use cases at
-once. Enumeration evaluates a sample of platforms with all shapes and says how long all
-of them would take.
+One use case (2,000 tokens in, 250 out, 50 req/s, TTFT 500 ms, TPOT 30 ms) at one chunk
+and the six figures of a datasheet, with CP-SAT alone besides; then all chunks, nine
+figures, all ten with on-chip memory, and five use cases at once. Enumeration evaluates
+a sample of platforms with all shapes and says how long all of them would take.
 """
 
 import argparse
@@ -23,6 +23,9 @@ from solver.design.solve import (
     DesignWorkspace,
 )
 from solver.options import SolveOptions
+
+ONE_CHUNK = "six figures, one chunk"
+"""Problems of few enough shapes for CP-SAT to be asked without bounds."""
 
 SAMPLE = 200
 """Platforms that enumeration is timed on."""
@@ -52,12 +55,14 @@ def _case(model: str, *figures: Any) -> dict[str, Any]:
 
 def _problems(model: str, levels: list[int]) -> Iterator[tuple[str, DesignProblem]]:
     chat = _case(model, "chat", 2000, 250, 0.5, 0.03, 50.0)
+    one = chat | {"chunk_tokens": [8192]}
     for count in levels:
-        yield f"six figures, {count} levels", _problem([chat], count)
+        yield f"{ONE_CHUNK}, {count} levels", _problem([one], count)
     five = [_case(model, *figures) for figures in PAPER]
     ten = {name: dict[str, Any]() for name in PARAMETERS}
     nine = {name: ladder for name, ladder in ten.items() if name != "on_chip_memory"}
     most = max(levels)
+    yield f"six figures, {most} levels", _problem([chat], most)
     yield f"nine figures, {most} levels", _problem([chat], most, platform=nine)
     yield f"ten figures, {most} levels", _problem([chat], most, platform=ten)
     yield f"five use cases, {most} levels", _problem(five, most)
@@ -107,8 +112,8 @@ def main() -> None:
     for label, problem in _problems(given.model, given.levels or [12, 24, 48, 96]):
         options = SolveOptions(time_limit=given.limit, workers=given.workers)
         both = _solved(problem, options, presolve=True)
-        six = label.startswith("six")
-        alone = _solved(problem, options, presolve=False) if six else "-"
+        few = label.startswith(ONE_CHUNK)
+        alone = _solved(problem, options, presolve=False) if few else "-"
         print(  # noqa: T201
             f"{label:28} {problem.ladders.points:8.1e} platforms | bounds and CP-SAT "
             f"{both} | CP-SAT alone {alone} | enumeration {_enumeration(problem)}",

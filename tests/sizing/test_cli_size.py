@@ -739,7 +739,7 @@ def test_margins_read_as_sentences(genz: Genz) -> None:
     out = genz("size", *QUESTION, "--explain").out
     assert "How far things may move before this plan is not the best" in out
     assert "What each requirement costs" in out
-    assert re.search(r"^traffic +5 req/s +[\d.]+ req/s +\+[\d.]+%", out, flags=re.M)
+    assert re.search(r"^traffic, up +5 req/s +[\d.]+ req/s +\+[\d.]+%", out, flags=re.M)
     assert re.search(r"^mean TPOT +50 ms +45 ms: ", out, flags=re.M)
 
 
