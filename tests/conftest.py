@@ -7,6 +7,8 @@ new measurement may change. All are immutable; a test that wants another value t
 """
 
 import math
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -157,3 +159,13 @@ def plain_npus() -> Iterator[None]:
         yield
     for cached in derived:
         cached.cache_clear()
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C interrupt, also where tests run in the background of a shell."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals reach the main thread alone")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

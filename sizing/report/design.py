@@ -122,12 +122,7 @@ def _use_cases(answer: DesignAnswer) -> RichTable:
     for each in answer.use_cases:
         served, limits = each.served, each.use_case.targets
         table.add_row(
-            each.use_case.name,
-            f"{served.split.text} {served.precision}",
-            f"{served.batch:,}",
-            f"{served.chunk_tokens:,}",
-            f"{served.replicas:,}",
-            f"{served.npus:,}",
+            *_replicas_of(each.use_case.name, served),
             SECOND.format(each.ttft),
             _limit(limits["ttft"]),
             SECOND.format(each.tpot),
@@ -159,12 +154,7 @@ def _todays(answer: DesignAnswer) -> RichTable:
     for each in answer.todays_use_cases:
         served, found = each.served, each.measured
         table.add_row(
-            each.use_case.name,
-            f"{served.split.text} {served.precision}",
-            f"{served.batch:,}",
-            f"{served.chunk_tokens:,}",
-            f"{served.replicas:,}",
-            f"{served.npus:,}",
+            *_replicas_of(each.use_case.name, served),
             SECOND.format(float(found.ttft)),
             SECOND.format(float(found.tpot)),
             ", ".join(_missed(each)) or "nothing",
@@ -179,6 +169,18 @@ def _missed(each: TodaysUseCase) -> Iterator[str]:
             yield f"{TARGETS[name]} by {over - 1:.1%}"
         else:
             yield TARGETS[name]
+
+
+def _replicas_of(use_case: str, served: ServedUseCase) -> tuple[str, ...]:
+    """Return the cells that say how a use case runs."""
+    return (
+        use_case,
+        f"{served.split.text} {served.precision}",
+        f"{served.batch:,}",
+        f"{served.chunk_tokens:,}",
+        f"{served.replicas:,}",
+        f"{served.npus:,}",
+    )
 
 
 def _limit(seconds: float) -> str:

@@ -97,10 +97,8 @@ def test_answers_come_in_the_order_of_the_questions(
 
 
 def test_an_interrupt_while_processes_start_ends_them_all(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, interruptible: None
 ) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        pytest.skip("signals reach the main thread alone")
     real, started = SpawnProcess.start, []
 
     def interrupted(process: SpawnProcess) -> None:

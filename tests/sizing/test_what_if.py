@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -437,10 +436,12 @@ def test_resumed_output_is_the_same_to_the_byte(
 
 
 def test_an_interrupt_reports_what_is_done(
-    genz: Genz, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    genz: Genz,
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interruptible: None,
 ) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        pytest.skip("signals reach the main thread alone")
     real, calls = solved, []
 
     def interrupted(*arguments: Any) -> Solved:

@@ -7,6 +7,9 @@ _SEARCH = """
 import signal, threading
 from solver.search import _searched
 
+# Where tests run in the background of a shell, its Ctrl-C is not for them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 class Endless:
     def __init__(self):
         self.stopped, self.started = threading.Event(), threading.Event()
